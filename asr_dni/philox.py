@@ -1,0 +1,130 @@
+"""Counter-based random numbers: a number is a function of what it is for, not of when it is drawn.
+
+The generator is Philox4x32-10 (J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy
+as 1, 2, 3", SC 2011): a key and a 128-bit counter give four 32-bit words. Whoever needs a random number
+names it by key (seed, purpose) and counter (clip, time step, unit), so results do not depend on batch size,
+order of execution, number of threads or workers.
+
+This file is the plain definition in torch operations, for every device; ``asr_dni.nn`` has fused versions
+that give the same 32-bit words.
+"""
+
+import hashlib
+import math
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Key: TypeAlias = tuple[int, int]
+"""Two 32-bit words."""
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_WORD = 0xFFFFFFFF
+
+
+def derive_key(*parts: int | str) -> Key:
+    """Return the key that belongs to a purpose, such as ``derive_key(seed, "time shift", epoch)``.
+
+    Args:
+        *parts: integers and strings; every one of them, its type and its place count.
+
+    Returns:
+        Two 32-bit words: the first eight bytes of the parts' BLAKE2b digest, so the same on every machine.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def _multiply_high_low(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    """Return the high and the low 32 bits of a 32 x 32 bit product held in int64.
+
+    The multiplier is split into 16-bit halves: the whole product would overflow a signed 64-bit integer.
+    """
+    low_product = word * (multiplier & 0xFFFF)
+    high_product = word * (multiplier >> 16)
+    middle = high_product + (low_product >> 16)
+    return middle >> 16, ((middle & 0xFFFF) << 16) | (low_product & 0xFFFF)
+
+
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tuple[Tensor, ...]:
+    """Return the four output words of Philox4x32-10.
+
+    Args:
+        counter: four int64 tensors that broadcast against each other, values in [0, 2**32).
+        key: two 32-bit words.
+
+    Returns:
+        Four int64 tensors of the broadcast shape, values in [0, 2**32).
+    """
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply_high_low(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply_high_low(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 = (k0 + _KEY_INCREMENTS[0]) & _WORD
+        k1 = (k1 + _KEY_INCREMENTS[1]) & _WORD
+    return c0, c1, c2, c3
+
+
+def _words(key: Key, samples: Tensor, steps: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Return four tensors of words of shape ``(len(steps), len(samples), width)``."""
+    samples = samples.to(torch.int64)
+    units = torch.arange(width, device=samples.device)
+    counter = (
+        units,
+        steps.to(torch.int64)[:, None, None],
+        (samples & _WORD)[None, :, None],
+        ((samples >> 32) & _WORD)[None, :, None],
+    )
+    return philox4x32(counter, key)
+
+
+def _unit_interval(words: Tensor) -> Tensor:
+    """Map 32-bit words to float32 in (0, 1]."""
+    return (words.to(torch.float32) + 1.0) * 2.0**-32
+
+
+def normal(key: Key, samples: Tensor, steps: Tensor, groups: int, width: int) -> Tensor:
+    """Draw standard normal numbers by the Box-Muller transform.
+
+    The four numbers of one counter go to up to four groups (the gates of a cell) of one unit.
+
+    Args:
+        key: see :func:`derive_key`.
+        samples: ``(N,)`` integer identities of the samples, any 64-bit integers.
+        steps: ``(T,)`` integer time steps, in [0, 2**32).
+        groups: 1 to 4.
+        width: numbers per group.
+
+    Returns:
+        ``(T, N, groups * width)`` float32 on the device of ``samples``. An entry depends on the key, its sample's
+        identity, its time step, its group and its place in the group, and on nothing else.
+    """
+    if not 1 <= groups <= 4:
+        raise ValueError(f"groups must be 1 to 4, not {groups}")
+    words = _words(key, samples, steps, width)
+    numbers = []
+    for first, second in ((0, 1), (2, 3))[: (groups + 1) // 2]:
+        radius = torch.sqrt(-2.0 * torch.log(_unit_interval(words[first])))
+        angle = (2.0 * math.pi * 2.0**-32) * words[second].to(torch.float32)
+        numbers += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    return torch.cat(numbers[:groups], dim=-1)
+
+
+def uniform(key: Key, samples: Tensor, width: int) -> Tensor:
+    """Draw numbers that are uniform in (0, 1].
+
+    Args:
+        key: see :func:`derive_key`.
+        samples: ``(N,)`` integer identities of the samples.
+        width: numbers per sample.
+
+    Returns:
+        ``(N, width)`` float32 on the device of ``samples``; a row depends on the key and its sample alone.
+    """
+    step = torch.zeros(1, dtype=torch.int64, device=samples.device)
+    return _unit_interval(_words(key, samples, step, width)[0][0])
