@@ -1,0 +1,153 @@
+"""Where recordings come from: the interface that every source of clips shares, and the split rule."""
+
+import hashlib
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from asr_dni.errors import UserError
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+BACKGROUND_FOLDER = "_background_noise_"
+SILENCE = "_silence_"
+UNKNOWN = "_unknown_"
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+"""Endings (in lower case) of the files that count as recordings."""
+
+_MAX_CLIPS_PER_WORD = 2**27 - 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording before decoding.
+
+    Attributes:
+        label: the word that is spoken; ``_silence_`` and ``_unknown_`` only where a source has such recordings
+            (the separate test archive of Speech Commands), otherwise the label set makes them.
+        speaker: who speaks; no speaker is in two splits.
+        split: ``train``, ``validation`` or ``test``.
+        path: the file.
+    """
+
+    label: str
+    speaker: str
+    split: Split
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """``label/file name``: what the clip is called wherever its source lies."""
+        return f"{self.label}/{self.path.name}"
+
+
+def speaker_of(file_name: str) -> str:
+    """Return the speaker of a file name: what stands before ``_nohash_``.
+
+    A name without ``_nohash_`` is a speaker of its own: the name without its endings, ``.wav.wav`` included.
+
+    >>> speaker_of("0a7c2a8d_nohash_1.wav.wav")
+    '0a7c2a8d'
+    >>> speaker_of("my take 2.wav")
+    'my take 2'
+    """
+    before, marker, _ = file_name.partition("_nohash_")
+    if marker:
+        return before
+    stem = file_name
+    while Path(stem).suffix.lower() in AUDIO_SUFFIXES:
+        stem = Path(stem).stem
+    return stem
+
+
+def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: float = 10.0) -> Split:
+    """Return the split of a speaker by the rule that Speech Commands was published with (``which_set``).
+
+    The SHA-1 digest of the speaker's name, modulo 2**27 and scaled to per cent, falls below ``validation_percent``
+    (validation), below the sum of both (test), or above (train). A speaker stays in one split whatever else is
+    in the data set (P. Warden, arXiv:1804.03209, section 7).
+
+    Args:
+        speaker: see :func:`speaker_of`.
+        validation_percent: share of the validation split, in per cent.
+        test_percent: share of the test split, in per cent.
+    """
+    digest = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    percent = (digest % (_MAX_CLIPS_PER_WORD + 1)) * (100.0 / _MAX_CLIPS_PER_WORD)
+    if percent < validation_percent:
+        return "validation"
+    if percent < validation_percent + test_percent:
+        return "test"
+    return "train"
+
+
+class Source(ABC):
+    """Recordings of words, with their speakers and splits, and background recordings.
+
+    A subclass takes plain arguments only (str, int, float, bool, None, Path, and lists of them) and keeps each in an
+    attribute of the argument's name; that makes it a setting on the command line, in YAML
+    (``class_path`` and ``init_args``) and in a checkpoint.
+    """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Bring the data to the disk: download, or generate; does nothing where they are already there."""
+
+    @abstractmethod
+    def words(self) -> list[str]:
+        """Return the words, sorted; without downloading anything where that is possible."""
+
+    @abstractmethod
+    def clips(self) -> list[Clip]:
+        """Return all clips in an order that depends on the data alone; call :meth:`prepare` first."""
+
+    @abstractmethod
+    def background(self) -> list[Path]:
+        """Return the background recordings (long, without speech), sorted; there may be none."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What the data are, in a few words that stay the same from run to run and from machine to machine."""
+
+    def test_archive(self) -> "Source | None":
+        """Return the separate test set that belongs to this source, or None where it has none."""
+        return None
+
+    def configuration(self) -> dict[str, Any]:
+        """Return ``{"class_path": ..., "init_args": {...}}`` of plain types; see :func:`source_from_configuration`."""
+        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        arguments = {name: _plain(getattr(self, name)) for name in names}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a source keeps plain values only, not {type(value).__name__}")
+
+
+def source_from_configuration(configuration: Mapping[str, Any]) -> Source:
+    """Rebuild a source from what :meth:`Source.configuration` returned.
+
+    Raises:
+        UserError: the class cannot be imported or is not a source.
+    """
+    class_path = str(configuration["class_path"])
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"source {class_path}: no such class; install the package it comes from") from None
+    if not (inspect.isclass(found) and issubclass(found, Source)):
+        raise UserError(f"source {class_path}: not a subclass of asr_dni.data.Source")
+    return cast(Source, found(**configuration.get("init_args", {})))
