@@ -1,0 +1,133 @@
+"""The LSTM recurrence with fused gate arithmetic and noise on the CPU, forward and backward.
+
+One product a step for the recurrent weights, one C pass for all the rest of the step, and one product over all
+steps for the weight gradient. Held to :func:`asr_dni.nn.recurrence.run_reference` by the tests.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from asr_dni.nn import native
+from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights, State
+
+
+def why_not(weights: RecurrentWeights, projection: Tensor, noise: LayerNoise, lengths: Tensor | None) -> str | None:
+    """Return why the fused recurrence cannot run this, or ``None`` where it can."""
+    if weights.cell != "lstm":
+        return f"no fused recurrence for {weights.cell}"
+    if weights.w_hr is not None:
+        return "no fused recurrence for proj_size"
+    if projection.device.type != "cpu":
+        return f"no fused recurrence on {projection.device.type}"
+    if projection.dtype != torch.float32:
+        return f"no fused recurrence for {projection.dtype}"
+    if lengths is not None:
+        return "no fused recurrence for packed sequences"
+    if native.library() is None:
+        return native.status()
+    return None
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+class _FusedLSTM(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, projection: Tensor, w_hh: Tensor, b_hh: Tensor | None, h: Tensor, c: Tensor, noise: LayerNoise
+    ) -> tuple[Tensor, Tensor]:
+        kernels = native.library()
+        assert kernels is not None
+        projection, h, c = projection.contiguous(), h.contiguous(), c.contiguous()
+        bias = None if b_hh is None else b_hh.contiguous()
+        steps, rows, width = projection.shape[0], projection.shape[1], h.shape[1]
+        outputs = projection.new_empty(steps, rows, width)
+        keep = any(ctx.needs_input_grad)
+        cells = projection.new_empty(steps if keep else 1, rows, width)
+        gates = projection.new_empty(steps if keep else 1, rows, 4 * width)
+        scratch = projection.new_empty(rows, 3 * width) if noise.elementwise else None
+        transposed = w_hh.t().contiguous()
+        ids = noise.sample_ids.to("cpu", torch.int64).contiguous()
+        c_noise = ctypes.byref(native.c_layer_noise(noise))
+        bias_p, scratch_p, ids_p = _pointer(bias), _pointer(scratch), _pointer(ids)
+        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
+        h_before, c_before = h, c
+        for t in range(steps):
+            slot = t if keep else 0
+            torch.mm(h_before, transposed, out=gates[slot])
+            kernels.lstm_forward(
+                _pointer(gates[slot]),
+                _pointer(projection[t]),
+                bias_p,
+                _pointer(c_before),
+                _pointer(cells[slot]),
+                _pointer(outputs[t]),
+                rows_c,
+                width_c,
+                c_noise,
+                ids_p,
+                ctypes.c_int64(noise.first_step + t),
+                scratch_p,
+            )
+            h_before, c_before = outputs[t], cells[slot]
+        last = cells[-1].clone()
+        ctx.save_for_backward(w_hh, h, c, outputs, cells, gates)
+        ctx.has_bias = b_hh is not None
+        ctx.set_materialize_grads(False)
+        return outputs, last
+
+    @staticmethod
+    @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        d_outputs, d_last = gradients
+        kernels = native.library()
+        assert kernels is not None
+        w_hh, h, c, outputs, cells, activations = ctx.saved_tensors
+        steps, rows, width = outputs.shape
+        gates = torch.empty_like(activations)
+        d_outputs = torch.zeros_like(outputs) if d_outputs is None else d_outputs.contiguous()
+        dc = torch.zeros_like(c) if d_last is None else d_last.clone(memory_format=torch.contiguous_format)
+        dh = torch.zeros_like(h)
+        weight = w_hh.contiguous()
+        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
+        dh_p, dc_p = _pointer(dh), _pointer(dc)
+        for t in range(steps - 1, -1, -1):
+            kernels.lstm_backward(
+                _pointer(activations[t]),
+                _pointer(gates[t]),
+                _pointer(cells[t - 1] if t else c),
+                _pointer(cells[t]),
+                _pointer(d_outputs[t]),
+                dh_p,
+                dc_p,
+                rows_c,
+                width_c,
+            )
+            torch.mm(gates[t], weight, out=dh)
+        flat = gates.flatten(0, 1)
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = gates[0].t() @ h
+            if steps > 1:
+                d_weight.addmm_(gates[1:].flatten(0, 1).t(), outputs[:-1].flatten(0, 1))
+        d_bias = flat.sum(0) if ctx.has_bias else None
+        return gates, d_weight, d_bias, dh, dc, None
+
+
+def run_fused(
+    weights: RecurrentWeights, projection: Tensor, state: State, noise: LayerNoise
+) -> tuple[Tensor, State]:
+    """Run the recurrence; arguments and results as of :func:`asr_dni.nn.recurrence.run_reference`.
+
+    Raises:
+        AssertionError: :func:`why_not` gives a reason.
+    """
+    outputs, c = _FusedLSTM.apply(projection, weights.w_hh, weights.b_hh, *state, noise)
+    return outputs, (outputs[-1], c)

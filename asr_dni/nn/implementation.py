@@ -1,0 +1,44 @@
+"""Which implementation of the recurrence runs: chosen by what it is given, or by an explicit setting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from asr_dni.nn import fused
+from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights, State, run_reference
+
+Implementation: TypeAlias = Literal["auto", "reference", "fused"]
+
+_chosen: ContextVar[Implementation] = ContextVar("asr_dni_implementation", default="auto")
+
+
+@contextmanager
+def use_implementation(implementation: Implementation) -> Iterator[None]:
+    """Choose the implementation of the recurrence for a block.
+
+    Args:
+        implementation: ``auto`` takes the fused one wherever it can run; ``fused`` raises ``RuntimeError`` where it
+            cannot; ``reference`` takes the plain loop.
+    """
+    token = _chosen.set(implementation)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def run_recurrence(
+    weights: RecurrentWeights, projection: Tensor, state: State, noise: LayerNoise, lengths: Tensor | None = None
+) -> tuple[Tensor, State]:
+    """Run one layer in one direction; see :func:`asr_dni.nn.recurrence.run_reference`."""
+    chosen = _chosen.get()
+    if chosen != "reference":
+        reason = fused.why_not(weights, projection, noise, lengths)
+        if reason is None:
+            return fused.run_fused(weights, projection, state, noise)
+        if chosen == "fused":
+            raise RuntimeError(f"the fused recurrence was asked for, but cannot run: {reason}")
+    return run_reference(weights, projection, state, noise, lengths)

@@ -1,0 +1,153 @@
+"""The recurrence of one layer in one direction: what every implementation is given, and the plain definition.
+
+Gates are named i, f, g, o (LSTM) and r, z, n (GRU); equations and order of rows are those of ``torch.nn``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from asr_dni.philox import Key, normal
+
+Cell: TypeAlias = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
+State: TypeAlias = tuple[Tensor, ...]
+"""``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``."""
+
+Observer: TypeAlias = Callable[[str, Tensor], None]
+"""Called with a site and the clean output there, to estimate its RMS and range."""
+
+GATES: dict[Cell, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
+PRODUCTS: dict[Cell, int] = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 3, "gru": 3}
+
+
+class SiteNoise(NamedTuple):
+    """Noise at one site of one layer in one direction: N(0, std**2), numbers named by ``key``."""
+
+    std: float
+    key: Key
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Noise in one layer in one direction; ``None`` where a site is clean."""
+
+    sample_ids: Tensor
+    first_step: int = 0
+    input: SiteNoise | None = None
+    recurrent: SiteNoise | None = None
+    elementwise: SiteNoise | None = None
+    projection: SiteNoise | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether any site is noisy."""
+        return any((self.input, self.recurrent, self.elementwise, self.projection))
+
+
+@dataclass(frozen=True)
+class RecurrentWeights:
+    """What the recurrence of one layer in one direction multiplies with.
+
+    Attributes:
+        cell: which equations.
+        w_hh: ``(gates * H, H or P)``.
+        b_hh: ``(gates * H,)`` or ``None``.
+        w_hr: ``(P, H)``, the projection of an LSTM with ``proj_size`` P, or ``None``.
+    """
+
+    cell: Cell
+    w_hh: Tensor
+    b_hh: Tensor | None
+    w_hr: Tensor | None = None
+
+
+def _draw(noise: SiteNoise | None, layer: LayerNoise, steps: int, groups: int, width: int, like: Tensor) -> Tensor:
+    """Return ``(T, N, groups * width)`` numbers from N(0, std**2), or a zero that adds nothing."""
+    if noise is None:
+        return like.new_zeros(steps, 1, 1)
+    first = layer.first_step
+    numbers = normal(
+        noise.key,
+        layer.sample_ids,
+        torch.arange(first, first + steps, device=like.device),
+        groups,
+        width,
+    )
+    return noise.std * numbers.to(like.dtype)
+
+
+def run_reference(
+    weights: RecurrentWeights,
+    projection: Tensor,
+    state: State,
+    noise: LayerNoise,
+    lengths: Tensor | None = None,
+    observe: Observer | None = None,
+) -> tuple[Tensor, State]:
+    """Run the recurrence as a loop over time steps: the definition that every faster implementation is held to.
+
+    Args:
+        weights: the layer's recurrent weights.
+        projection: ``(T, N, gates * H)``, the clean ``W_ih x_t + b_ih``.
+        state: the state before the first step.
+        noise: the noise at each site.
+        lengths: ``(N,)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
+        observe: told the clean outputs of the recurrent and elementwise sites.
+
+    Returns:
+        ``(T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step.
+    """
+    cell, w_hh = weights.cell, weights.w_hh
+    steps, width = projection.shape[0], projection.shape[2] // GATES[cell]
+    n_input = _draw(noise.input, noise, steps, GATES[cell], width, projection)
+    n_recurrent = _draw(noise.recurrent, noise, steps, GATES[cell], width, projection)
+    n_products = _draw(noise.elementwise, noise, steps, max(1, PRODUCTS[cell]), width, projection)
+    n_projection = _draw(noise.projection, noise, steps, 1, w_hh.shape[1], projection)
+
+    def product(site: str, left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
+        clean = left * right
+        if observe is not None:
+            observe(site, clean)
+        return clean + its_noise
+
+    outputs = []
+    for t in range(steps):
+        h = state[0]
+        mvm = h @ w_hh.t()
+        if observe is not None:
+            observe("recurrent", mvm)
+        hidden = mvm + n_recurrent[t] if weights.b_hh is None else mvm + weights.b_hh + n_recurrent[t]
+        inward = projection[t] + n_input[t]
+        n_a, n_b, n_c = n_products[t].expand(-1, 3 * width).chunk(3, -1) if PRODUCTS[cell] else (inward,) * 3
+        if cell == "lstm":
+            i, f, g, o = (inward + hidden).chunk(4, -1)
+            i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+            c = product("elementwise", f, state[1], n_a) + product("elementwise", i, g, n_b)
+            h = product("elementwise", o, c.tanh(), n_c)
+            if weights.w_hr is not None:
+                h = h @ weights.w_hr.t()
+                if observe is not None:
+                    observe("projection", h)
+                h = h + n_projection[t]
+            new: State = (h, c)
+        elif cell == "gru":
+            inward_r, inward_z, inward_n = inward.chunk(3, -1)
+            hidden_r, hidden_z, hidden_n = hidden.chunk(3, -1)
+            r = (inward_r + hidden_r).sigmoid()
+            z = (inward_z + hidden_z).sigmoid()
+            n = (inward_n + product("elementwise", r, hidden_n, n_a)).tanh()
+            new = (product("elementwise", 1 - z, n, n_b) + product("elementwise", z, h, n_c),)
+        else:
+            total = inward + hidden
+            new = (total.tanh() if cell == "rnn_tanh" else total.relu(),)
+        if lengths is not None:
+            valid = (t < lengths)[:, None]
+            outputs.append(torch.where(valid, new[0], torch.zeros_like(new[0])))
+            new = tuple(torch.where(valid, after, before) for after, before in zip(new, state, strict=True))
+        else:
+            outputs.append(new[0])
+        state = new
+    return torch.stack(outputs), state

@@ -1,0 +1,260 @@
+"""Noisy counterparts of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``."""
+
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.recurrence import PRODUCTS, Cell, LayerNoise, RecurrentWeights, SiteNoise, State, run_reference
+from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
+from asr_dni.noise import Noise, Site
+from asr_dni.philox import derive_key
+
+Sequences: TypeAlias = Tensor | PackedSequence
+
+
+class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
+    """What the three noisy recurrent networks share; mixed into their torch counterparts."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        sites: tuple[str, ...] = ("input", "recurrent")
+        if PRODUCTS[self._cell]:
+            sites += ("elementwise",)
+        if self.proj_size:
+            sites += ("projection",)
+        self._statistics = {self._part(k): SignalStatistics(sites) for k in range(self.num_layers * self._directions)}
+
+    @property
+    def _cell(self) -> Cell:
+        return cast(Cell, self.mode.lower())
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _part(self, index: int) -> str:
+        layer, direction = divmod(index, self._directions)
+        return f"l{layer}{'_reverse' * direction}"
+
+    def _weights(self, part: str) -> RecurrentWeights:
+        return RecurrentWeights(
+            cell=self._cell,
+            w_hh=getattr(self, f"weight_hh_{part}"),
+            b_hh=getattr(self, f"bias_hh_{part}") if self.bias else None,
+            w_hr=getattr(self, f"weight_hr_{part}") if self.proj_size else None,
+        )
+
+    def _layer_noise(self, part: str, index: int, draw: int, rows: int, device: torch.device) -> LayerNoise:
+        noise = self._noise
+        ids = noise.sample_ids
+        ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
+        if ids.shape != (rows,):
+            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
+        weights = {"input": f"weight_ih_{part}", "recurrent": f"weight_hh_{part}", "projection": f"weight_hr_{part}"}
+
+        def at(site: str, switch: Site) -> SiteNoise | None:
+            if not noise.on or switch not in noise.sites or site not in self._statistics[part].sites:
+                return None
+            std = self._std(part, site, getattr(self, weights[site]) if site in weights else None, noise)
+            return SiteNoise(std, derive_key(noise.seed, site, self._stream, index, draw)) if std > 0 else None
+
+        return LayerNoise(
+            sample_ids=ids,
+            first_step=noise.first_step,
+            input=at("input", "input"),
+            recurrent=at("recurrent", "recurrent"),
+            elementwise=at("elementwise", "elementwise"),
+            projection=at("projection", "recurrent"),
+        )
+
+    def _project(self, x: Tensor, layer: int) -> Tensor:
+        """Return ``W_ih x_t + b_ih`` of a layer's directions, ``(T, N, directions * gates * H)``, for all steps."""
+        parts = [self._part(layer * self._directions + d) for d in range(self._directions)]
+        weights = [getattr(self, f"weight_ih_{part}") for part in parts]
+        biases = [getattr(self, f"bias_ih_{part}") for part in parts] if self.bias else []
+        if self._observing:
+            for part, weight in zip(parts, weights, strict=True):
+                self._statistics[part].observe_output("input", functional.linear(x, weight))
+                self._statistics[part].observe_input("input", x)
+        if len(parts) == 1:
+            return functional.linear(x, weights[0], biases[0] if biases else None)
+        return functional.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+
+    def _run_part(
+        self, part: str, index: int, draw: int, projection: Tensor, state: State, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        weights = self._weights(part)
+        if self._observing:
+            statistics = self._statistics[part]
+            clean = LayerNoise(torch.arange(projection.shape[1], device=projection.device))
+            outputs, final = run_reference(weights, projection, state, clean, lengths, statistics.observe_output)
+            statistics.observe_input("recurrent", torch.cat((state[0][None], outputs)))
+            if PRODUCTS[weights.cell]:
+                # The products of a cell are bounded by what they are made of: gates by 1, the states by these.
+                for values in final:
+                    statistics.observe_input("elementwise", values)
+            if self.proj_size:
+                statistics.observe_input("projection", outputs.new_ones(1))
+            return outputs, final
+        noise = self._layer_noise(part, index, draw, projection.shape[1], projection.device)
+        return run_recurrence(weights, projection, state, noise, lengths)
+
+    def input_projection(self, input: Tensor) -> Tensor:
+        """Return the clean first input projection: the work that does not depend on the noise.
+
+        Args:
+            input: ``(N, T, F)`` with ``batch_first``, else ``(T, N, F)``.
+
+        Returns:
+            ``(T, N, directions * gates * H)``, for :meth:`forward_projected`.
+        """
+        return self._project(input.transpose(0, 1) if self.batch_first else input, 0)
+
+    def forward_projected(
+        self, projection: Tensor, state: State, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Run all layers from the first input projection on.
+
+        Args:
+            projection: what :meth:`input_projection` gave.
+            state: initial states ``(layers * directions, N, H or P)``, for the LSTM also of the cells.
+            lengths: ``(N,)`` numbers of valid steps, or ``None``.
+
+        Returns:
+            Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
+        """
+        draw = self._next_draw() if self._noise.on and not self._observing else 0
+        finals: list[State] = []
+        outputs = projection
+        for layer in range(self.num_layers):
+            if layer > 0:
+                if self.dropout > 0 and self.training:
+                    outputs = functional.dropout(outputs, self.dropout, True)
+                projection = self._project(outputs, layer)
+            directions = []
+            for direction, projected in enumerate(projection.chunk(self._directions, -1)):
+                index = layer * self._directions + direction
+                before = tuple(part[index] for part in state)
+                if direction:
+                    projected = _reverse(projected, lengths)
+                out, final = self._run_part(self._part(index), index, draw, projected, before, lengths)
+                directions.append(_reverse(out, lengths) if direction else out)
+                finals.append(final)
+            outputs = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
+        return outputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def initial_state(self, rows: int, like: Tensor) -> State:
+        """Return zero states for ``rows`` samples, with the dtype and device of ``like``."""
+        h = like.new_zeros(self.num_layers * self._directions, rows, self.proj_size or self.hidden_size)
+        if self._cell != "lstm":
+            return (h,)
+        return h, like.new_zeros(self.num_layers * self._directions, rows, self.hidden_size)
+
+    def _forward(self, input: Sequences, state: State | None) -> tuple[Sequences, State]:
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, state)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{type(self).__name__}: expected a 2-D or 3-D input, got {input.dim()}-D")
+        batched = input.dim() == 3
+        if not batched:
+            input = input.unsqueeze(0 if self.batch_first else 1)
+            state = None if state is None else tuple(part.unsqueeze(1) for part in state)
+        if input.shape[-1] != self.input_size:
+            raise ValueError(f"expected {self.input_size} input features, got {input.shape[-1]}")
+        rows = input.shape[0 if self.batch_first else 1]
+        if state is None:
+            state = self.initial_state(rows, input)
+        self._check_state(state, rows)
+        outputs, final = self.forward_projected(self.input_projection(input), state)
+        outputs = outputs.transpose(0, 1) if self.batch_first else outputs
+        if not batched:
+            return outputs.squeeze(0 if self.batch_first else 1), tuple(part.squeeze(1) for part in final)
+        return outputs, final
+
+    def _forward_packed(self, input: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
+        padded, lengths = pad_packed_sequence(input)  # in the order of the unsorted samples
+        if state is None:
+            state = self.initial_state(padded.shape[1], padded)
+        self._check_state(state, padded.shape[1])
+        on_device = lengths.to(padded.device)
+        outputs, final = self.forward_projected(self._project(padded, 0), state, on_device)
+        packed = pack_padded_sequence(outputs, lengths, enforce_sorted=input.sorted_indices is None)
+        if input.sorted_indices is not None:
+            order = input.sorted_indices
+            packed = pack_padded_sequence(outputs.index_select(1, order), lengths[order.cpu()])
+            packed = PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
+        return packed, final
+
+    def _check_state(self, state: State, rows: int) -> None:
+        for part, width in zip(state, (self.proj_size or self.hidden_size, self.hidden_size), strict=False):
+            expected = (self.num_layers * self._directions, rows, width)
+            if tuple(part.shape) != expected:
+                raise RuntimeError(f"Expected hidden state of size {expected}, got {tuple(part.shape)}")
+
+    def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
+        """Return part, site, mean square of the clean signal and variance of the noise."""
+        rows: list[tuple[str, Site, float, float]] = []
+        for part, statistics in self._statistics.items():
+            for site in statistics.sites:
+                switch = cast(Site, "recurrent" if site == "projection" else site)
+                if switch not in noise.sites:
+                    continue
+                weight = {"input": "ih", "recurrent": "hh", "projection": "hr"}.get(site)
+                matrix = None if weight is None else getattr(self, f"weight_{weight}_{part}")
+                rows.append((part, switch, statistics.rms[site] ** 2, self._std(part, site, matrix, noise) ** 2))
+        return rows
+
+
+def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Reverse ``(T, N, F)`` in time; each sample within its own length."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(x.shape[0], device=x.device)[:, None]
+    order = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x.gather(0, order[:, :, None].expand_as(x))
+
+
+class NoisyRNN(_NoisyRecurrent, nn.RNN):
+    """``torch.nn.RNN`` with noise at the sites ``input`` and ``recurrent``.
+
+    Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.RNN``; without noise so are
+    outputs and gradients. A vanilla RNN has no products inside the cell.
+    """
+
+    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:  # type: ignore[override]
+        """Return outputs and final state, shaped as by ``torch.nn.RNN``."""
+        outputs, (h,) = self._forward(input, None if hx is None else (hx,))
+        return outputs, h
+
+
+class NoisyGRU(_NoisyRecurrent, nn.GRU):
+    """``torch.nn.GRU`` with noise at the sites ``input``, ``recurrent`` and ``elementwise``.
+
+    Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.GRU``; without noise so are
+    outputs and gradients. The products are r * (W_hn h + b_hn), (1 - z) * n and z * h.
+    """
+
+    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:  # type: ignore[override]
+        """Return outputs and final state, shaped as by ``torch.nn.GRU``."""
+        outputs, (h,) = self._forward(input, None if hx is None else (hx,))
+        return outputs, h
+
+
+class NoisyLSTM(_NoisyRecurrent, nn.LSTM):
+    """``torch.nn.LSTM`` with noise at the sites ``input``, ``recurrent`` and ``elementwise``.
+
+    Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.LSTM``; without noise so are
+    outputs and gradients. The products are f * c, i * g and o * tanh(c). With ``proj_size`` the projection W_hr h is
+    one more matrix-vector product; its noise belongs to the site ``recurrent``.
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Sequences, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Sequences, tuple[Tensor, Tensor]]:
+        """Return outputs and the final states of h and c, shaped as by ``torch.nn.LSTM``."""
+        outputs, (h, c) = self._forward(input, hx)
+        return outputs, (h, c)

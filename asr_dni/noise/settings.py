@@ -1,0 +1,77 @@
+"""What computation noise there is: its strength, scale, sites and seed."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from asr_dni.errors import UserError
+
+Scale: TypeAlias = Literal["absolute", "signal", "range"]
+Site: TypeAlias = Literal["input", "recurrent", "elementwise", "output"]
+
+SCALES: tuple[Scale, ...] = get_args(Scale)
+SITES: tuple[Site, ...] = get_args(Site)
+MVM_SITES: tuple[Site, ...] = ("input", "recurrent", "output")
+"""The sites of matrix-vector products: the default."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Additive Gaussian computation noise of a network; a value, never changed in place.
+
+    At every site that is on, an independent number from N(0, s**2) is added to every element, fresh for every
+    sample, time step and unit, with
+
+    - ``s = sigma`` (scale ``absolute``: units of the pre-activation),
+    - ``s = sigma * RMS`` of the clean output at that site (``signal``: SNR in dB is -20 log10 sigma),
+    - ``s = sigma * bound * max|W|`` (``range``: multiples of the largest representable output, as in
+      aihwkit-lightning; ``bound`` is the largest absolute input of that matrix).
+
+    ``signal`` and ``range`` take their references from :func:`asr_dni.nn.calibrate`, on training data.
+
+    Attributes:
+        sigma: strength, at least 0; 0 is no noise.
+        scale: what sigma is measured in.
+        sites: where the noise enters: ``input`` (W_ih x_t), ``recurrent`` (W_hh h_{t-1}, and W_hr h of an LSTM with
+            projection), ``elementwise`` (the products inside the cell), ``output`` (NoisyLinear).
+        seed: makes the noise reproducible; different seeds give independent noise.
+        draw: which realisation. ``None``: the first forward pass after the noise was set gets draw 0, the next
+            draw 1, and so on.
+        first_step: the time step that the first frame of the input is, for sequences that are processed in chunks.
+        sample_ids: ``(N,)`` integer identities of the samples of the batch. ``None``: their positions in it. With
+            identities given, a sample's noise does not depend on which batch it comes in.
+
+    Raises:
+        UserError: a value is out of its range, or a site or scale is unknown.
+    """
+
+    sigma: float = 0.0
+    scale: Scale = "absolute"
+    sites: tuple[Site, ...] = MVM_SITES
+    seed: int = 0
+    draw: int | None = None
+    first_step: int = 0
+    sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (self.sigma >= 0 and math.isfinite(self.sigma)):
+            raise UserError(f"noise sigma is {self.sigma}: give a finite number of at least 0")
+        if self.scale not in SCALES:
+            raise UserError(f"noise scale is {self.scale!r}: give one of {', '.join(SCALES)}")
+        object.__setattr__(self, "sites", tuple(self.sites))
+        unknown = [site for site in self.sites if site not in SITES]
+        if unknown:
+            raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
+        if len(set(self.sites)) != len(self.sites):
+            raise UserError(f"noise sites {', '.join(self.sites)}: name each site once")
+
+    @property
+    def on(self) -> bool:
+        """Whether any noise is added at all."""
+        return self.sigma > 0 and bool(self.sites)
+
+    def at(self, sigma: float) -> "Noise":
+        """Return the same noise with another strength."""
+        return replace(self, sigma=sigma)
