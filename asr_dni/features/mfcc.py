@@ -43,10 +43,10 @@ class MFCCSettings:
         log_offset: added to the band energies before the logarithm; samples lie in [-1, 1].
         deltas: 0 for none, 1 to append the features' slopes in time, 2 to append the slopes' slopes as well.
         delta_width: frames that a slope is fitted to, odd; a stream is later by half of them for each order.
-        normalize: subtract the mean of each feature and divide by its standard deviation over the training split.
-        padding: zeros around a clip. ``none``: frames start at multiples of the hop and a last one that would not
-            be full is dropped. ``causal``: a window less a hop of zeros in front, so that frame t ends with the
-            hop t. ``center``: half a window on either side, so that frame t is centred on t hops.
+        normalize: subtract each feature's mean over the training split and divide by its standard deviation.
+        padding: zeros around a clip. ``none``: frames start at multiples of the hop and a last one that would
+            not be full is dropped. ``causal``: a window less a hop of zeros in front, so that frame t ends
+            with the hop t. ``center``: half a window on either side, so that frame t is centred on t hops.
 
     Raises:
         UserError: a value out of range; the line names the key.
@@ -82,7 +82,7 @@ class MFCCSettings:
         require(
             math.isfinite(self.hop_ms) and 1 <= self.hop_samples <= self.window_samples,
             "hop_ms",
-            f"at least one sample and at most window_ms, {1000 / self.sample_rate:g} to {self.window_ms:g} ms",
+            f"{1000 / self.sample_rate:g} ms (a sample) to {self.window_ms:g} ms (window_ms)",
         )
         require(
             self.n_fft is None or self.n_fft >= self.window_samples,
@@ -131,15 +131,18 @@ class MFCCSettings:
         """Features per frame: coefficients (or mel bands) and their deltas."""
         return (self.n_mfcc or self.n_mels) * (1 + self.deltas)
 
-    @property
-    def padding_samples(self) -> tuple[int, int]:
-        """Zeros in front of a clip and behind it."""
+    def zeros_around(self, n_samples: int) -> tuple[int, int]:
+        """Return how many zeros go in front of a clip and behind it.
+
+        Args:
+            n_samples: length of the clip. A short one is filled up to a window at its end.
+        """
+        before = after = 0
         if self.padding == "center":
-            half = self.window_samples // 2
-            return half, half
-        if self.padding == "causal":
-            return self.window_samples - self.hop_samples, 0
-        return 0, 0
+            before = after = self.window_samples // 2
+        elif self.padding == "causal":
+            before = self.window_samples - self.hop_samples
+        return before, max(after, self.window_samples - before - n_samples)
 
     @property
     def latency_ms(self) -> float:
@@ -147,7 +150,7 @@ class MFCCSettings:
 
         A window less the zeros in front of the clip, and the frames that the deltas look ahead.
         """
-        frame = self.window_samples - self.padding_samples[0]
+        frame = self.window_samples - self.zeros_around(self.window_samples)[0]
         lookahead = self.deltas * (self.delta_width // 2) * self.hop_samples
         return 1000.0 * (frame + lookahead) / self.sample_rate
 
@@ -159,8 +162,8 @@ class MFCCSettings:
         """
         if n_samples == 0:
             return 0
-        padded = sum(self.padding_samples) + n_samples
-        return 1 + max(0, padded - self.window_samples) // self.hop_samples
+        padded = sum(self.zeros_around(n_samples)) + n_samples
+        return 1 + (padded - self.window_samples) // self.hop_samples
 
 
 def mel_filterbank(settings: MFCCSettings) -> Tensor:
@@ -190,8 +193,8 @@ def mel_filterbank(settings: MFCCSettings) -> Tensor:
     empty = int((bank.amax(0) == 0).sum())
     if empty:
         raise UserError(
-            f"n_mels: {empty} of {settings.n_mels} bands fall between the points of a {settings.fft_points}-point "
-            "spectrum: give fewer bands, a larger n_fft or a wider range f_min to f_max"
+            f"n_mels: {empty} of {settings.n_mels} bands fall between the points of a spectrum of "
+            f"{settings.fft_points} points: give fewer bands, a larger n_fft or a wider range f_min to f_max"
         )
     return bank
 
@@ -230,8 +233,8 @@ class MFCC(nn.Module):
     results agree to the bit, on other devices as far as the library's matrix product rounds alike for
     different batch sizes. At both ends of a clip the deltas see its first and last frame repeated.
 
-    The statistics ``mean`` and ``std``, ``(F,)`` float32, and ``n_frames``, the number of frames that they were
-    computed from, are buffers and so part of the ``state_dict``.
+    The statistics ``mean`` and ``std``, ``(F,)`` float32, and ``n_frames``, the number of frames that they
+    were computed from, are buffers and so part of the ``state_dict``.
 
     Args:
         settings: what to compute; the defaults where None.
@@ -299,8 +302,8 @@ class MFCC(nn.Module):
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Compute mean and standard deviation of each feature over all frames.
 
-        Batches are merged by the formulas of T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise
-        algorithm for computing sample variances", 1979, in double precision.
+        Batches are merged by the formulas of T. Chan, G. Golub and R. LeVeque, "Updating formulae and a
+        pairwise algorithm for computing sample variances", 1979, in double precision.
 
         Args:
             batches: ``(N, S)`` waveforms of the training split, without augmentation.
@@ -336,11 +339,8 @@ class MFCC(nn.Module):
         return repr(self.settings)
 
     def _pad(self, waveforms: Tensor) -> Tensor:
-        before, after = self.settings.padding_samples
         n_samples = waveforms.shape[-1]
-        if n_samples:
-            after += max(0, self.settings.window_samples - before - n_samples - after)
-        return pad(waveforms, (before, after))
+        return pad(waveforms, self.settings.zeros_around(n_samples)) if n_samples else waveforms
 
     def _static(self, samples: Tensor) -> Tensor:
         """Return the un-normalised features ``(..., T, F)`` of the full frames in ``(..., S)`` samples."""
@@ -350,14 +350,11 @@ class MFCC(nn.Module):
         shape = samples.shape[:-1]
         n_frames = max(0, 1 + (samples.shape[-1] - settings.window_samples) // settings.hop_samples)
         if not n_frames or not shape.numel():
-            return samples.new_zeros(
-                (*shape, n_frames, settings.n_mfcc or settings.n_mels), dtype=torch.float32
-            )
+            width = settings.n_mfcc or settings.n_mels
+            return samples.new_zeros((*shape, n_frames, width), dtype=torch.float32)
         end = (n_frames - 1) * settings.hop_samples + settings.fft_points
         with torch.autocast(samples.device.type, enabled=False):
-            samples = pad(
-                samples.float(), (0, end - samples.shape[-1])
-            )  # room for the transform; cut if negative
+            samples = pad(samples.float(), (0, end - samples.shape[-1]))  # adds or cuts
             frames = samples.unfold(-1, settings.fft_points, settings.hop_samples) * self._window
             spectrum = torch.view_as_real(torch.fft.rfft(frames)).flatten(-2).reshape(-1, len(self._bands))
             if spectrum.requires_grad:
@@ -442,11 +439,12 @@ class MFCCStream:
         Returns:
             ``(T, F)`` or ``(N, T, F)`` float32, where T may be 0.
         """
-        before, _ = self._mfcc.settings.padding_samples
+        before, _ = self._mfcc.settings.zeros_around(chunk.shape[-1])
         self._n_samples += chunk.shape[-1]
-        self._samples = (
-            pad(chunk, (before, 0)) if self._samples is None else torch.cat((self._samples, chunk), -1)
-        )
+        if self._samples is None:
+            self._samples = pad(chunk, (before, 0))
+        else:
+            self._samples = torch.cat((self._samples, chunk), dim=-1)
         return self._advance(last=False)
 
     def flush(self) -> Tensor:
@@ -457,10 +455,8 @@ class MFCCStream:
         """
         if self._samples is None:
             return self._mfcc.mean.new_zeros(0, self._mfcc.n_features)
-        settings = self._mfcc.settings
-        before, after = settings.padding_samples
         if self._n_samples:
-            after += max(0, settings.window_samples - before - self._n_samples - after)
+            _, after = self._mfcc.settings.zeros_around(self._n_samples)
             self._samples = pad(self._samples, (0, after))
         frames = self._advance(last=True)
         self._reset()
