@@ -1,0 +1,254 @@
+"""Random changes to training clips, batched and on the device of the batch.
+
+Every random number is a function of the seed, the epoch and the clip's identity: how clips are put into
+batches, on which device, by how many workers, doesn't change what happens to a clip.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, pad
+
+from asr_dni.errors import UserError
+from asr_dni.philox import derive_key, uniform
+
+# Which of a clip's uniform numbers decides what. New purposes go to the end, so that old draws stay.
+_SHIFT, _SPEED, _GAIN, _MIXED, _LEVEL, _OFFSET = range(6)
+_N_DRAWS = 6
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What is changed at random in training clips; the defaults are those published with Speech Commands.
+
+    In this order: speed, time shift, gain, background, clipping to [-1, 1]; SpecAugment on the features.
+
+    Args:
+        time_shift_ms: largest shift in time in milliseconds, to either side, filled with zeros; 0 for none.
+        speed: lowest and highest factor of speed, such as [0.9, 1.1]: pitch and length of the word change as
+            if the recording were played faster or slower about the clip's middle; null for none.
+        gain_db: lowest and highest change of level in dB, such as [-10, 5]; null for none.
+        background_probability: share of clips that get a random part of a background recording; 0 for none.
+        background_volume: largest factor of the background, drawn uniformly from 0 upwards; null when
+            ``background_snr_db`` is used.
+        background_snr_db: lowest and highest ratio of a clip's power to its background's power in dB, instead
+            of ``background_volume``; a clip without any sound gets no background.
+        time_masks: SpecAugment masks over consecutive frames; 0 for none.
+        time_mask_frames: largest width of such a mask in frames; the smallest is 0.
+        frequency_masks: SpecAugment masks over consecutive features; 0 for none.
+        frequency_mask_bins: largest width of such a mask in features; the smallest is 0.
+
+    Raises:
+        UserError: a value out of range; the line names the key.
+    """
+
+    time_shift_ms: float = 100.0
+    speed: tuple[float, float] | None = None
+    gain_db: tuple[float, float] | None = None
+    background_probability: float = 0.8
+    background_volume: float | None = 0.1
+    background_snr_db: tuple[float, float] | None = None
+    time_masks: int = 0
+    time_mask_frames: int = 10
+    frequency_masks: int = 0
+    frequency_mask_bins: int = 4
+
+    def __post_init__(self) -> None:
+        def require(valid: bool, key: str, expected: str) -> None:
+            if not valid:
+                raise UserError(f"{key}: {getattr(self, key)!r} is not valid: give {expected}")
+
+        require(0 <= self.time_shift_ms < math.inf, "time_shift_ms", "0 ms (off) or more")
+        for key, lowest, example in (
+            ("speed", 0.1, "[0.9, 1.1]"),
+            ("gain_db", -math.inf, "[-10, 5]"),
+            ("background_snr_db", -math.inf, "[0, 20]"),
+        ):
+            limits = getattr(self, key)
+            if limits is not None:
+                valid = len(limits) == 2 and lowest < limits[0] <= limits[1] < math.inf
+                require(valid, key, f"the lowest and the highest value, such as {example}, or null")
+        require(
+            0 <= self.background_probability <= 1, "background_probability", "a probability, 0 (off) to 1"
+        )
+        if self.background_volume is not None:
+            require(0 <= self.background_volume < math.inf, "background_volume", "0 or more, or null")
+        if self.background_probability > 0:
+            if self.background_volume is not None and self.background_snr_db is not None:
+                raise UserError(
+                    "background_volume and background_snr_db exclude each other: set one of them to null"
+                )
+            if self.background_volume is None and self.background_snr_db is None:
+                raise UserError(
+                    "background_probability: a level is missing: give background_volume or "
+                    "background_snr_db, or set background_probability to 0"
+                )
+        for masks, width in (("time_masks", "time_mask_frames"), ("frequency_masks", "frequency_mask_bins")):
+            require(getattr(self, masks) >= 0, masks, "0 (off) or more")
+            require(
+                getattr(self, width) >= (1 if getattr(self, masks) else 0),
+                width,
+                f"1 or more, or set {masks} to 0",
+            )
+
+    @classmethod
+    def off(cls) -> "AugmentationSettings":
+        """Return settings that change nothing."""
+        return cls(time_shift_ms=0.0, background_probability=0.0)
+
+
+def _between(draws: Tensor, limits: tuple[float, float]) -> Tensor:
+    return limits[0] + draws * (limits[1] - limits[0])
+
+
+def _below(draws: Tensor, limits: Tensor | int) -> Tensor:
+    """Turn uniform numbers in (0, 1] into integers 0 .. ``limits - 1``, equally likely."""
+    numbers = ((1.0 - draws) * limits).to(torch.int64)
+    return numbers.clamp(max=limits - 1)  # 1 - draw may round to 1
+
+
+def _power(waveforms: Tensor) -> Tensor:
+    return waveforms.square().mean(dim=1, keepdim=True)
+
+
+class Augmentation(nn.Module):
+    """Applies :class:`AugmentationSettings` to batches of training clips.
+
+    Args:
+        settings: what to change; the defaults where None.
+        sample_rate: of the waveforms in Hz.
+    """
+
+    def __init__(self, settings: AugmentationSettings | None = None, sample_rate: int = 16000) -> None:
+        super().__init__()
+        self.settings = settings or AugmentationSettings()
+        self.sample_rate = sample_rate
+
+    @torch.no_grad()
+    def waveforms(
+        self,
+        waveforms: Tensor,
+        clip_ids: Tensor,
+        epoch: int,
+        background: Tensor | None = None,
+        *,
+        seed: int = 0,
+    ) -> Tensor:
+        """Change the samples of a batch: speed, time shift, gain and background.
+
+        Args:
+            waveforms: ``(N, S)`` float samples in [-1, 1]; left as they are.
+            clip_ids: ``(N,)`` integer identities of the clips.
+            epoch: number of the pass over the training split.
+            background: ``(L,)`` float samples of all background recordings, on the same device; repeated if
+                shorter than a clip. None or empty: no background is mixed in.
+            seed: other seeds give other, equally random changes.
+
+        Returns:
+            ``(N, S)`` changed samples, in [-1, 1].
+        """
+        settings = self.settings
+        max_shift = round(settings.time_shift_ms * self.sample_rate / 1000)
+        mixing = settings.background_probability > 0 and background is not None and len(background) > 0
+        if not (max_shift or settings.speed or settings.gain_db or mixing):
+            return waveforms
+        n_clips, n_samples = waveforms.shape
+        key = derive_key(seed, "augmentation", epoch)
+        draws = uniform(key, clip_ids.to(waveforms.device), _N_DRAWS)
+
+        shift = _below(draws[:, _SHIFT], 2 * max_shift + 1) - max_shift
+        changed = waveforms
+        if settings.speed:
+            speed = _between(draws[:, _SPEED], settings.speed)
+            changed = self._resampled(changed, speed, shift)
+        elif max_shift:
+            # Rows of a view with one row per possible shift: a copy per clip rather than an index per sample.
+            shifted = pad(changed, (max_shift, max_shift)).unfold(1, n_samples, 1)
+            changed = shifted[torch.arange(n_clips, device=changed.device), max_shift - shift]
+        if settings.gain_db:
+            changed = changed * torch.pow(10.0, _between(draws[:, _GAIN], settings.gain_db)[:, None] / 20)
+        if mixing:
+            assert background is not None
+            changed = self._mixed(changed, background, draws)
+        return changed.clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def features(
+        self, features: Tensor, clip_ids: Tensor, epoch: int, *, seed: int = 0, blocks: int = 1
+    ) -> Tensor:
+        """Mask frames and features of a batch with zeros, the mean of normalised features.
+
+        D. Park et al., "SpecAugment: A simple data augmentation method for automatic speech recognition",
+        Interspeech 2019, without the time warp: the width of a mask is uniform from 0 to its largest, its
+        place uniform among those where it fits.
+
+        Args:
+            features: ``(N, T, F)``; left as they are.
+            clip_ids: ``(N,)`` integer identities of the clips.
+            epoch: number of the pass over the training split.
+            seed: other seeds give other, equally random changes.
+            blocks: equal parts of F that are masked alike: one more than the orders of deltas, so that a
+                masked feature's deltas are masked too.
+
+        Returns:
+            ``(N, T, F)`` masked features.
+        """
+        settings = self.settings
+        _, n_frames, n_features = features.shape
+        ids = clip_ids.to(features.device)
+        if settings.time_masks:
+            draws = uniform(derive_key(seed, "time masks", epoch), ids, 2 * settings.time_masks)
+            masked = self._masked(draws, n_frames, settings.time_mask_frames)
+            features = features.masked_fill(masked[:, :, None], 0.0)
+        if settings.frequency_masks:
+            draws = uniform(derive_key(seed, "frequency masks", epoch), ids, 2 * settings.frequency_masks)
+            masked = self._masked(draws, n_features // blocks, settings.frequency_mask_bins)
+            features = features.masked_fill(masked.repeat(1, blocks)[:, None, :], 0.0)
+        return features
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``print(module)``."""
+        return f"{self.settings}, sample_rate={self.sample_rate}"
+
+    @staticmethod
+    def _resampled(waveforms: Tensor, speed: Tensor, shift: Tensor) -> Tensor:
+        """Play each clip at its speed about its middle, shifted, by cubic interpolation (36 dB on speech)."""
+        n_samples = waveforms.shape[1]
+        middle = (n_samples - 1) / 2
+        output = torch.arange(n_samples, device=waveforms.device, dtype=waveforms.dtype) - middle
+        # grid_sample wants input positions from -1, the first sample, to 1, the last; zeros lie beyond.
+        positions = (output - shift[:, None]) * (speed[:, None] / middle)
+        grid = torch.stack((positions, torch.zeros_like(positions)), dim=-1)[:, None]
+        resampled = grid_sample(
+            waveforms[:, None, None], grid, mode="bicubic", padding_mode="zeros", align_corners=True
+        )
+        return resampled[:, 0, 0]
+
+    def _mixed(self, waveforms: Tensor, background: Tensor, draws: Tensor) -> Tensor:
+        settings = self.settings
+        n_samples = waveforms.shape[1]
+        if len(background) < n_samples:
+            background = background.repeat(-(-n_samples // len(background)))
+        parts = background.unfold(0, n_samples, 1)
+        part = parts.index_select(0, _below(draws[:, _OFFSET], len(parts)))
+        if settings.background_snr_db is not None:
+            snr_db = _between(draws[:, _LEVEL, None], settings.background_snr_db)
+            wanted = _power(waveforms) / torch.pow(10.0, snr_db / 10)
+            power = _power(part)
+            volume = torch.where(power > 0, (wanted / power).sqrt(), 0.0)
+        else:
+            volume = draws[:, _LEVEL, None] * (settings.background_volume or 0.0)
+        chosen = draws[:, _MIXED, None] <= settings.background_probability
+        return torch.addcmul(waveforms, part, volume * chosen)
+
+    @staticmethod
+    def _masked(draws: Tensor, length: int, max_width: int) -> Tensor:
+        """Return ``(N, length)``, true inside a mask; ``draws`` ``(N, 2 * masks)`` are widths and places."""
+        width_draws, place_draws = draws[:, 0::2], draws[:, 1::2]
+        widths = _below(width_draws, min(max_width, length) + 1)
+        starts = _below(place_draws, length - widths + 1)
+        places = torch.arange(length, device=draws.device)
+        inside = (places >= starts[..., None]) & (places < (starts + widths)[..., None])
+        return inside.any(dim=1)
