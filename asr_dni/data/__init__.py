@@ -1,1 +1,26 @@
 """Recordings in, batches of features out."""
+
+from asr_dni.data.augmentation import Augmentation, AugmentationSettings
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.datamodule import KeywordData
+from asr_dni.data.folder import Folder
+from asr_dni.data.labels import LabelSettings
+from asr_dni.data.source import Clip, Source
+from asr_dni.data.speech_commands import SpeechCommands
+from asr_dni.data.store import PackedStore
+
+__all__ = [
+    "AudioBatch",
+    "Augmentation",
+    "AugmentationSettings",
+    "Batch",
+    "BatchLoader",
+    "BatchOrder",
+    "Clip",
+    "Folder",
+    "KeywordData",
+    "LabelSettings",
+    "PackedStore",
+    "Source",
+    "SpeechCommands",
+]

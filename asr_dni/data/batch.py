@@ -1,8 +1,15 @@
-"""What a data loader yields and what the network gets."""
+"""Batches: what a data loader yields, what the network gets, and the loader itself."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from asr_dni.data.labels import Selection
+from asr_dni.data.store import PackedStore
 
 
 class AudioBatch(NamedTuple):
@@ -10,9 +17,9 @@ class AudioBatch(NamedTuple):
 
     Attributes:
         waveforms: ``(N, S)`` int16 samples; full scale is 32768.
-        labels: ``(N,)`` int64, positions in the label names.
-        clip_ids: ``(N,)`` int64, the clips' identities: hashes of their names, the same in every run, split, order and
-            batch, and for silence clips too. Random numbers that belong to a clip are keyed by them.
+        labels: ``(N,)`` int64, positions in the label names; -1 where a clip's word is not among them.
+        clip_ids: ``(N,)`` int64, the clips' identities: hashes of their names, the same in every run, split,
+            order and batch, for silence clips too. Random numbers that belong to a clip are keyed by them.
     """
 
     waveforms: Tensor
@@ -25,10 +32,127 @@ class Batch(NamedTuple):
 
     Attributes:
         features: ``(N, T, F)`` float32.
-        labels: ``(N,)`` int64, positions in the label names.
+        labels: ``(N,)`` int64, see :class:`AudioBatch`.
         clip_ids: ``(N,)`` int64, see :class:`AudioBatch`.
     """
 
     features: Tensor
     labels: Tensor
     clip_ids: Tensor
+
+
+class BatchOrder:
+    """Which clips are in which batch of an epoch: a function of seed, epoch and rank, and of nothing else.
+
+    In distributed training every rank takes each ``world_size``-th clip of the one order. With ``shuffle``
+    (training) the order is filled up from its beginning, so that all ranks have equally many batches; without
+    it (evaluation) every clip is seen exactly once.
+
+    Args:
+        n_clips: clips to go through.
+        batch_size: clips in a batch; the last one may be smaller.
+        shuffle: a new order in every epoch, or the clips as they are.
+        seed: of the orders.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        n_clips: int,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.n_clips = n_clips
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the trainer calls it before each one."""
+        self.epoch = epoch
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return this rank's clips in the order of the epoch."""
+        if not self.shuffle:
+            return np.arange(self.rank, self.n_clips, self.world_size)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_clips)
+        return np.resize(order, self._per_rank * self.world_size)[self.rank :: self.world_size]
+
+    @property
+    def _per_rank(self) -> int:
+        if self.shuffle:
+            return -(-self.n_clips // self.world_size)
+        return len(range(self.rank, self.n_clips, self.world_size))
+
+    def __len__(self) -> int:
+        return -(-self._per_rank // self.batch_size)
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        positions = self.positions()
+        for first in range(0, len(positions), self.batch_size):
+            yield positions[first : first + self.batch_size]
+
+
+class BatchLoader:
+    """Batches gathered straight from the store: an index per batch, no work per clip, no worker processes.
+
+    Its state is the position in the epoch, so a run that is resumed in the middle of an epoch goes on with
+    the batch that would have come next.
+
+    Args:
+        store: the clips.
+        selection: those that are wanted, with their labels.
+        order: how they are put into batches.
+        pin_memory: whether batches lie in page-locked memory, from which copies to a GPU do not wait.
+    """
+
+    def __init__(
+        self, store: PackedStore, selection: Selection, order: BatchOrder, pin_memory: bool = False
+    ) -> None:
+        self.store = store
+        self.selection = selection
+        self.sampler = order  # the name under which the trainer looks for `set_epoch`
+        self.pin_memory = pin_memory
+        self._next_batch = 0
+        self._resumed_epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        resumed = self._resumed_epoch == self.sampler.epoch and self._next_batch < len(self)
+        first = self._next_batch if resumed else 0
+        self._resumed_epoch = None
+        for number, positions in enumerate(self.sampler):
+            if number >= first:
+                self._next_batch = number + 1
+                yield self.gather(positions)
+
+    def gather(self, positions: NDArray[np.int64]) -> AudioBatch:
+        """Return the clips at these positions of the selection."""
+        rows = self.selection.rows[positions]
+        shape = (len(rows), self.store.n_samples)
+        waveforms = torch.empty(shape, dtype=torch.int16, pin_memory=self.pin_memory)
+        self.store.gather(rows, waveforms.numpy())
+        return AudioBatch(
+            waveforms,
+            torch.from_numpy(self.selection.labels[positions]),
+            torch.from_numpy(self.selection.clip_ids[positions]),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and how many of its batches were handed out."""
+        return {"epoch": self.sampler.epoch, "next_batch": self._next_batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were handed out."""
+        self._resumed_epoch = state["epoch"]
+        self._next_batch = state["next_batch"]

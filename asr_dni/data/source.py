@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from asr_dni.errors import UserError
 
@@ -28,8 +28,8 @@ class Clip:
     """One recording before decoding.
 
     Attributes:
-        label: the word that is spoken; ``_silence_`` and ``_unknown_`` only where a source has such recordings
-            (the separate test archive of Speech Commands), otherwise the label set makes them.
+        label: the word that is spoken; ``_silence_`` and ``_unknown_`` only where a source has such
+            recordings (the separate test archive of Speech Commands), otherwise the label set makes them.
         speaker: who speaks; no speaker is in two splits.
         split: ``train``, ``validation`` or ``test``.
         path: the file.
@@ -68,9 +68,9 @@ def speaker_of(file_name: str) -> str:
 def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: float = 10.0) -> Split:
     """Return the split of a speaker by the rule that Speech Commands was published with (``which_set``).
 
-    The SHA-1 digest of the speaker's name, modulo 2**27 and scaled to per cent, falls below ``validation_percent``
-    (validation), below the sum of both (test), or above (train). A speaker stays in one split whatever else is
-    in the data set (P. Warden, arXiv:1804.03209, section 7).
+    The SHA-1 digest of the speaker's name, modulo 2**27 and scaled to per cent, falls below
+    ``validation_percent`` (validation), below the sum of both (test), or above (train). A speaker stays in
+    one split whatever else is in the data set (P. Warden, arXiv:1804.03209, section 7).
 
     Args:
         speaker: see :func:`speaker_of`.
@@ -89,8 +89,8 @@ def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: 
 class Source(ABC):
     """Recordings of words, with their speakers and splits, and background recordings.
 
-    A subclass takes plain arguments only (str, int, float, bool, None, Path, and lists of them) and keeps each in an
-    attribute of the argument's name; that makes it a setting on the command line, in YAML
+    A subclass takes plain arguments only (str, int, float, bool, None, Path, and lists of them) and keeps
+    each in an attribute of the argument's name; that makes it a setting on the command line, in YAML
     (``class_path`` and ``init_args``) and in a checkpoint.
     """
 
@@ -113,14 +113,17 @@ class Source(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """What the data are, in a few words that stay the same from run to run and from machine to machine."""
+        """What the data are, in a few words that are the same from run to run and on every machine."""
 
     def test_archive(self) -> "Source | None":
         """Return the separate test set that belongs to this source, or None where it has none."""
         return None
 
     def configuration(self) -> dict[str, Any]:
-        """Return ``{"class_path": ..., "init_args": {...}}`` of plain types; see :func:`source_from_configuration`."""
+        """Return ``{"class_path": ..., "init_args": {...}}`` of plain types.
+
+        :func:`source_from_configuration` is the way back.
+        """
         names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
         arguments = {name: _plain(getattr(self, name)) for name in names}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
@@ -150,4 +153,5 @@ def source_from_configuration(configuration: Mapping[str, Any]) -> Source:
         raise UserError(f"source {class_path}: no such class; install the package it comes from") from None
     if not (inspect.isclass(found) and issubclass(found, Source)):
         raise UserError(f"source {class_path}: not a subclass of asr_dni.data.Source")
-    return cast(Source, found(**configuration.get("init_args", {})))
+    source: Source = found(**configuration.get("init_args", {}))
+    return source

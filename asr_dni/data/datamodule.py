@@ -1,0 +1,567 @@
+"""The data module: from a source of recordings to batches of features."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from asr_dni.data.audio import FULL_SCALE
+from asr_dni.data.augmentation import Augmentation, AugmentationSettings
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.folder import Folder
+from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
+from asr_dni.data.source import SPLITS, Source, Split, source_from_configuration
+from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
+from asr_dni.errors import UserError
+from asr_dni.features.mfcc import MFCC, MFCCSettings
+from asr_dni.files import write_atomically
+from asr_dni.philox import Key, derive_key, uniform
+
+logger = logging.getLogger(__name__)
+
+_Selected: TypeAlias = Split | Literal["predict"]
+
+_DEFAULT_LABELS = LabelSettings()
+_DEFAULT_FRONTEND = MFCCSettings()
+_DEFAULT_AUGMENTATION = AugmentationSettings()
+_STATISTICS_BATCH = 256
+_SETTINGS_KEY = "data"  # one key, so that no setting collides with one of the model's
+
+
+class KeywordData(LightningDataModule):
+    """Batches of features and labels from a source of recordings.
+
+    The recordings are decoded once into a packed store; batches are gathered from it by index, moved to the
+    model's device as 16-bit samples, and there become features: augmentation (training batches only), MFCC,
+    normalisation with the training split's statistics, SpecAugment (training batches only). The statistics
+    and the label names are part of every checkpoint.
+
+    Args:
+        source: where the recordings come from.
+        labels: which labels are told apart.
+        frontend: the features; its ``sample_rate`` is what the recordings are resampled to.
+        augmentation: what happens to training batches.
+        batch_size: clips in a batch (per process).
+        seed: of the order of the clips, of the augmentation and of the draw of unknown clips.
+        cache_dir: where decoded clips are kept; may be deleted at any time between runs.
+        num_workers: threads that decode; null: one per core.
+        damaged: whether a recording that cannot be decoded is an ``error``, or is left out and counted
+            (``skip``).
+        clip_seconds: length of a clip; shorter ones are padded, longer ones cropped, at their end.
+
+    Raises:
+        UserError: a setting that is not valid.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: LabelSettings = _DEFAULT_LABELS,
+        frontend: MFCCSettings = _DEFAULT_FRONTEND,
+        augmentation: AugmentationSettings = _DEFAULT_AUGMENTATION,
+        batch_size: int = 128,
+        seed: int = 0,
+        cache_dir: str | Path = "data/cache",
+        num_workers: int | None = None,
+        damaged: Literal["error", "skip"] = "error",
+        clip_seconds: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for key, value in (("batch_size", batch_size), ("num_workers", num_workers)):
+            if value is not None and value < 1:
+                raise UserError(f"{key}: {value} is not valid; give 1 or more")
+        if damaged not in ("error", "skip"):
+            raise UserError(f"damaged: {damaged!r} is not valid; give error or skip")
+        if seed < 0:
+            raise UserError(f"seed: {seed} is not valid; give 0 or more")
+        if not 0 < clip_seconds * frontend.sample_rate < 2**31:
+            raise UserError(f"clip_seconds: {clip_seconds} is not valid; give a length in seconds above 0")
+        self.source = source
+        self.labels = labels
+        self.frontend = frontend
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.seed = seed
+        self.cache_dir = Path(cache_dir)
+        self.num_workers = num_workers
+        self.damaged = damaged
+        self.clip_seconds = clip_seconds
+        self.features = MFCC(frontend)
+        self.augment = Augmentation(augmentation, frontend.sample_rate)
+        self.left_out: dict[str, int] = {}
+        self._label_names: list[str] | None = None
+        self._evaluated_split: Split | None = "test"
+        self._foreign = False
+        self._store: PackedStore | None = None
+        self._archive: PackedStore | None = None
+        self._selections: dict[str, Selection] = {}
+        self._background: dict[torch.device, Tensor | None] = {}
+        self.save_hyperparameters({_SETTINGS_KEY: self._plain_settings()})
+
+    # ------------------------------------------------------------------ what is known before the data are
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels in the order of the network's outputs."""
+        if self._label_names is None:
+            self._label_names = label_names(self.labels, self.source.words(), self.source.identity)
+        return list(self._label_names)
+
+    @property
+    def n_features(self) -> int:
+        """Features per frame."""
+        return self.features.n_features
+
+    @property
+    def n_frames(self) -> int:
+        """Frames per clip."""
+        return self.frontend.n_frames(self.n_samples)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per clip."""
+        return round(self.clip_seconds * self.frontend.sample_rate)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second."""
+        return self.frontend.sample_rate
+
+    @property
+    def protocol(self) -> str:
+        """What an accuracy on the test split has to be called by: the data, the labels and the test set."""
+        return f"{self.source.identity}, {self.labels.protocol}"
+
+    # ------------------------------------------------------------------ preparing
+
+    def prepare_data(self) -> None:
+        """Bring the recordings to the disk and decode them; on one process only."""
+        self.source.prepare()
+        archive = self._archive_source()
+        if archive is not None:
+            archive.prepare()
+        self._open_stores()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the store, select the clips of the stage's splits and compute the statistics.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``; None: all of them.
+
+        Raises:
+            UserError: a split is empty, or a word has no clips to train on.
+        """
+        self._open_stores()
+        splits: dict[str | None, tuple[_Selected, ...]] = {
+            "fit": ("train", "validation"),
+            "validate": ("validation",),
+            "test": ("test",),
+            "predict": ("predict" if self._foreign else "test",),
+            None: SPLITS,
+        }
+        for split in splits[stage]:
+            self._selection(split, check=True)
+        if stage in ("fit", None):
+            self._check_words_have_clips()
+            self._fit_statistics()
+
+    def _archive_source(self) -> Source | None:
+        if self.labels.test_set != "archive" or self._foreign:
+            return None
+        archive = self.source.test_archive()
+        if archive is None:
+            raise UserError(
+                f"labels.test_set: {self.source.identity} has no separate test archive; "
+                "give test_set: rule, or a folder with test_archive_path"
+            )
+        return archive
+
+    def _open_stores(self) -> None:
+        if self._store is None:
+            names = None if self.labels.percent_unknown and not self._foreign else set(self.label_names)
+            self._store = self._pack(self.source, names)
+        archive = self._archive_source() if self._archive is None else None
+        if archive is not None:
+            self._archive = self._pack(archive, set(self.label_names))
+
+    def _pack(self, source: Source, names: set[str] | None) -> PackedStore:
+        """Open the store of the clips with these labels; None: all."""
+        clips = source.clips()
+        if names is not None and not self._foreign:
+            clips = [clip for clip in clips if clip.label in names]
+        return pack(
+            clips,
+            source.background(),
+            identity=source.identity,
+            cache_dir=self.cache_dir,
+            sample_rate=self.sample_rate,
+            n_samples=self.n_samples,
+            num_workers=self.num_workers,
+            damaged=self.damaged,
+        )
+
+    @property
+    def store(self) -> PackedStore:
+        """The decoded clips; opened where that has not happened yet."""
+        self._open_stores()
+        assert self._store is not None
+        return self._store
+
+    def _store_of(self, split: str) -> PackedStore:
+        return self._archive if split == "test" and self._archive is not None else self.store
+
+    def _selection(self, split: _Selected, check: bool = False) -> Selection:
+        if split not in self._selections:
+            store, names = self._store_of(split), self.label_names
+            if store is self._archive:
+                chosen = select_known(store, names, None)
+            elif split == "predict":
+                chosen = select_known(store, names, self._evaluated_split, other_words=True)
+            elif self._foreign:
+                chosen = select_known(store, names, self._evaluated_split)
+                self._report_left_out(store)
+            else:
+                chosen = select(store, self.labels, names, split, self.seed)
+            self._selections[split] = chosen
+        chosen = self._selections[split]
+        if check and not len(chosen):
+            raise UserError(self._empty_split_message(split))
+        if (chosen.rows < 0).any() and not len(self.store.background):
+            raise UserError(
+                f"{self.source.identity}: the silence class is made from background recordings and there are "
+                "none; add a folder _background_noise_ or give labels.silence_percent: 0"
+            )
+        return chosen
+
+    # ------------------------------------------------------------------ batches
+
+    def train_dataloader(self) -> BatchLoader:
+        """Return batches of the training split, in a new order in every epoch."""
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
+        return self._loader("train", shuffle=not overfit)
+
+    def val_dataloader(self) -> BatchLoader:
+        """Return batches of the validation split."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Return batches of the test split."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return batches of the test split; of a folder (:meth:`with_folder`) with its other words."""
+        return self._loader("predict" if self._foreign else "test")
+
+    def _loader(self, split: _Selected, shuffle: bool = False) -> BatchLoader:
+        rank, world_size = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        selection = self._selection(split)
+        order = BatchOrder(
+            len(selection),
+            self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(self._store_of(split), selection, order, pin_memory=on_gpu)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn samples into features on the model's device; augment them where the trainer trains."""
+        if not isinstance(batch, AudioBatch):
+            return batch
+        if self.trainer is not None and self.trainer.training:
+            return self.transform(batch, training=True, epoch=self.trainer.current_epoch)
+        return self.transform(batch)
+
+    @torch.no_grad()
+    def transform(self, batch: AudioBatch, *, training: bool = False, epoch: int = 0) -> Batch:
+        """Turn samples into features.
+
+        Args:
+            batch: ``(N, S)`` clips on any device.
+            training: whether they are augmented.
+            epoch: of the training; with the seed and the clip it decides the augmentation.
+
+        Returns:
+            ``(N, T, F)`` features on the same device.
+        """
+        device = batch.waveforms.device
+        if self.features.mean.device != device:
+            self.features.to(device)
+            self.augment.to(device)
+        self._fit_statistics()
+        waveforms = self._to_float(
+            batch, derive_key(self.seed, "silence", epoch if training else "evaluation")
+        )
+        if training:
+            background = self._background_on(device)
+            waveforms = self.augment.waveforms(waveforms, batch.clip_ids, epoch, background, seed=self.seed)
+        features = self.features(waveforms)
+        if training:
+            blocks = 1 + self.frontend.deltas
+            features = self.augment.features(features, batch.clip_ids, epoch, seed=self.seed, blocks=blocks)
+        return Batch(features, batch.labels, batch.clip_ids)
+
+    def batches(self, split: Split, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Go through a split once, without augmentation, outside a trainer.
+
+        Args:
+            split: the split; ``test`` of a folder (:meth:`with_folder`) is what was asked for there.
+            device: where the features are computed.
+        """
+        selection = self._selection(split, check=True)
+        loader = BatchLoader(self._store_of(split), selection, BatchOrder(len(selection), self.batch_size))
+        for batch in loader:
+            yield self.transform(AudioBatch(*(tensor.to(device) for tensor in batch)))
+
+    def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
+        """Return ``label/file name`` of clips; made clips of silence are called ``_silence_``."""
+        if isinstance(clip_ids, Tensor):
+            clip_ids = clip_ids.tolist()
+        names: dict[int, tuple[PackedStore, int]] = {}
+        for store in (self.store, self._archive):
+            if store is not None:
+                names |= {identity: (store, row) for row, identity in enumerate(store.clip_ids.tolist())}
+        return [
+            "_silence_" if identity & SILENCE_BIT else names[identity][0].name(names[identity][1])
+            for identity in clip_ids
+        ]
+
+    def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
+        """Return ``(N, S)`` samples in [-1, 1); made clips of silence get their background."""
+        waveforms = batch.waveforms.to(torch.float32).mul_(1.0 / FULL_SCALE)
+        made = (batch.clip_ids >= SILENCE_BIT).nonzero()[:, 0] if self.labels.percent_silence else None
+        if made is not None and len(made):
+            background = self._background_on(waveforms.device)
+            assert background is not None  # _selection has checked
+            waveforms[made] = silence(background, batch.clip_ids[made], silence_key, waveforms.shape[1])
+        return waveforms
+
+    def _background_on(self, device: torch.device) -> Tensor | None:
+        if device not in self._background:
+            samples = self.store.background
+            self._background[device] = (
+                torch.from_numpy(np.array(samples)).to(device, torch.float32) / FULL_SCALE
+                if len(samples)
+                else None
+            )
+        return self._background[device]
+
+    # ------------------------------------------------------------------ statistics and checkpoints
+
+    def _fit_statistics(self) -> None:
+        """Compute the statistics of the training split, or read those that an earlier run computed."""
+        if not self.frontend.normalize or self.features.fitted:
+            return
+        if self._foreign:
+            raise UserError("the features' statistics are missing: the folder's network came without them")
+        selection = self._selection("train", check=True)
+        key = hashlib.blake2b(digest_size=10)
+        key.update(repr((self.store.path.name, self.seed, self.frontend)).encode())
+        key.update(selection.clip_ids.tobytes())
+        path = self.cache_dir / f"{self.store.path.name}.statistics" / f"{key.hexdigest()}.json"
+        if path.exists():
+            cached = json.loads(path.read_text(encoding="utf-8"))
+            self.features.load_state_dict({name: torch.tensor(value) for name, value in cached.items()})
+            return
+        loader = BatchLoader(self.store, selection, BatchOrder(len(selection), _STATISTICS_BATCH))
+        silence_key = derive_key(self.seed, "silence", "evaluation")
+        device = self.features.mean.device
+        clips = (AudioBatch(*(tensor.to(device) for tensor in batch)) for batch in loader)
+        self.features.fit_statistics(self._to_float(batch, silence_key) for batch in clips)
+        values = {name: tensor.tolist() for name, tensor in self.features.state_dict().items()}
+        with write_atomically(path) as temporary:
+            temporary.write_text(json.dumps(values), encoding="utf-8")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the label names, the features' statistics and what the data are; plain types and tensors."""
+        return {
+            "label_names": self.label_names,
+            "source": self.source.identity,
+            "statistics": {name: tensor.cpu().clone() for name, tensor in self.features.state_dict().items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the statistics of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint's labels or features are others than those of these data.
+        """
+        if state_dict["label_names"] != self.label_names:
+            raise UserError(
+                f"the checkpoint tells apart {', '.join(state_dict['label_names'])}, but these data have "
+                f"{', '.join(self.label_names)}; give the labels that it was trained with"
+            )
+        expected = {name: tensor.shape for name, tensor in self.features.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in state_dict["statistics"].items()}
+        if expected != found:
+            raise UserError(
+                "the checkpoint was trained with another front end; give the frontend settings that it has"
+            )
+        self.features.load_state_dict(state_dict["statistics"])
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> Self:
+        """Rebuild the data module that a network was trained with: its settings, labels and statistics.
+
+        Args:
+            checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+            **replacements: arguments of the constructor that are to be others, such as ``cache_dir`` or
+                ``source``.
+
+        Raises:
+            UserError: the file is missing or is not a checkpoint with these data.
+        """
+        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+        contents = checkpoint if isinstance(checkpoint, Mapping) else _load(Path(checkpoint))
+        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
+        state = contents.get(cls.__qualname__)
+        if settings is None or state is None:
+            raise UserError(f"{where}: holds no data settings; expected a checkpoint that asr-dni fit wrote")
+        arguments = dict(settings)
+        for key, settings_class in (
+            ("labels", LabelSettings),
+            ("frontend", MFCCSettings),
+            ("augmentation", AugmentationSettings),
+        ):
+            arguments[key] = settings_class(**arguments[key])
+        if "source" not in replacements:
+            replacements = {**replacements, "source": source_from_configuration(arguments["source"])}
+        data = cls(**{**arguments, **replacements})
+        data._label_names = list(state["label_names"])
+        data.load_state_dict(state)
+        return data
+
+    def with_folder(
+        self, path: str | Path, split: Literal["train", "validation", "test", "all"] = "test"
+    ) -> Self:
+        """Return a data module whose test (and predict) batches are the clips of a folder.
+
+        The labels, their order, the front end and its statistics stay. Clips of words that are not among the
+        labels are left out of the test batches, reported in the log and counted in ``left_out``.
+
+        Args:
+            path: a folder in the layout of :class:`asr_dni.data.folder.Folder`.
+            split: which of its clips; ``all``: every one.
+        """
+        if split not in (*SPLITS, "all"):
+            raise UserError(f"split: {split!r} is not valid; give train, validation, test or all")
+        arguments: dict[str, Any] = {
+            "source": Folder(path),
+            "labels": self.labels,
+            "frontend": self.frontend,
+            "augmentation": self.augmentation,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "cache_dir": self.cache_dir,
+            "num_workers": self.num_workers,
+            "damaged": self.damaged,
+            "clip_seconds": self.clip_seconds,
+        }
+        data = type(self)(**arguments)
+        data._label_names = self.label_names
+        data._foreign = True
+        data._evaluated_split = None if split == "all" else split
+        data.features.load_state_dict(self.features.state_dict())
+        return data
+
+    def _plain_settings(self) -> dict[str, Any]:
+        return {
+            "source": self.source.configuration(),
+            "labels": dataclasses.asdict(self.labels),
+            "frontend": dataclasses.asdict(self.frontend),
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "cache_dir": str(self.cache_dir),
+            "num_workers": self.num_workers,
+            "damaged": self.damaged,
+            "clip_seconds": self.clip_seconds,
+        }
+
+    # ------------------------------------------------------------------ messages
+
+    def _report_left_out(self, store: PackedStore) -> None:
+        names = self.label_names
+        wanted = np.ones(len(store), dtype=bool)
+        if self._evaluated_split is not None:
+            wanted = store.splits == SPLITS.index(self._evaluated_split)
+        counts = np.bincount(store.labels[wanted], minlength=len(store.label_names))
+        self.left_out = {
+            label: int(count)
+            for label, count in zip(store.label_names, counts, strict=True)
+            if label not in names and count
+        }
+        if self.left_out:
+            listed = ", ".join(f"{label} ({count})" for label, count in self.left_out.items())
+            total = sum(self.left_out.values())
+            logger.warning(
+                "%s: left out %d clips of words that the network does not know: %s",
+                self.source.identity,
+                total,
+                listed,
+            )
+
+    def _empty_split_message(self, split: str) -> str:
+        identity = self.source.identity
+        if not self._foreign:
+            return (
+                f"{identity}: no clips are left in the {split} split; add clips, or lists that put some "
+                "there (validation_list.txt, testing_list.txt)"
+            )
+        which = "clips" if self._evaluated_split is None else f"{self._evaluated_split} clips"
+        return (
+            f"{identity}: no {which} of the words that the network knows ({', '.join(self.label_names)}); "
+            "give another folder or --split all"
+        )
+
+    def _check_words_have_clips(self) -> None:
+        present = set(self._selection("train").labels.tolist())
+        without = [name for position, name in enumerate(self.label_names) if position not in present]
+        if without:
+            raise UserError(
+                f"{self.source.identity}: no training clips of {', '.join(without)}; add some or leave it "
+                "out with labels.words"
+            )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a checkpoint ({reason})") from None
+    if not isinstance(contents, Mapping):
+        raise UserError(f"{path}: not a checkpoint (holds a {type(contents).__name__})")
+    return contents
+
+
+def silence(background: Tensor, clip_ids: Tensor, key: Key, n_samples: int) -> Tensor:
+    """Make clips of the silence class: a piece of background at a volume between 0 and 1, as published.
+
+    Args:
+        background: ``(L,)`` float32, L at least ``n_samples``.
+        clip_ids: ``(n,)`` int64.
+        key: of the random numbers.
+        n_samples: samples per clip.
+
+    Returns:
+        ``(n, n_samples)`` float32.
+    """
+    place, volume = uniform(key, clip_ids, 2).unbind(-1)
+    pieces = background.unfold(0, n_samples, 1)
+    starts = (place.double() * len(pieces)).long().clamp_(max=len(pieces) - 1)
+    return pieces[starts] * volume[:, None]

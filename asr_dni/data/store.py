@@ -1,0 +1,331 @@
+"""Decoded clips on the disk, ready to be gathered: nothing is decoded twice."""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asr_dni.data.audio import DamagedRecording, read_recording
+from asr_dni.data.source import SPLITS, Clip
+from asr_dni.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_CLIPS_PER_TASK = 32
+_METADATA = "store.json"
+
+SILENCE_BIT = 1 << 62
+"""Set in the identities of clips that were made, not recorded: those of the silence class."""
+
+
+def clip_id(name: str, silence: bool = False) -> int:
+    """Return a clip's identity: 62 bits of the BLAKE2b digest of its name.
+
+    Args:
+        name: :attr:`asr_dni.data.source.Clip.name`.
+        silence: whether it is a made clip of the silence class; they have :data:`SILENCE_BIT` set.
+    """
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    number = int.from_bytes(digest, "little") & (SILENCE_BIT - 1)
+    return number | SILENCE_BIT if silence else number
+
+
+class PackedStore:
+    """Clips as rows of a memory-mapped 16-bit array, with what is known of each.
+
+    Opening reads a few kilobytes; a row is read from the disk (or the system's cache) when it is gathered.
+
+    Args:
+        path: a folder that :func:`pack` wrote.
+
+    Attributes:
+        audio: ``(n_clips, n_samples)`` int16, memory-mapped.
+        labels: ``(n_clips,)`` positions in ``label_names``.
+        splits: ``(n_clips,)`` positions in :data:`asr_dni.data.source.SPLITS`.
+        clip_ids: ``(n_clips,)`` int64, see :func:`clip_id`.
+        label_names: the labels that occur, sorted.
+        background: ``(L,)`` int16, the background recordings one after the other; L is 0 or at least
+            n_samples.
+        skipped: names of the damaged clips that were left out, with the reasons.
+        sample_rate: samples per second.
+        identity: what the data are.
+
+    Raises:
+        FileNotFoundError: there is no (complete) store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        metadata: dict[str, Any] = json.loads((path / _METADATA).read_text(encoding="utf-8"))
+        n_clips, n_samples = metadata["n_clips"], metadata["n_samples"]
+        self.sample_rate: int = metadata["sample_rate"]
+        self.identity: str = metadata["identity"]
+        self.label_names: list[str] = metadata["label_names"]
+        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in metadata["skipped"]]
+        self.audio: NDArray[np.int16] = _map(path / "audio.i16", (n_clips, n_samples))
+        self.background: NDArray[np.int16] = _map(path / "background.i16", (metadata["background_samples"],))
+        self.labels: NDArray[np.int32] = np.load(path / "labels.npy", mmap_mode="r")
+        self.splits: NDArray[np.uint8] = np.load(path / "splits.npy", mmap_mode="r")
+        self.clip_ids: NDArray[np.int64] = np.load(path / "clip_ids.npy", mmap_mode="r")
+        self._names: NDArray[np.bytes_] = np.load(path / "names.npy", mmap_mode="r")
+        self._speakers: NDArray[np.bytes_] = np.load(path / "speakers.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per clip."""
+        return int(self.audio.shape[1])
+
+    def name(self, row: int) -> str:
+        """Return ``label/file name`` of a row."""
+        return bytes(self._names[row]).decode("utf-8", "surrogateescape")
+
+    def speaker(self, row: int) -> str:
+        """Return the speaker of a row."""
+        return bytes(self._speakers[row]).decode("utf-8", "surrogateescape")
+
+    def gather(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+        """Copy clips into a batch.
+
+        Args:
+            rows: ``(N,)`` rows; a negative one gives a clip of zeros.
+            out: ``(N, n_samples)`` int16, contiguous; it is overwritten.
+        """
+        # "clip" writes straight to `out`; the default would go through a buffer
+        np.take(self.audio, rows, axis=0, out=out, mode="clip")
+        out[rows < 0] = 0
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.int16]:
+    expected = 2 * int(np.prod(shape, dtype=np.int64))
+    if path.stat().st_size != expected:
+        raise FileNotFoundError(f"{path}: expected {expected} bytes")
+    if expected == 0:  # an empty file cannot be mapped
+        return np.zeros(shape, dtype=np.int16)
+    return np.memmap(path, dtype=np.int16, mode="r", shape=shape)
+
+
+def pack(
+    clips: Sequence[Clip],
+    background: Sequence[Path],
+    *,
+    identity: str,
+    cache_dir: Path,
+    sample_rate: int = 16000,
+    n_samples: int = 16000,
+    num_workers: int | None = None,
+    damaged: Literal["error", "skip"] = "error",
+) -> PackedStore:
+    """Open the store of these clips; decode them first where there is none yet.
+
+    The store's folder is named by a digest of all that matters: identity, names, splits, sizes and times of
+    the files, rate and length. It appears under that name when it is whole, so an interrupted run leaves
+    nothing that could be mistaken for a store, and of two processes that start at once one waits for the
+    other.
+
+    Args:
+        clips: the recordings.
+        background: long recordings without speech.
+        identity: what the data are (:attr:`asr_dni.data.source.Source.identity`).
+        cache_dir: where stores are kept.
+        sample_rate: samples per second.
+        n_samples: samples per clip.
+        num_workers: threads that decode; None: one per core that this process may use.
+        damaged: whether a recording that cannot be decoded is an error or is left out (and counted in the
+            log).
+
+    Raises:
+        UserError: damaged recordings, files that vanished, or too little space.
+    """
+    if not clips:
+        raise UserError(f"{identity}: there are no clips to decode")
+    path = cache_dir / _digest(clips, background, identity, sample_rate, n_samples)
+    store = _open(path)
+    if store is None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f".{path.name}.lock"):
+            store = _open(path)  # another process may have been faster
+            if store is None:
+                for leftover in cache_dir.glob(f".{path.name}.partial-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                if path.exists():  # an incomplete one, such as after a full disk elsewhere
+                    shutil.rmtree(path)
+                temporary = cache_dir / f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
+                try:
+                    temporary.mkdir()
+                    _write(
+                        temporary, clips, background, identity, sample_rate, n_samples, num_workers, damaged
+                    )
+                    os.rename(temporary, path)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                store = PackedStore(path)
+    if store.skipped:
+        total = len(clips) + len(background)
+        if damaged == "error":
+            raise _damaged_error(store.skipped, total)
+        count, some = len(store.skipped), _some(store.skipped)
+        logger.warning("%s: left out %d damaged of %d recordings: %s", identity, count, total, some)
+    if not len(store):
+        raise UserError(f"{identity}: all {len(clips)} clips are damaged: {_some(store.skipped)}")
+    return store
+
+
+def _open(path: Path) -> PackedStore | None:
+    try:
+        return PackedStore(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _digest(
+    clips: Sequence[Clip], background: Sequence[Path], identity: str, sample_rate: int, n_samples: int
+) -> str:
+    digest = hashlib.blake2b(repr((_FORMAT, identity, sample_rate, n_samples)).encode(), digest_size=10)
+    try:
+        for clip in clips:
+            status = os.stat(clip.path)
+            line = (clip.name, clip.speaker, clip.split, status.st_size, status.st_mtime_ns)
+            digest.update(repr(line).encode())
+        for path in background:
+            status = os.stat(path)
+            digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
+def _write(
+    folder: Path,
+    clips: Sequence[Clip],
+    background: Sequence[Path],
+    identity: str,
+    sample_rate: int,
+    n_samples: int,
+    num_workers: int | None,
+    damaged: Literal["error", "skip"],
+) -> None:
+    needed = 2 * n_samples * len(clips)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder.parent}: the decoded clips need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "make room or choose another cache_dir"
+        )
+    long, problems = _read_background(background, sample_rate, n_samples)
+    long.tofile(folder / "background.i16")
+    audio = np.memmap(folder / "audio.i16", dtype=np.int16, mode="w+", shape=(len(clips), n_samples))
+    reasons = _decode_all(clips, audio, sample_rate, n_samples, num_workers)
+    if damaged == "error" and (problems or reasons):
+        found = problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())]
+        raise _damaged_error(found, len(clips) + len(background))
+    kept = np.array([i for i in range(len(clips)) if i not in reasons], dtype=np.int64)
+    if reasons:  # close the gaps, then cut the rest off
+        for row, i in enumerate(kept):
+            audio[row] = audio[i]
+    audio.flush()
+    del audio
+    os.truncate(folder / "audio.i16", 2 * n_samples * len(kept))
+    whole = [clips[i] for i in kept]
+    label_names = sorted({clip.label for clip in whole})
+    codes = {label: code for code, label in enumerate(label_names)}
+    np.save(folder / "labels.npy", np.array([codes[clip.label] for clip in whole], dtype=np.int32))
+    np.save(folder / "splits.npy", np.array([SPLITS.index(clip.split) for clip in whole], dtype=np.uint8))
+    np.save(folder / "clip_ids.npy", np.array([clip_id(clip.name) for clip in whole], dtype=np.int64))
+    np.save(folder / "names.npy", _bytes(clip.name for clip in whole))
+    np.save(folder / "speakers.npy", _bytes(clip.speaker for clip in whole))
+    metadata = {
+        "identity": identity,
+        "sample_rate": sample_rate,
+        "n_samples": n_samples,
+        "n_clips": len(whole),
+        "label_names": label_names,
+        "background_samples": len(long),
+        "skipped": problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())],
+    }
+    (folder / _METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _bytes(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode("utf-8", "surrogateescape") for text in texts], dtype=np.bytes_)
+
+
+def _read_background(
+    paths: Sequence[Path], sample_rate: int, n_samples: int
+) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
+    recordings, problems = [], []
+    for path in paths:
+        try:
+            recordings.append(read_recording(path, sample_rate))
+        except DamagedRecording as error:
+            problems.append((str(path), error.reason))
+    long = np.concatenate(recordings) if recordings else np.zeros(0, dtype=np.int16)
+    if 0 < len(long) < n_samples:
+        long = np.resize(long, n_samples)  # repeats it
+    return long, problems
+
+
+def _decode_all(
+    clips: Sequence[Clip],
+    audio: NDArray[np.int16],
+    sample_rate: int,
+    n_samples: int,
+    num_workers: int | None,
+) -> dict[int, str]:
+    """Fill the rows of ``audio``; return the reasons for the rows that could not be filled."""
+    reasons: dict[int, str] = {}
+
+    def decode(first: int) -> int:
+        last = min(first + _CLIPS_PER_TASK, len(clips))
+        for i in range(first, last):
+            try:
+                audio[i] = read_recording(clips[i].path, sample_rate, n_samples)
+            except DamagedRecording as error:
+                reasons[i] = error.reason
+        return last - first
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    workers = num_workers or usable_cores()
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        task = progress.add_task("decoding clips", total=len(clips))
+        for done in pool.map(decode, range(0, len(clips), _CLIPS_PER_TASK)):
+            progress.advance(task, done)
+    return reasons
+
+
+def _some(damaged: Sequence[tuple[str, str]]) -> str:
+    rest = len(damaged) - 3
+    named = "; ".join(f"{path}: {reason}" for path, reason in damaged[:3])
+    return named + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _damaged_error(damaged: Sequence[tuple[str, str]], total: int) -> UserError:
+    return UserError(
+        f"{len(damaged)} of {total} recordings {'is' if len(damaged) == 1 else 'are'} damaged: "
+        f"{_some(damaged)}. Mend or remove them, or leave them out with damaged: skip"
+    )
