@@ -28,28 +28,28 @@ WITHOUT_SPEED = AugmentationSettings(gain_db=(-6.0, 6.0))
 
 @pytest.mark.parametrize("settings", [EVERYTHING, WITHOUT_SPEED])
 def test_a_clip_is_changed_alike_in_every_batch(settings):
-    augmentation = Augmentation(settings)
+    augmentation = Augmentation(settings, seed=5)
     waveforms, background = noise(20 * 8000).view(20, 8000), noise(50000, seed=1)
     features = torch.rand(20, 49, 40) + 1
     ids = torch.arange(20) * 7919 + 2**40
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    together = augmentation.waveforms(waveforms, ids, 3, background, seed=5)
-    shuffled = augmentation.waveforms(waveforms[order], ids[order], 3, background, seed=5)
+    together = augmentation.waveforms(waveforms, ids, 3, background)
+    shuffled = augmentation.waveforms(waveforms[order], ids[order], 3, background)
     assert torch.equal(together[order], shuffled)
-    alone = augmentation.waveforms(waveforms[4:5], ids[4:5], 3, background, seed=5)
+    alone = augmentation.waveforms(waveforms[4:5], ids[4:5], 3, background)
     assert torch.equal(together[4:5], alone)
-    masked = augmentation.features(features, ids, 3, seed=5)
-    assert torch.equal(masked[order], augmentation.features(features[order], ids[order], 3, seed=5))
+    masked = augmentation.features(features, ids, 3)
+    assert torch.equal(masked[order], augmentation.features(features[order], ids[order], 3))
 
 
 def test_epochs_and_seeds_differ_and_repeat():
-    augmentation = Augmentation(EVERYTHING)
     waveforms, ids, background = noise(4 * 8000).view(4, 8000), torch.arange(4), noise(50000, seed=1)
     features = torch.rand(4, 49, 40) + 1
     outcomes = {}
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
-        changed = augmentation.waveforms(waveforms, ids, epoch, background, seed=seed)
-        masked = augmentation.features(features, ids, epoch, seed=seed)
+        augmentation = Augmentation(EVERYTHING, seed=seed)
+        changed = augmentation.waveforms(waveforms, ids, epoch, background)
+        masked = augmentation.features(features, ids, epoch)
         if (seed, epoch) in outcomes:
             assert torch.equal(changed, outcomes[seed, epoch][0])
             assert torch.equal(masked, outcomes[seed, epoch][1])

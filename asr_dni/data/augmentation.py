@@ -119,12 +119,16 @@ class Augmentation(nn.Module):
     Args:
         settings: what to change; the defaults where None.
         sample_rate: of the waveforms in Hz.
+        seed: other seeds give other, equally random changes.
     """
 
-    def __init__(self, settings: AugmentationSettings | None = None, sample_rate: int = 16000) -> None:
+    def __init__(
+        self, settings: AugmentationSettings | None = None, sample_rate: int = 16000, seed: int = 0
+    ) -> None:
         super().__init__()
         self.settings = settings or AugmentationSettings()
         self.sample_rate = sample_rate
+        self.seed = seed
 
     @torch.no_grad()
     def waveforms(
@@ -133,8 +137,6 @@ class Augmentation(nn.Module):
         clip_ids: Tensor,
         epoch: int,
         background: Tensor | None = None,
-        *,
-        seed: int = 0,
     ) -> Tensor:
         """Change the samples of a batch: speed, time shift, gain and background.
 
@@ -144,7 +146,6 @@ class Augmentation(nn.Module):
             epoch: number of the pass over the training split.
             background: ``(L,)`` float samples of all background recordings, on the same device; repeated if
                 shorter than a clip. None or empty: no background is mixed in.
-            seed: other seeds give other, equally random changes.
 
         Returns:
             ``(N, S)`` changed samples, in [-1, 1].
@@ -155,7 +156,7 @@ class Augmentation(nn.Module):
         if not (max_shift or settings.speed or settings.gain_db or mixing):
             return waveforms
         n_clips, n_samples = waveforms.shape
-        key = derive_key(seed, "augmentation", epoch)
+        key = derive_key(self.seed, "augmentation", epoch)
         draws = uniform(key, clip_ids.to(waveforms.device), _N_DRAWS)
 
         shift = _below(draws[:, _SHIFT], 2 * max_shift + 1) - max_shift
@@ -175,9 +176,7 @@ class Augmentation(nn.Module):
         return changed.clamp(-1.0, 1.0)
 
     @torch.no_grad()
-    def features(
-        self, features: Tensor, clip_ids: Tensor, epoch: int, *, seed: int = 0, blocks: int = 1
-    ) -> Tensor:
+    def features(self, features: Tensor, clip_ids: Tensor, epoch: int, blocks: int = 1) -> Tensor:
         """Mask frames and features of a batch with zeros, the mean of normalised features.
 
         D. Park et al., "SpecAugment: A simple data augmentation method for automatic speech recognition",
@@ -188,7 +187,6 @@ class Augmentation(nn.Module):
             features: ``(N, T, F)``; left as they are.
             clip_ids: ``(N,)`` integer identities of the clips.
             epoch: number of the pass over the training split.
-            seed: other seeds give other, equally random changes.
             blocks: equal parts of F that are masked alike: one more than the orders of deltas, so that a
                 masked feature's deltas are masked too.
 
@@ -199,18 +197,20 @@ class Augmentation(nn.Module):
         _, n_frames, n_features = features.shape
         ids = clip_ids.to(features.device)
         if settings.time_masks:
-            draws = uniform(derive_key(seed, "time masks", epoch), ids, 2 * settings.time_masks)
+            draws = uniform(derive_key(self.seed, "time masks", epoch), ids, 2 * settings.time_masks)
             masked = self._masked(draws, n_frames, settings.time_mask_frames)
             features = features.masked_fill(masked[:, :, None], 0.0)
         if settings.frequency_masks:
-            draws = uniform(derive_key(seed, "frequency masks", epoch), ids, 2 * settings.frequency_masks)
+            draws = uniform(
+                derive_key(self.seed, "frequency masks", epoch), ids, 2 * settings.frequency_masks
+            )
             masked = self._masked(draws, n_features // blocks, settings.frequency_mask_bins)
             features = features.masked_fill(masked.repeat(1, blocks)[:, None, :], 0.0)
         return features
 
     def extra_repr(self) -> str:
         """Return the settings, for ``print(module)``."""
-        return f"{self.settings}, sample_rate={self.sample_rate}"
+        return f"{self.settings}, sample_rate={self.sample_rate}, seed={self.seed}"
 
     @staticmethod
     def _resampled(waveforms: Tensor, speed: Tensor, shift: Tensor) -> Tensor:
