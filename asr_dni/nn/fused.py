@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from asr_dni.nn import native
 from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights, State
 
 
-def why_not(weights: RecurrentWeights, projection: Tensor, noise: LayerNoise, lengths: Tensor | None) -> str | None:
+def why_not(
+    weights: RecurrentWeights, projection: Tensor, noise: LayerNoise, lengths: Tensor | None
+) -> str | None:
     """Return why the fused recurrence cannot run this, or ``None`` where it can."""
     if weights.cell != "lstm":
         return f"no fused recurrence for {weights.cell}"
@@ -38,9 +41,15 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 class _FusedLSTM(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
-        ctx: Any, projection: Tensor, w_hh: Tensor, b_hh: Tensor | None, h: Tensor, c: Tensor, noise: LayerNoise
+        ctx: Any,
+        projection: Tensor,
+        w_hh: Tensor,
+        b_hh: Tensor | None,
+        h: Tensor,
+        c: Tensor,
+        noise: LayerNoise,
     ) -> tuple[Tensor, Tensor]:
         kernels = native.library()
         assert kernels is not None
@@ -84,8 +93,8 @@ class _FusedLSTM(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Any) -> Any:
         d_outputs, d_last = gradients
         kernels = native.library()
         assert kernels is not None
@@ -129,5 +138,7 @@ def run_fused(
     Raises:
         AssertionError: :func:`why_not` gives a reason.
     """
-    outputs, c = _FusedLSTM.apply(projection, weights.w_hh, weights.b_hh, *state, noise)
+    outputs, c = _FusedLSTM.apply(  # type: ignore[no-untyped-call]
+        projection, weights.w_hh, weights.b_hh, *state, noise
+    )
     return outputs, (outputs[-1], c)

@@ -31,7 +31,11 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
 
 
 def run_recurrence(
-    weights: RecurrentWeights, projection: Tensor, state: State, noise: LayerNoise, lengths: Tensor | None = None
+    weights: RecurrentWeights,
+    projection: Tensor,
+    state: State,
+    noise: LayerNoise,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction; see :func:`asr_dni.nn.recurrence.run_reference`."""
     chosen = _chosen.get()

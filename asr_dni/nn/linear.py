@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr_dni.noise import Noise, Site
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
+from asr_dni.noise import Noise, Site
 from asr_dni.philox import derive_key, normal
 
 
@@ -37,7 +37,7 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         noise = self._noise
         if not noise.on or "output" not in noise.sites:
             return clean
-        std = self._std("l0", "output", self.weight, noise)
+        std = self._std("l0", "output", noise)
         rows = clean.reshape(clean.shape[0] if clean.dim() > 1 else 1, -1, self.out_features)
         ids = noise.sample_ids
         ids = torch.arange(rows.shape[0], device=clean.device) if ids is None else ids.to(clean.device)
@@ -48,9 +48,12 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         numbers = normal(key, ids, steps, 1, self.out_features).transpose(0, 1)
         return clean + std * numbers.reshape(clean.shape).to(clean.dtype)
 
+    def _matrices(self, part: str, site: str) -> list[Tensor]:
+        return [self.weight]
+
     def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
         if "output" not in noise.sites:
             return []
-        std = self._std("l0", "output", self.weight, noise)
+        std = self._std("l0", "output", noise)
         return [("l0", "output", self._statistics["l0"].rms["output"] ** 2, std**2)]

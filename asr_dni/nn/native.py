@@ -21,7 +21,16 @@ import torch
 from asr_dni.nn.recurrence import LayerNoise, SiteNoise
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
-_COMPILE_FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-math-errno", "-fopenmp", "-fPIC", "-std=gnu11")
+_COMPILE_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-mprefer-vector-width=512",
+    "-ffast-math",
+    "-fno-math-errno",
+    "-fopenmp",
+    "-fPIC",
+    "-std=gnu11",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +88,9 @@ def _compile(compiler: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         compiled, library = Path(folder, "recurrence.o"), Path(folder, target.name)
         subprocess.run(
-            [*compiler, *_COMPILE_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)], check=True, capture_output=True
+            [*compiler, *_COMPILE_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)],
+            check=True,
+            capture_output=True,
         )
         # Linked without -ffast-math: with it gcc makes the library switch denormals off for the whole process.
         link = [*compiler, "-shared", str(compiled), "-o", str(library), *_openmp_of_torch(), "-lm"]
@@ -109,7 +120,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             _compile(compiler, target)
         return ctypes.CDLL(str(target)), f"compiled by {name}"
     except subprocess.CalledProcessError as error:
-        lines = (error.stderr if isinstance(error.stderr, str) else (error.stderr or b"").decode()).splitlines()
+        lines = (
+            error.stderr if isinstance(error.stderr, str) else (error.stderr or b"").decode()
+        ).splitlines()
         return None, f"{name} failed: {lines[0] if lines else error}"
     except OSError as error:
         return None, f"{name} failed: {error}"

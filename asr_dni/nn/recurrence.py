@@ -16,8 +16,8 @@ Cell: TypeAlias = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 State: TypeAlias = tuple[Tensor, ...]
 """``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``."""
 
-Observer: TypeAlias = Callable[[str, Tensor], None]
-"""Called with a site and the clean output there, to estimate its RMS and range."""
+Observer: TypeAlias = Callable[[Tensor], None]
+"""Called with the clean products inside the cell, to estimate their RMS."""
 
 GATES: dict[Cell, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 PRODUCTS: dict[Cell, int] = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 3, "gru": 3}
@@ -32,7 +32,11 @@ class SiteNoise(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Noise in one layer in one direction; ``None`` where a site is clean."""
+    """Noise in one layer in one direction; ``None`` where a site is clean.
+
+    With joint arrays ``input`` is the noise of the whole pre-activation. What is then left for ``recurrent`` is the
+    second output of a GRU's n gate (``recurrent_n_only``).
+    """
 
     sample_ids: Tensor
     first_step: int = 0
@@ -40,6 +44,7 @@ class LayerNoise:
     recurrent: SiteNoise | None = None
     elementwise: SiteNoise | None = None
     projection: SiteNoise | None = None
+    recurrent_n_only: bool = False
 
     @property
     def on(self) -> bool:
@@ -64,7 +69,9 @@ class RecurrentWeights:
     w_hr: Tensor | None = None
 
 
-def _draw(noise: SiteNoise | None, layer: LayerNoise, steps: int, groups: int, width: int, like: Tensor) -> Tensor:
+def _draw(
+    noise: SiteNoise | None, layer: LayerNoise, steps: int, groups: int, width: int, like: Tensor
+) -> Tensor:
     """Return ``(T, N, groups * width)`` numbers from N(0, std**2), or a zero that adds nothing."""
     if noise is None:
         return like.new_zeros(steps, 1, 1)
@@ -95,7 +102,7 @@ def run_reference(
         state: the state before the first step.
         noise: the noise at each site.
         lengths: ``(N,)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
-        observe: told the clean outputs of the recurrent and elementwise sites.
+        observe: told the clean products inside the cell.
 
     Returns:
         ``(T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step.
@@ -104,42 +111,41 @@ def run_reference(
     steps, width = projection.shape[0], projection.shape[2] // GATES[cell]
     n_input = _draw(noise.input, noise, steps, GATES[cell], width, projection)
     n_recurrent = _draw(noise.recurrent, noise, steps, GATES[cell], width, projection)
+    if noise.recurrent_n_only and noise.recurrent is not None:
+        n_recurrent = torch.cat(
+            (torch.zeros_like(n_recurrent[..., : 2 * width]), n_recurrent[..., 2 * width :]), -1
+        )
     n_products = _draw(noise.elementwise, noise, steps, max(1, PRODUCTS[cell]), width, projection)
     n_projection = _draw(noise.projection, noise, steps, 1, w_hh.shape[1], projection)
 
-    def product(site: str, left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
+    def product(left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
         clean = left * right
         if observe is not None:
-            observe(site, clean)
+            observe(clean)
         return clean + its_noise
 
     outputs = []
     for t in range(steps):
         h = state[0]
         mvm = h @ w_hh.t()
-        if observe is not None:
-            observe("recurrent", mvm)
         hidden = mvm + n_recurrent[t] if weights.b_hh is None else mvm + weights.b_hh + n_recurrent[t]
         inward = projection[t] + n_input[t]
         n_a, n_b, n_c = n_products[t].expand(-1, 3 * width).chunk(3, -1) if PRODUCTS[cell] else (inward,) * 3
         if cell == "lstm":
             i, f, g, o = (inward + hidden).chunk(4, -1)
             i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-            c = product("elementwise", f, state[1], n_a) + product("elementwise", i, g, n_b)
-            h = product("elementwise", o, c.tanh(), n_c)
+            c = product(f, state[1], n_a) + product(i, g, n_b)
+            h = product(o, c.tanh(), n_c)
             if weights.w_hr is not None:
-                h = h @ weights.w_hr.t()
-                if observe is not None:
-                    observe("projection", h)
-                h = h + n_projection[t]
+                h = h @ weights.w_hr.t() + n_projection[t]
             new: State = (h, c)
         elif cell == "gru":
             inward_r, inward_z, inward_n = inward.chunk(3, -1)
             hidden_r, hidden_z, hidden_n = hidden.chunk(3, -1)
             r = (inward_r + hidden_r).sigmoid()
             z = (inward_z + hidden_z).sigmoid()
-            n = (inward_n + product("elementwise", r, hidden_n, n_a)).tanh()
-            new = (product("elementwise", 1 - z, n, n_b) + product("elementwise", z, h, n_c),)
+            n = (inward_n + product(r, hidden_n, n_a)).tanh()
+            new = (product(1 - z, n, n_b) + product(z, h, n_c),)
         else:
             total = inward + hidden
             new = (total.tanh() if cell == "rnn_tanh" else total.relu(),)

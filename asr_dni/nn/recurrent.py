@@ -1,5 +1,6 @@
 """Noisy counterparts of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``."""
 
+import functools
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -8,7 +9,15 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.nn.implementation import run_recurrence
-from asr_dni.nn.recurrence import PRODUCTS, Cell, LayerNoise, RecurrentWeights, SiteNoise, State, run_reference
+from asr_dni.nn.recurrence import (
+    PRODUCTS,
+    Cell,
+    LayerNoise,
+    RecurrentWeights,
+    SiteNoise,
+    State,
+    run_reference,
+)
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import Noise, Site
 from asr_dni.philox import derive_key
@@ -21,12 +30,14 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        sites: tuple[str, ...] = ("input", "recurrent")
+        sites: tuple[str, ...] = ("input", "recurrent", "gates")
         if PRODUCTS[self._cell]:
             sites += ("elementwise",)
         if self.proj_size:
             sites += ("projection",)
-        self._statistics = {self._part(k): SignalStatistics(sites) for k in range(self.num_layers * self._directions)}
+        self._statistics = {
+            self._part(k): SignalStatistics(sites) for k in range(self.num_layers * self._directions)
+        }
 
     @property
     def _cell(self) -> Cell:
@@ -54,22 +65,30 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
         if ids.shape != (rows,):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
-        weights = {"input": f"weight_ih_{part}", "recurrent": f"weight_hh_{part}", "projection": f"weight_hr_{part}"}
 
         def at(site: str, switch: Site) -> SiteNoise | None:
             if not noise.on or switch not in noise.sites or site not in self._statistics[part].sites:
                 return None
-            std = self._std(part, site, getattr(self, weights[site]) if site in weights else None, noise)
-            return SiteNoise(std, derive_key(noise.seed, site, self._stream, index, draw)) if std > 0 else None
+            std = self._std(part, site, noise)
+            return (
+                SiteNoise(std, derive_key(noise.seed, site, self._stream, index, draw)) if std > 0 else None
+            )
 
+        joint = noise.joint
         return LayerNoise(
             sample_ids=ids,
             first_step=noise.first_step,
-            input=at("input", "input"),
-            recurrent=at("recurrent", "recurrent"),
+            input=at("gates" if joint else "input", "input"),
+            recurrent=None if joint and self._cell != "gru" else at("recurrent", "recurrent"),
             elementwise=at("elementwise", "elementwise"),
             projection=at("projection", "recurrent"),
+            recurrent_n_only=joint,
         )
+
+    def _matrices(self, part: str, site: str) -> list[Tensor]:
+        kinds = {"input": "i", "recurrent": "h", "gates": "ih"}.get(site, "")
+        matrices = [getattr(self, f"weight_{kind}h_{part}") for kind in kinds]
+        return [getattr(self, f"weight_hr_{part}")] if site == "projection" else matrices
 
     def _project(self, x: Tensor, layer: int) -> Tensor:
         """Return ``W_ih x_t + b_ih`` of a layer's directions, ``(T, N, directions * gates * H)``, for all steps."""
@@ -77,8 +96,7 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         weights = [getattr(self, f"weight_ih_{part}") for part in parts]
         biases = [getattr(self, f"bias_ih_{part}") for part in parts] if self.bias else []
         if self._observing:
-            for part, weight in zip(parts, weights, strict=True):
-                self._statistics[part].observe_output("input", functional.linear(x, weight))
+            for part in parts:
                 self._statistics[part].observe_input("input", x)
         if len(parts) == 1:
             return functional.linear(x, weights[0], biases[0] if biases else None)
@@ -89,19 +107,38 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
     ) -> tuple[Tensor, State]:
         weights = self._weights(part)
         if self._observing:
-            statistics = self._statistics[part]
             clean = LayerNoise(torch.arange(projection.shape[1], device=projection.device))
-            outputs, final = run_reference(weights, projection, state, clean, lengths, statistics.observe_output)
-            statistics.observe_input("recurrent", torch.cat((state[0][None], outputs)))
-            if PRODUCTS[weights.cell]:
-                # The products of a cell are bounded by what they are made of: gates by 1, the states by these.
-                for values in final:
-                    statistics.observe_input("elementwise", values)
-            if self.proj_size:
-                statistics.observe_input("projection", outputs.new_ones(1))
+            observe = functools.partial(self._statistics[part].observe_output, "elementwise")
+            outputs, final = run_reference(weights, projection, state, clean, lengths, observe)
+            self._observe(part, projection, torch.cat((state[0][None], outputs)), final)
             return outputs, final
         noise = self._layer_noise(part, index, draw, projection.shape[1], projection.device)
         return run_recurrence(weights, projection, state, noise, lengths)
+
+    def _observe(self, part: str, projection: Tensor, h: Tensor, final: State) -> None:
+        """Take the size of the clean signals from a noise-free pass; ``h`` has one step more than ``projection``."""
+        statistics = self._statistics[part]
+        inward = projection - getattr(self, f"bias_ih_{part}") if self.bias else projection
+        mvm = functional.linear(h[:-1], getattr(self, f"weight_hh_{part}"))
+        gates = inward + mvm
+        if self._cell == "gru":
+            rz = 2 * self.hidden_size
+            gates = torch.cat((gates[..., :rz], inward[..., rz:], mvm[..., rz:]), -1)
+        statistics.observe_output("input", inward)
+        statistics.observe_output("recurrent", mvm)
+        statistics.observe_output("gates", gates)
+        statistics.observe_input("recurrent", h)
+        statistics.observe_input("gates", h)
+        statistics.observe_input("gates", inward.new_tensor(statistics.largest("input")))
+        if self.proj_size:
+            # W_hr h_t is what comes out; what goes in, o * tanh(c), is at most 1.
+            statistics.observe_output("projection", h[1:])
+            statistics.observe_input("projection", h.new_ones(1))
+        if PRODUCTS[self._cell]:
+            # The gates are at most 1, so the products are bounded by what they act on.
+            for values in final:
+                statistics.observe_input("elementwise", values)
+            statistics.observe_input("elementwise", h.new_ones(1))
 
     def input_projection(self, input: Tensor) -> Tensor:
         """Return the clean first input projection: the work that does not depend on the noise.
@@ -198,14 +235,14 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
     def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
         rows: list[tuple[str, Site, float, float]] = []
+        switches: dict[str, Site] = (
+            {"gates": "input"} if noise.joint else {"input": "input", "recurrent": "recurrent"}
+        )
+        switches |= {"projection": "recurrent", "elementwise": "elementwise"}
         for part, statistics in self._statistics.items():
-            for site in statistics.sites:
-                switch = cast(Site, "recurrent" if site == "projection" else site)
-                if switch not in noise.sites:
-                    continue
-                weight = {"input": "ih", "recurrent": "hh", "projection": "hr"}.get(site)
-                matrix = None if weight is None else getattr(self, f"weight_{weight}_{part}")
-                rows.append((part, switch, statistics.rms[site] ** 2, self._std(part, site, matrix, noise) ** 2))
+            for site, switch in switches.items():
+                if site in statistics.sites and switch in noise.sites:
+                    rows.append((part, switch, statistics.rms[site] ** 2, self._std(part, site, noise) ** 2))
         return rows
 
 
@@ -225,7 +262,7 @@ class NoisyRNN(_NoisyRecurrent, nn.RNN):
     outputs and gradients. A vanilla RNN has no products inside the cell.
     """
 
-    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:  # type: ignore[override]
+    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:
         """Return outputs and final state, shaped as by ``torch.nn.RNN``."""
         outputs, (h,) = self._forward(input, None if hx is None else (hx,))
         return outputs, h
@@ -238,7 +275,7 @@ class NoisyGRU(_NoisyRecurrent, nn.GRU):
     outputs and gradients. The products are r * (W_hn h + b_hn), (1 - z) * n and z * h.
     """
 
-    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:  # type: ignore[override]
+    def forward(self, input: Sequences, hx: Tensor | None = None) -> tuple[Sequences, Tensor]:
         """Return outputs and final state, shaped as by ``torch.nn.GRU``."""
         outputs, (h,) = self._forward(input, None if hx is None else (hx,))
         return outputs, h
@@ -252,7 +289,7 @@ class NoisyLSTM(_NoisyRecurrent, nn.LSTM):
     one more matrix-vector product; its noise belongs to the site ``recurrent``.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input: Sequences, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Sequences, tuple[Tensor, Tensor]]:
         """Return outputs and the final states of h and c, shaped as by ``torch.nn.LSTM``."""

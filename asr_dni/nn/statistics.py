@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from asr_dni.errors import UserError
 from asr_dni.noise import Noise, NoisyModule, Site
 
-STATISTICS = ("rms", "bound")
-
 
 class SignalStatistics:
     """RMS and largest input of the clean matrix-vector products (and products) of one layer in one direction.
@@ -42,6 +40,10 @@ class SignalStatistics:
         """Add inputs of a site's matrix to the estimate under way."""
         if values.numel():
             self._largest[site] = max(self._largest[site], float(values.detach().abs().max()))
+
+    def largest(self, site: str) -> float:
+        """Return the largest absolute input seen in the estimate under way."""
+        return self._largest[site]
 
     def finish(self, momentum: float) -> None:
         """Fold the estimate under way into the statistics, with weight ``1 - momentum`` on the new."""
@@ -81,7 +83,11 @@ class CalibratedModule(NoisyModule):
         """Return the statistics of every part (layer and direction) of this module."""
         return self._statistics
 
-    def _std(self, part: str, site: str, weight: Tensor | None, noise: Noise) -> float:
+    def _matrices(self, part: str, site: str) -> list[Tensor]:
+        """Return the weights of a site; none for the elementwise products."""
+        raise NotImplementedError
+
+    def _std(self, part: str, site: str, noise: Noise) -> float:
         """Return the standard deviation of the noise at a site."""
         if noise.scale == "absolute":
             return noise.sigma
@@ -93,7 +99,7 @@ class CalibratedModule(NoisyModule):
             )
         if noise.scale == "signal":
             return noise.sigma * statistics.rms[site]
-        largest_weight = 1.0 if weight is None else float(weight.detach().abs().max())
+        largest_weight = max((float(w.detach().abs().max()) for w in self._matrices(part, site)), default=1.0)
         return noise.sigma * statistics.bound[site] * largest_weight
 
     def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
@@ -114,7 +120,7 @@ class CalibratedModule(NoisyModule):
             if key in state_dict:
                 self._statistics[part].load(state_dict[key])
         rest = {key: value for key, value in state_dict.items() if key not in keys.values()}
-        super()._load_from_state_dict(rest, prefix, *arguments, **keywords)  # type: ignore[arg-type]
+        super()._load_from_state_dict(rest, prefix, *arguments, **keywords)
 
 
 def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.0) -> None:

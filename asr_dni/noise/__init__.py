@@ -1,6 +1,6 @@
 """Computation noise: what it is, and who has it. Knows nothing of layers."""
 
 from asr_dni.noise.module import NoisyModule
-from asr_dni.noise.settings import MVM_SITES, SCALES, SITES, Noise, Scale, Site
+from asr_dni.noise.settings import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Noise, Scale, Site
 
-__all__ = ["MVM_SITES", "SCALES", "SITES", "Noise", "NoisyModule", "Scale", "Site"]
+__all__ = ["ARRAYS", "MVM_SITES", "SCALES", "SITES", "Arrays", "Noise", "NoisyModule", "Scale", "Site"]

@@ -11,10 +11,13 @@ from asr_dni.errors import UserError
 Scale: TypeAlias = Literal["absolute", "signal", "range"]
 Site: TypeAlias = Literal["input", "recurrent", "elementwise", "output"]
 
+Arrays: TypeAlias = Literal["joint", "separate"]
+
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SITES: tuple[Site, ...] = get_args(Site)
 MVM_SITES: tuple[Site, ...] = ("input", "recurrent", "output")
 """The sites of matrix-vector products: the default."""
+ARRAYS: tuple[Arrays, ...] = get_args(Arrays)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Noise:
         scale: what sigma is measured in.
         sites: where the noise enters: ``input`` (W_ih x_t), ``recurrent`` (W_hh h_{t-1}, and W_hr h of an LSTM with
             projection), ``elementwise`` (the products inside the cell), ``output`` (NoisyLinear).
+        arrays: whether W_ih and W_hh lie on one array, so that with both their sites on a gate's pre-activation is one
+            output ``[W_ih W_hh] [x_t; h_{t-1}]`` with one noise (``joint``), or on two, each with its own noise, whose
+            variances add up (``separate``). The two parts of the n gate of a GRU are always two outputs.
         seed: makes the noise reproducible; different seeds give independent noise.
         draw: which realisation. ``None``: the first forward pass after the noise was set gets draw 0, the next
             draw 1, and so on.
@@ -50,6 +56,7 @@ class Noise:
     sigma: float = 0.0
     scale: Scale = "absolute"
     sites: tuple[Site, ...] = MVM_SITES
+    arrays: Arrays = "joint"
     seed: int = 0
     draw: int | None = None
     first_step: int = 0
@@ -60,12 +67,19 @@ class Noise:
             raise UserError(f"noise sigma is {self.sigma}: give a finite number of at least 0")
         if self.scale not in SCALES:
             raise UserError(f"noise scale is {self.scale!r}: give one of {', '.join(SCALES)}")
+        if self.arrays not in ARRAYS:
+            raise UserError(f"noise arrays is {self.arrays!r}: give one of {', '.join(ARRAYS)}")
         object.__setattr__(self, "sites", tuple(self.sites))
         unknown = [site for site in self.sites if site not in SITES]
         if unknown:
             raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
         if len(set(self.sites)) != len(self.sites):
             raise UserError(f"noise sites {', '.join(self.sites)}: name each site once")
+
+    @property
+    def joint(self) -> bool:
+        """Whether input and recurrent products are one output with one noise."""
+        return self.arrays == "joint" and {"input", "recurrent"} <= set(self.sites)
 
     @property
     def on(self) -> bool:
