@@ -95,7 +95,7 @@ class KeywordData(LightningDataModule):
         self.damaged = damaged
         self.clip_seconds = clip_seconds
         self.features = MFCC(frontend)
-        self.augment = Augmentation(augmentation, frontend.sample_rate)
+        self.augment = Augmentation(augmentation, frontend.sample_rate, seed)
         self.left_out: dict[str, int] = {}
         self._label_names: list[str] | None = None
         self._evaluated_split: Split | None = "test"
@@ -306,11 +306,11 @@ class KeywordData(LightningDataModule):
         )
         if training:
             background = self._background_on(device)
-            waveforms = self.augment.waveforms(waveforms, batch.clip_ids, epoch, background, seed=self.seed)
+            waveforms = self.augment.waveforms(waveforms, batch.clip_ids, epoch, background)
         features = self.features(waveforms)
         if training:
             blocks = 1 + self.frontend.deltas
-            features = self.augment.features(features, batch.clip_ids, epoch, seed=self.seed, blocks=blocks)
+            features = self.augment.features(features, batch.clip_ids, epoch, blocks)
         return Batch(features, batch.labels, batch.clip_ids)
 
     def batches(self, split: Split, device: torch.device | str = "cpu") -> Iterator[Batch]:
