@@ -17,9 +17,8 @@ RUN apt-get update \
 # Everyone may write to these folders, so that `docker run --user` works with any user of the host.
 ARG USER_ID=1000
 RUN (id -un "${USER_ID}" >/dev/null 2>&1 || useradd --uid "${USER_ID}" --user-group --no-create-home spotter) \
-    && mkdir -p /home/spotter /workspace /data /runs \
-    && chown "${USER_ID}" /home/spotter /workspace /data /runs \
-    && chmod 1777 /home/spotter /workspace /data /runs \
+    && folders="/home/spotter /home/spotter/.cache /home/spotter/.config /workspace /data /runs" \
+    && mkdir -p ${folders} && chown "${USER_ID}" ${folders} && chmod 1777 ${folders} \
     && ln -s /data /runs /workspace/
 
 # The dependencies are the large layer: it is rebuilt only when the lock changes.
