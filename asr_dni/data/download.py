@@ -1,5 +1,6 @@
 """Archives over HTTPS: resumable downloads, checksums, and unpacking that trusts nothing in the archive."""
 
+import gzip
 import hashlib
 import logging
 import os
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -54,9 +56,8 @@ def download(address: str, path: Path, sha256: str | None, pause_seconds: float 
     resumed = part.exists() and part.stat().st_size > 0
     _fetch(address, part, pause_seconds)
     if sha256 is not None and file_sha256(part) != sha256.lower():
-        part_was_old = resumed
         part.unlink()
-        if part_was_old:  # the pieces may be of two different files
+        if resumed:  # the pieces may be of two different files
             logger.warning("%s: the checksum is wrong after resuming; downloading it afresh", path.name)
             download(address, path, sha256, pause_seconds)
             return
@@ -83,7 +84,8 @@ def _fetch(address: str, part: Path, pause_seconds: float) -> None:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(part.name.removesuffix(".part"), total=None)
-        for attempt in range(1, _ATTEMPTS + 1):
+        failures = 0
+        while failures < _ATTEMPTS:
             before = part.stat().st_size if part.exists() else 0
             try:
                 if _fetch_rest(
@@ -92,15 +94,16 @@ def _fetch(address: str, part: Path, pause_seconds: float) -> None:
                     return
                 reason = "the connection ended early"
             except urllib.error.HTTPError as error:
-                if error.code < 500:
-                    raise UserError(f"{address}: the server answers {error.code} {error.reason}") from None
                 reason = f"the server answers {error.code} {error.reason}"
+                if error.code < 500:
+                    raise UserError(f"{address}: {reason}") from None
             except (OSError, HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error or type(error).__name__)
             if part.exists() and part.stat().st_size > before:
-                continue  # it goes on, if with interruptions
-            if attempt < _ATTEMPTS:
-                time.sleep(pause_seconds * 2 ** (attempt - 1))
+                failures = 0  # it goes on, if with interruptions
+            else:
+                time.sleep(pause_seconds * 2**failures)
+                failures += 1
     raise UserError(
         f"{address}: cannot be downloaded ({reason}). Run the command again to go on where it stopped, or "
         f"get the file on another machine and put it at {part.with_name(part.name.removesuffix('.part'))}"
@@ -175,7 +178,8 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
     try:
         with (
             archive.open("rb") as file,
-            tarfile.open(fileobj=file, mode="r:gz") as tar,
+            gzip.open(file) as unzipped,
+            tarfile.open(fileobj=unzipped, mode="r:") as tar,
             Progress(*columns, console=Console(stderr=True)) as progress,
         ):
             task = progress.add_task(f"unpacking {archive.name}", total=archive.stat().st_size)
@@ -183,9 +187,11 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
                 _require_harmless(archive, member)
                 tar.extract(member, temporary, filter="data")
                 progress.update(task, completed=file.tell())
+            while unzipped.read(_CHUNK):  # gzip compares its checksum only at the very end
+                pass
         check(temporary)
         os.rename(temporary, folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
         raise UserError(
