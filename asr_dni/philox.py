@@ -59,7 +59,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tupl
     Returns:
         Four int64 tensors of the broadcast shape, values in [0, 2**32).
     """
-    shape = torch.broadcast_shapes(*(word.shape for word in counter))
+    shape = torch.broadcast_shapes(*(word.shape for word in counter))  # type: ignore[no-untyped-call]
     c0, c1, c2, c3 = (word.expand(shape) for word in counter)
     k0, k1 = key
     for _ in range(_ROUNDS):

@@ -120,6 +120,7 @@ class BatchLoader:
         self.store = store
         self.selection = selection
         self.sampler = order  # the name under which the trainer looks for `set_epoch`
+        self.batch_sampler = None  # the trainer asks for it where there is a sampler
         self.pin_memory = pin_memory
         self._next_batch = 0
         self._resumed_epoch: int | None = None

@@ -94,7 +94,7 @@ class _FusedLSTM(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
         d_outputs, d_last = gradients
         kernels = native.library()
         assert kernels is not None

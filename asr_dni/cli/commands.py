@@ -1,0 +1,195 @@
+"""The commands that are not Lightning's own; each parses its settings from a function's signature and docstring."""
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asr_dni import __version__
+from asr_dni.errors import UserError
+from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+
+DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+def noise_curve(
+    checkpoint: Path,
+    data: Path | None = None,
+    split: Literal["train", "validation", "test", "all"] = "test",
+    sigmas: list[float] = list(DEFAULT_SIGMAS),  # noqa: B006  shown as the default on the command line
+    draws: int = 10,
+    scale: Scale = "absolute",
+    sites: list[Site] = list(MVM_SITES),  # noqa: B006
+    arrays: Arrays = "joint",
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "auto",
+    output: Path | None = None,
+) -> None:
+    """Measure a trained network's accuracy against inference noise.
+
+    Args:
+        checkpoint: a .ckpt file that asr-dni fit wrote.
+        data: a folder of clips (word/speaker_nohash_k.wav) to evaluate on; without it the checkpoint's own data.
+        split: which of the clips.
+        sigmas: noise levels.
+        draws: realisations of the noise per level.
+        scale: what sigma is measured in.
+        sites: where the noise enters.
+        arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
+        seed: of the noise.
+        batch_size: clips evaluated at once; does not change the result.
+        device: cpu, cuda, cuda:1, ... or auto.
+        output: folder for noise_curve.csv, .png and .svg; by default noise_curve-<data> beside the checkpoint.
+    """
+    from asr_dni.data import KeywordData
+    from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
+    from asr_dni.evaluation.noise_curve import curve_label
+    from asr_dni.model import KeywordSpotter, load_checkpoint
+
+    noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
+    contents = load_checkpoint(checkpoint)
+    spotter = KeywordSpotter.from_checkpoint(contents)
+    module = KeywordData.from_checkpoint(contents, batch_size=batch_size)
+    if data is not None:
+        module = module.with_folder(data, split)
+    elif split == "all":
+        raise UserError(
+            "--split all needs --data: the checkpoint's own data hold the clips it was trained on"
+        )
+    module.prepare_data()
+    module.setup("test" if split in ("test", "all") or data is not None else "fit")
+    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    network = spotter.network.to(where)
+    evaluated: Literal["train", "validation", "test"] = (
+        "test" if data is not None or split == "all" else split
+    )
+    loaders = {
+        "train": module.train_dataloader,
+        "validation": module.val_dataloader,
+        "test": module.test_dataloader,
+    }
+    n_batches = len(loaders[evaluated]())
+    console = Console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+        task = progress.add_task("noise curve", total=n_batches * count_passes(sigmas, draws))
+        curve = measure_noise_curve(
+            network,
+            module.batches(evaluated, where),
+            sigmas,
+            draws,
+            noise,
+            settings={
+                **spotter.curve_settings(),
+                "checkpoint": str(checkpoint),
+                "seed": module.seed,
+                "protocol": module.protocol,
+                "split": split,
+                "n_classes": len(spotter.label_names),
+            },
+            progress=lambda: progress.advance(task),
+        )
+    folder = (
+        output
+        or checkpoint.resolve().parent / f"noise_curve-{data.resolve().name if data else 'own'}-{split}"
+    )
+    files = curve.save(folder)
+    console.print(noise_curve_table({curve_label(curve.settings): curve}))
+    if module.left_out:
+        listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())
+        console.print(f"left out, words that the network does not know: {listed}")
+    console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
+
+
+def compare(
+    runs: list[Path], output: Path = Path("runs/comparison"), title: str = "Accuracy under computation noise"
+) -> None:
+    """Overlay noise curves; runs that differ only in their seed are pooled, with intervals over seeds.
+
+    Args:
+        runs: folders that are searched for noise_curve.csv, or such files.
+        output: folder for noise_curves.png, .svg, .csv and .md.
+        title: stands above figure and table.
+    """
+    from asr_dni.evaluation import compare_curves
+
+    comparison = compare_curves(runs, output, title=title)
+    console = Console()
+    console.print(comparison.table)
+    console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
+
+
+def info() -> None:
+    """Print versions, devices and which implementation of the recurrence is in use."""
+    from importlib.metadata import version
+
+    from asr_dni.nn import native
+
+    rows = {
+        "asr-dni": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        **{name: version(name) for name in ("torch", "torchaudio", "pytorch-lightning", "wandb")},
+        "threads": str(torch.get_num_threads()),
+        "cuda": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
+        "recurrence": f"LSTM, float32, CPU: {native.status()}; everything else: reference loop",
+        "kernel cache": str(native.cache_directory()),
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+
+
+def _run(
+    function: Callable[..., None], prog: str, arguments: Sequence[str], **positional: dict[str, Any]
+) -> None:
+    """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
+    description = (function.__doc__ or "").split("\n\n")[0]
+    parser = ArgumentParser(prog=f"asr-dni {prog}", description=description)
+    for name, options in positional.items():
+        parser.add_argument(name, **options)
+    parser.add_function_arguments(function, skip=set(positional), as_group=False)
+    parsed = parser.parse_args(list(arguments))
+    function(**parser.instantiate_classes(parsed).as_dict())
+
+
+def _noise_curve(arguments: Sequence[str]) -> None:
+    checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
+    _run(noise_curve, "noise-curve", arguments, checkpoint=checkpoint)
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    runs = {
+        "type": Path,
+        "nargs": "+",
+        "help": "folders that are searched for noise_curve.csv, or such files",
+    }
+    _run(compare, "compare", arguments, runs=runs)
+
+
+def _info(arguments: Sequence[str]) -> None:
+    _run(info, "info", arguments)
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    from asr_dni.cli.demo import demo
+
+    _run(demo, "demo", arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "noise-curve": _noise_curve,
+    "compare": _compare,
+    "info": _info,
+    "demo": _demo,
+}

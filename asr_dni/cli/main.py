@@ -1,0 +1,75 @@
+"""The console command ``asr-dni``: says what there is, and starts it. Heavy imports wait until they are needed."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from asr_dni import __version__
+from asr_dni.errors import UserError
+
+COMMANDS = {
+    "fit": "train a keyword spotter, then test it and draw its noise curve",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split and draw its noise curve",
+    "predict": "write a checkpoint's decisions on the test split to a CSV file",
+    "noise-curve": "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
+    "compare": "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
+    "demo": "train a conventional and a noise-trained network on synthetic speech and compare them",
+    "info": "print versions, devices and which implementation of the recurrence is in use",
+}
+
+_EPILOG = """\
+examples:
+  asr-dni demo
+  asr-dni fit --config conf/experiment/eight_words_lstm_dni.yaml
+  asr-dni noise-curve runs/demo/dni/version_0/checkpoints/last.ckpt --data FOLDER --split all
+  asr-dni compare runs/eight_words --output figures
+
+"asr-dni COMMAND --help" lists a command's settings. They come from YAML files (--config, several are layered, later
+ones win) and from the command line. Results go to the folder runs/."""
+
+
+def usage() -> str:
+    """Return the text of ``asr-dni --help``."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: asr-dni [--version] [--help] COMMAND ...\n\n"
+        "Train keyword spotters that keep working when their arithmetic is noisy.\n\n"
+        f"commands:\n{commands}\n\n{_EPILOG}"
+    )
+
+
+def _command(name: str) -> Callable[[Sequence[str]], None]:
+    if name in ("fit", "validate", "test", "predict"):
+        from asr_dni.cli.lightning import run_lightning
+
+        return lambda arguments: run_lightning(name, arguments)
+    from asr_dni.cli import commands
+
+    return commands.COMMANDS[name]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``asr-dni``; a user's mistake ends it with one line on standard error and exit code 2.
+
+    Args:
+        arguments: the command line without the program's name; ``None`` takes it from ``sys.argv``.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        print(f"asr-dni {__version__}")
+        return
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
+        _command(name)(rest)
+    except UserError as error:
+        print(f"asr-dni: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("asr-dni: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,150 @@
+"""The keyword spotter's network: noisy recurrent layers, pooling over time, a noisy classifier."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from asr_dni.errors import UserError
+from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, snr_db
+from asr_dni.noise import Noise, NoisyModule
+
+Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
+Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
+
+CELLS: dict[str, type[NoisyRNN | NoisyLSTM | NoisyGRU]] = {
+    "rnn": NoisyRNN,
+    "lstm": NoisyLSTM,
+    "gru": NoisyGRU,
+}
+"""Add a cell here."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What the network is made of.
+
+    Args:
+        cell: rnn (tanh), lstm or gru.
+        units: units per layer and direction.
+        layers: recurrent layers, one on the other.
+        bidirectional: whether each layer runs in both directions.
+        dropout: probability with which a layer's outputs are dropped in training, the last layer's too.
+        pooling: how the outputs of T frames become one decision: ``last`` takes the last frame's, ``mean`` and ``max``
+            pool them over time, before the classifier; ``frame`` classifies every frame and averages the logits, so
+            that the classifier's noise is averaged as well.
+        input_gain: the initial weights of the first layer's inputs, in multiples of torch's initialisation. Under noise
+            of a fixed size small weights carry no signal, and training is slow to begin.
+        inner_gain: the same for the inputs of further layers.
+        recurrent_gain: the same for the recurrent weights.
+        output_gain: the same for the classifier's weights.
+        forget_bias: added to the initial bias of an LSTM's forget gates.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    cell: Cell = "lstm"
+    units: int = 128
+    layers: int = 2
+    bidirectional: bool = False
+    dropout: float = 0.1
+    pooling: Pooling = "frame"
+    input_gain: float = 1.0
+    inner_gain: float = 1.0
+    recurrent_gain: float = 1.0
+    output_gain: float = 1.0
+    forget_bias: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(CELLS)}")
+        for name in ("units", "layers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"network {name} is {getattr(self, name)}: give 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"network dropout is {self.dropout}: give a probability below 1")
+        if self.pooling not in ("last", "mean", "max", "frame"):
+            raise UserError(f"network pooling is {self.pooling!r}: give last, mean, max or frame")
+        for name in ("input_gain", "inner_gain", "recurrent_gain", "output_gain"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"network {name} is {getattr(self, name)}: give a number above 0")
+
+
+class KeywordNetwork(NoisyModule):
+    """Features in, logits out, under whatever noise is set.
+
+    Args:
+        settings: what the network is made of.
+        n_features: F, features per frame.
+        n_labels: C, classes.
+    """
+
+    def __init__(self, settings: NetworkSettings, n_features: int, n_labels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.recurrent = CELLS[settings.cell](
+            n_features,
+            settings.units,
+            num_layers=settings.layers,
+            bidirectional=settings.bidirectional,
+            dropout=settings.dropout if settings.layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+        self.classifier = NoisyLinear(settings.units * (2 if settings.bidirectional else 1), n_labels)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        settings = self.settings
+        for name, parameter in self.recurrent.named_parameters():
+            if name.startswith("weight_ih"):
+                parameter.mul_(settings.input_gain if "_l0" in name else settings.inner_gain)
+            elif name.startswith("weight_hh"):
+                parameter.mul_(settings.recurrent_gain)
+            elif name.startswith("bias_hh") and settings.cell == "lstm":
+                parameter[settings.units : 2 * settings.units] += settings.forget_bias
+        self.classifier.weight *= settings.output_gain
+
+    def project(self, features: Tensor) -> Tensor:
+        """Do the noise-free work, once for any number of noisy passes.
+
+        Args:
+            features: ``(N, T, F)``.
+
+        Returns:
+            ``(T, N, directions * gates * units)``, the first layer's clean input projection.
+        """
+        return self.recurrent.input_projection(features.transpose(0, 1))
+
+    def classify(self, projection: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` under the noise in force, for what :meth:`project` gave."""
+        state = self.recurrent.initial_state(projection.shape[1], projection)
+        outputs, _ = self.recurrent.forward_projected(projection, state)
+        if self.settings.pooling == "frame":
+            logits: Tensor = self.classifier(self.dropout(outputs).transpose(0, 1))
+            return logits.mean(1)
+        if self.settings.pooling == "last":
+            # In the reverse direction the output at the first frame is the last one computed.
+            forward, backward = outputs[-1], outputs[0]
+            units = self.settings.units
+            pooled = (
+                torch.cat((forward[:, :units], backward[:, units:]), 1)
+                if self.settings.bidirectional
+                else forward
+            )
+        elif self.settings.pooling == "mean":
+            pooled = outputs.mean(0)
+        else:
+            pooled = outputs.amax(0)
+        logits = self.classifier(self.dropout(pooled))
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` for features ``(N, T, F)``."""
+        return self.classify(self.project(features))
+
+    def snr_db(self, noise: Noise) -> float | None:
+        """Return the signal-to-noise ratio of a noise in this network, see :func:`asr_dni.nn.snr_db`."""
+        return snr_db(self, noise)

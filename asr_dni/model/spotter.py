@@ -1,0 +1,251 @@
+"""The LightningModule: trains a keyword network under noise."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from asr_dni.errors import UserError
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.nn import calibrate
+from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+
+LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
+
+_SETTINGS_KEY = "model"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingNoise:
+    """The noise of the training's forward pass; its strength, sigma_train, is set by NoiseAnnealing.
+
+    Args:
+        scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
+        sites: where the noise enters.
+        arrays: whether W_ih and W_hh share one array (``joint``) or not (``separate``).
+        seed: of the noise.
+    """
+
+    scale: Scale = "absolute"
+    sites: list[Site] = dataclasses.field(default_factory=lambda: list(MVM_SITES))
+    arrays: Arrays = "joint"
+    seed: int = 0
+
+
+_DEFAULT_NETWORK = NetworkSettings()
+_DEFAULT_NOISE = TrainingNoise()
+
+
+class KeywordSpotter(pl.LightningModule):
+    """A keyword network and how it is trained.
+
+    The loss is the cross entropy of the noisy forward pass, and the gradient flows through the noisy values (Deep
+    Noise Injection, arXiv:1807.06555). Validation and test report the clean accuracy, ``val/accuracy`` and
+    ``test/accuracy``; :class:`~asr_dni.evaluation.NoiseCurveCallback` adds the accuracy under noise.
+
+    The noise of a clip in a step depends on ``noise.seed``, the step and the clip's identity. The size of the clean
+    signals is estimated on training batches as the training goes (running mean), and is part of the checkpoint.
+
+    Args:
+        label_names: the classes, in the order of the logits.
+        n_features: features per frame.
+        network: what the network is made of.
+        noise: the noise of training.
+        optimizer: the optimiser, as a function of the parameters.
+        schedule: the learning rate after the warm-up: ``constant``, or falling to zero as a line or a half cosine.
+        warm_up: part of the run in which the learning rate rises linearly from zero.
+        label_smoothing: of the cross entropy, in [0, 1).
+        calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
+            ``signal`` and ``range`` and leaves SNRs unknown.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        label_names: list[str],
+        n_features: int,
+        network: NetworkSettings = _DEFAULT_NETWORK,
+        noise: TrainingNoise = _DEFAULT_NOISE,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
+        schedule: LearningRateSchedule = "cosine",
+        warm_up: float = 0.1,
+        label_smoothing: float = 0.05,
+        calibrate_every: int = 50,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warm_up < 1:
+            raise UserError(f"model warm_up is {warm_up}: give a part of the run, from 0 to below 1")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"model label_smoothing is {label_smoothing}: give a number from 0 to below 1")
+        if schedule not in ("constant", "linear", "cosine"):
+            raise UserError(f"model schedule is {schedule!r}: give constant, linear or cosine")
+        if calibrate_every < 0:
+            raise UserError(f"model calibrate_every is {calibrate_every}: give 0 (never) or more")
+        if calibrate_every == 0 and noise.scale != "absolute":
+            raise UserError(f"model noise.scale {noise.scale} needs calibrate_every above 0")
+        self.label_names = list(label_names)
+        self.training_noise = Noise(
+            scale=noise.scale, sites=tuple(noise.sites), arrays=noise.arrays, seed=noise.seed
+        )
+        self.sigma_train = 0.0
+        """Strength of the noise of the next training step."""
+        self.annealed_to: float | None = None
+        """Strength that the training noise is moved to, where NoiseAnnealing moves it."""
+        self.network = KeywordNetwork(network, n_features, len(label_names))
+        self.optimizer_callable = optimizer
+        self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
+        self.calibrate_every = calibrate_every
+        self.train_accuracy = MulticlassAccuracy(len(label_names), average="micro")
+        self.val_accuracy = MulticlassAccuracy(len(label_names), average="micro")
+        self.test_accuracy = MulticlassAccuracy(len(label_names), average="micro")
+        settings = {
+            "label_names": self.label_names,
+            "n_features": n_features,
+            "network": dataclasses.asdict(network),
+            "noise": dataclasses.asdict(noise),
+            "schedule": schedule,
+            "warm_up": warm_up,
+            "label_smoothing": label_smoothing,
+            "calibrate_every": calibrate_every,
+        }
+        self.save_hyperparameters({_SETTINGS_KEY: settings})
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any]) -> Self:
+        """Rebuild a trained keyword spotter.
+
+        Args:
+            checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+
+        Raises:
+            UserError: the file is missing, cannot be read, or holds no keyword spotter.
+        """
+        contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
+        if settings is None:
+            where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+            raise UserError(
+                f"{where}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
+            )
+        arguments = dict(settings)
+        arguments["network"] = NetworkSettings(**arguments["network"])
+        arguments["noise"] = TrainingNoise(**arguments["noise"])
+        spotter = cls(**arguments)
+        spotter.load_state_dict(contents["state_dict"])
+        spotter.on_load_checkpoint(dict(contents))
+        return spotter.eval()
+
+    def curve_settings(self) -> dict[str, Any]:
+        """Return what a noise curve's file says of the network."""
+        network = self.network.settings
+        return {
+            "cell": network.cell,
+            "units": network.units,
+            "layers": network.layers,
+            "bidirectional": network.bidirectional,
+            "pooling": network.pooling,
+            "sigma_train": self.sigma_train if self.annealed_to is None else self.annealed_to,
+            "train_scale": self.training_noise.scale,
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the strength of the training noise."""
+        checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the strength of the training noise back."""
+        noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
+        self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` for features ``(N, T, F)``, under ``network.noise``."""
+        logits: Tensor = self.network(features)
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of one noisy forward pass."""
+        if self.calibrate_every and self.global_step % self.calibrate_every == 0:
+            momentum = 0.8 if self.global_step else 0.0
+            calibrate(self.network, [batch.features[:32]], momentum)
+        noise = dataclasses.replace(
+            self.training_noise, sigma=self.sigma_train, draw=self.global_step, sample_ids=batch.clip_ids
+        )
+        with self.network.under(noise):
+            logits = self.network(batch.features)
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        self.train_accuracy(logits, batch.labels)
+        size = len(batch.labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the clean loss and accuracy."""
+        self._evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the clean loss and accuracy."""
+        self._evaluate(batch, "test", self.test_accuracy)
+
+    def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> None:
+        logits = self.network(batch.features)
+        accuracy(logits, batch.labels)
+        loss = functional.cross_entropy(logits, batch.labels)
+        self.log(f"{split}/loss", loss, batch_size=len(batch.labels))
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True, batch_size=len(batch.labels))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Return the clips' identities ``(N,)`` and the posteriors ``(N, C)``."""
+        return {"clip_ids": batch.clip_ids, "posteriors": self.network(batch.features).softmax(-1)}
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, with its learning rate scheduled by step."""
+        optimizer = self.optimizer_callable(self.parameters())
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UserError(
+                "the learning rate's schedule needs a run of known length: give trainer.max_epochs"
+            )
+
+        def factor(step: int) -> float:
+            progress = min(step / steps, 1.0)
+            if progress < self.warm_up:
+                # The first step is taken with half a step's worth, not with a rate of zero.
+                return (step + 0.5) / (self.warm_up * steps)
+            rest = (progress - self.warm_up) / (1 - self.warm_up)
+            if self.schedule == "constant":
+                return 1.0
+            return 1.0 - rest if self.schedule == "linear" else (1.0 + math.cos(math.pi * rest)) / 2
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file without running code from it.
+
+    Raises:
+        UserError: the file is missing or is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint file")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its parts raise
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint; expected a .ckpt that asr-dni fit wrote"
+        ) from error
+    if not isinstance(contents, dict) or "state_dict" not in contents:
+        raise UserError(f"{path}: is not a Lightning checkpoint; expected a .ckpt that asr-dni fit wrote")
+    return contents
