@@ -1,0 +1,36 @@
+"""Noise curves: measure, save, draw, tabulate, log and compare them."""
+
+from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
+from asr_dni.evaluation.compare import Comparison, compare_curves
+from asr_dni.evaluation.figures import draw_noise_curves, plotly_noise_curves, save_figure
+from asr_dni.evaluation.noise_curve import (
+    CurveSummary,
+    NoiseCurve,
+    NoiseCurveMetric,
+    count_passes,
+    measure_noise_curve,
+    summarise_curves,
+)
+from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
+from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger, resolve_wandb_mode
+
+__all__ = [
+    "Comparison",
+    "CurveSummary",
+    "NoiseCurve",
+    "NoiseCurveCallback",
+    "NoiseCurveMetric",
+    "PromptlessWandbLogger",
+    "compare_curves",
+    "count_passes",
+    "draw_noise_curves",
+    "make_wandb_logger",
+    "measure_noise_curve",
+    "metric_name",
+    "noise_curve_markdown",
+    "noise_curve_table",
+    "plotly_noise_curves",
+    "resolve_wandb_mode",
+    "save_figure",
+    "summarise_curves",
+]

@@ -1,0 +1,286 @@
+"""Measure noise curves while a network is trained and after it is tested."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import nn
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.noise_curve import (
+    NoiseCurve,
+    NoiseCurveMetric,
+    NoisyClassifier,
+    Over,
+    check_draws,
+    check_sigmas,
+)
+from asr_dni.noise import MVM_SITES, Noise, Scale, Site
+
+_NETWORK_METHODS = ("project", "classify", "under", "snr_db")
+
+
+def metric_name(split: str, quantity: str, sigma: float) -> str:
+    """Return the name under which a level's value is logged, such as ``val/accuracy@1.0``."""
+    return f"{split}/{quantity}@{float(sigma)}"
+
+
+def _is_trial(trainer: pl.Trainer) -> bool:
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+class NoiseCurveCallback(Callback):
+    """Measures the noise curve in validation every k epochs, and after test.
+
+    The curve is measured on the batches of the validation (or test) itself, each while it is at hand: nothing
+    is decoded or transformed again, nothing is kept. The noise is a function of ``seed``, draw and clip: the
+    training's randomness is not touched, and training goes on as if the callback were not there. With several
+    processes the counts are summed.
+
+    **Logged**, to every logger and for other callbacks: ``val/accuracy@S`` and ``val/loss@S`` (means over
+    draws), and ``test/...`` after test, for every level S, written as Python writes the float:
+    ``val/accuracy@1.0``. Early stopping and checkpoint choice can monitor them. In epochs in which the curve
+    is not measured, Lightning shows them their last value again: patience counts those epochs too, and before
+    the first curve the name does not exist. So list the level to be monitored in ``watched_sigmas``: it is
+    measured at every validation.
+
+    **Written**: ``noise_curve.csv``, ``.png`` and ``.svg`` after test; ``noise_curve_validation`` likewise,
+    replaced by the newest, and ``noise_curves_validation/epoch_0004.csv``, which stay (not in
+    ``fast_dev_run``). They go to ``directory``, else to ``save_dir/name/version`` of the first logger, where
+    Lightning puts checkpoints too, else to the trainer's ``default_root_dir``.
+
+    **W&B**, where there is a ``WandbLogger``: a table and a chart as well, and the curve as a series over
+    sigma_infer (of validation: the last one, at the end of the training), see
+    :mod:`asr_dni.evaluation.wandb_log`.
+
+    The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
+    of the noise, the training seed that Lightning's ``seed_everything`` noted, the number of classes, the
+    datamodule's ``protocol``, what the module's and the datamodule's method ``curve_settings() -> dict``
+    returns where they have one, and ``settings``.
+
+    Args:
+        sigmas: levels of the curve.
+        draws: realisations of the noise per level in test (and in ``trainer.validate``).
+        every_n_epochs: the curve is measured in validation of every so-many-th epoch and of the last one; 0:
+            never.
+        validation_draws: realisations per level in validation during training.
+        watched_sigmas: levels that are measured at every validation.
+        scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
+        sites: where the noise enters.
+        seed: seed of the noise.
+        over: what the interval in pictures covers: ``draws`` of the noise or test ``clips``.
+        directory: where files go.
+        settings: noted with the curve; overrides what is found by itself.
+
+    Raises:
+        UserError: an argument is out of range, or the module has no noisy ``network``.
+    """
+
+    def __init__(
+        self,
+        sigmas: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0),
+        draws: int = 10,
+        every_n_epochs: int = 5,
+        validation_draws: int = 2,
+        watched_sigmas: Sequence[float] = (),
+        scale: Scale = "absolute",
+        sites: Sequence[Site] = MVM_SITES,
+        seed: int = 0,
+        over: Over = "draws",
+        directory: str | os.PathLike[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sigmas = check_sigmas(sigmas)
+        self.draws = check_draws(draws)
+        self.validation_draws = check_draws(validation_draws, "validation_draws")
+        if every_n_epochs < 0:
+            raise UserError(f"every_n_epochs is {every_n_epochs}: give 0 (never) or more")
+        self.every_n_epochs = every_n_epochs
+        self.watched_sigmas = check_sigmas(watched_sigmas) if watched_sigmas else ()
+        self.noise = Noise(scale=scale, sites=tuple(sites), seed=seed)
+        self.over: Over = over
+        self.directory = directory
+        self.settings = dict(settings or {})
+        self.curve: NoiseCurve | None = None
+        """The last curve that was measured."""
+        self._metric: NoiseCurveMetric | None = None
+        self._whole = False
+        self._validation_curve: NoiseCurve | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that the module has a network whose noise can be set."""
+        network = getattr(pl_module, "network", None)
+        if not isinstance(network, nn.Module) or not all(hasattr(network, name) for name in _NETWORK_METHODS):
+            raise UserError(
+                f"the noise curve needs a noisy network: {type(pl_module).__name__}.network has to offer"
+                f" {', '.join(_NETWORK_METHODS)}"
+            )
+
+    # Validation
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decide what this validation measures."""
+        self._metric = None
+        if trainer.sanity_checking:
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self._whole = not fitting or self._is_due(trainer)
+        levels = {*self.watched_sigmas, *(self.sigmas if self._whole else ())}
+        if levels:
+            self._start(pl_module, trainer, sorted(levels), self.validation_draws if fitting else self.draws)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run the batch through the levels; of several data loaders the first one's."""
+        self._update(pl_module, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log and write what was measured."""
+        curve = self._finish(
+            trainer, pl_module, "val", {"split": "validation", "epoch": trainer.current_epoch}
+        )
+        if curve is None or not self._whole:
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self.curve = self._validation_curve = curve
+        if trainer.is_global_zero and not _is_trial(trainer):
+            directory = self._directory(trainer)
+            curve.save(directory, "noise_curve_validation", self.over)
+            if fitting:
+                curve.to_csv(directory / "noise_curves_validation" / f"epoch_{trainer.current_epoch:04d}.csv")
+        self._log_to_wandb(trainer, curve, "val", series=not fitting)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the last validation curve to W&B as a series: a run holds one."""
+        if self._validation_curve is not None:
+            self._log_to_wandb(trainer, self._validation_curve, "val", table=False)
+
+    # Test
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the test's curve."""
+        self._start(pl_module, trainer, sorted({*self.sigmas, *self.watched_sigmas}), self.draws)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run the batch through the levels; of several data loaders the first one's."""
+        self._update(pl_module, batch, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log and write the test's curve."""
+        found: dict[str, Any] = {"split": "test"}
+        if trainer.ckpt_path:
+            found["checkpoint"] = str(trainer.ckpt_path)
+        curve = self._finish(trainer, pl_module, "test", found)
+        if curve is None:
+            return
+        self.curve = curve
+        if trainer.is_global_zero and not _is_trial(trainer):
+            curve.save(self._directory(trainer), over=self.over)
+        self._log_to_wandb(trainer, curve, "test")
+
+    # Parts
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if not self.every_n_epochs:
+            return False
+        epochs = trainer.current_epoch + 1
+        return epochs % self.every_n_epochs == 0 or epochs == trainer.max_epochs
+
+    def _start(
+        self, pl_module: pl.LightningModule, trainer: pl.Trainer, sigmas: Sequence[float], draws: int
+    ) -> None:
+        self._metric = NoiseCurveMetric(sigmas, draws, self.noise)
+        if trainer.world_size > 1:
+            self._metric.to(pl_module.device)  # processes on GPUs can only exchange what is there
+
+    def _update(self, pl_module: pl.LightningModule, batch: Any, dataloader_idx: int) -> None:
+        if self._metric is None or dataloader_idx > 0:
+            return
+        if not all(hasattr(batch, name) for name in ("features", "labels", "clip_ids")):
+            raise UserError(
+                "the noise curve needs batches with features, labels and clip_ids, not"
+                f" {type(batch).__name__}"
+            )
+        self._metric.update(cast(NoisyClassifier, pl_module.network), batch)
+
+    def _finish(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, found: Mapping[str, Any]
+    ) -> NoiseCurve | None:
+        if self._metric is None:
+            return None
+        settings = self._common_settings(trainer, pl_module) | dict(found) | self.settings
+        curve = self._metric.curve(cast(NoisyClassifier, pl_module.network), settings)
+        self._metric = None
+        for row in curve.summary().frame.to_dict("records"):
+            for quantity in ("accuracy", "loss"):
+                # Already summed over processes, so every one logs the same.
+                pl_module.log(
+                    metric_name(split, quantity, row["sigma"]),
+                    float(row[quantity]),
+                    on_step=False,
+                    on_epoch=True,
+                    add_dataloader_idx=False,
+                    batch_size=int(row["n_clips"]),
+                )
+        return curve
+
+    def _common_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        if "PL_GLOBAL_SEED" in os.environ:  # where seed_everything notes it
+            settings["seed"] = int(os.environ["PL_GLOBAL_SEED"])
+        protocol = getattr(getattr(trainer, "datamodule", None), "protocol", None)
+        if protocol:
+            settings["protocol"] = str(protocol)
+        label_names = getattr(pl_module, "label_names", None)
+        if label_names:
+            settings["n_classes"] = len(label_names)
+        for part in (getattr(trainer, "datamodule", None), pl_module):
+            describe = getattr(part, "curve_settings", None)
+            if callable(describe):
+                settings |= describe()
+        return settings
+
+    def _directory(self, trainer: pl.Trainer) -> Path:
+        if self.directory is not None:
+            return Path(self.directory)
+        if not trainer.loggers:
+            return Path(trainer.default_root_dir)
+        logger = trainer.loggers[0]
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+    @staticmethod
+    def _log_to_wandb(
+        trainer: pl.Trainer, curve: NoiseCurve, split: str, table: bool = True, series: bool = True
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                from asr_dni.evaluation.wandb_log import log_curve_series, log_curve_table  # plotly, wandb
+
+                if table:
+                    log_curve_table(logger, curve, split)
+                if series:
+                    log_curve_series(logger, curve, split)

@@ -1,0 +1,192 @@
+"""Compare saved noise curves: pool the seeds of each experiment, draw and tabulate all of them together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import draw_noise_curves, save_figure
+from asr_dni.evaluation.noise_curve import (
+    REPETITION_KEYS,
+    CurveSummary,
+    NoiseCurve,
+    Over,
+    curve_label,
+    summarise_curves,
+)
+from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
+from asr_dni.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Noise curves of several experiments.
+
+    Attributes:
+        summaries: by label; in ascending sigma_train, then in the order of their files.
+        figure: all curves in one picture.
+        table: for the terminal.
+        markdown: the same table in Markdown.
+        files: what was written.
+    """
+
+    summaries: dict[str, CurveSummary]
+    figure: Figure
+    table: Table
+    markdown: str
+    files: tuple[Path, ...] = ()
+
+
+def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> list[Path]:
+    """Return noise curve files: those given, and those called ``name`` anywhere below the directories given.
+
+    Raises:
+        UserError: a path does not exist, or a directory holds no noise curve.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = sorted(path.rglob(name))
+            if not files:
+                raise UserError(f"{path} holds no {name}: give a directory of runs that were tested")
+        elif path.exists():
+            files = [path]
+        else:
+            raise UserError(f"{path} does not exist: give noise curve files or directories that hold some")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise UserError("there is nothing to compare: give noise curve files or directories that hold some")
+    return list(found.values())
+
+
+def _experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in REPETITION_KEYS}
+
+
+def _group(curves: Mapping[Path, NoiseCurve]) -> list[dict[Path, NoiseCurve]]:
+    """Return curves by experiment, that is by all settings but those of a repetition."""
+    groups: list[tuple[dict[str, Any], dict[Path, NoiseCurve]]] = []
+    for path, curve in curves.items():
+        experiment = _experiment(curve.settings)
+        for known, members in groups:
+            if known == experiment:
+                members[path] = curve
+                break
+        else:
+            groups.append((experiment, {path: curve}))
+    return [members for _, members in groups]
+
+
+def _check_independent(members: Mapping[Path, NoiseCurve]) -> None:
+    """Refuse two curves of one training: counted as two seeds they would feign certainty."""
+    seen: list[tuple[Path, NoiseCurve]] = []
+    for path, curve in members.items():
+        for other_path, other in seen:
+            seed = curve.settings.get("seed")
+            if seed is not None and seed == other.settings.get("seed"):
+                raise UserError(
+                    f"{other_path} and {path} are of the same experiment and seed {seed}: give one of them"
+                )
+            if curve.frame.equals(other.frame):
+                raise UserError(f"{other_path} and {path} hold the same curve: give one of them")
+        seen.append((path, curve))
+
+
+def _value_text(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, str):
+        return value
+    return f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
+
+
+def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a label per experiment: how it was trained, then the settings in which experiments differ."""
+    if all(one.get("label") for one in settings) and len({one["label"] for one in settings}) == len(settings):
+        return [str(one["label"]) for one in settings]
+    keys = dict.fromkeys(key for one in settings for key in _experiment(one))
+    differing = [
+        key
+        for key in keys
+        if key not in ("sigma_train", "label", "draws")
+        and any(one.get(key) != settings[0].get(key) for one in settings)
+    ]
+    labels = []
+    for one in settings:
+        more = [_value_text(key, one[key]) for key in differing if one.get(key) is not None]
+        name = curve_label(one)
+        labels.append(", ".join(([] if name == "network" and more else [name]) + more))
+    for index, label in enumerate(labels):
+        same = [place for place, other in enumerate(labels) if other == label]
+        if len(same) > 1:
+            labels[index] = f"{label} ({same.index(index) + 1})"
+    return labels
+
+
+def _order(settings: Mapping[str, Any]) -> float:
+    return float(settings.get("sigma_train") or 0)
+
+
+def compare_curves(
+    paths: Sequence[Path | str],
+    output: Path | str | None = None,
+    over: Over = "draws",
+    title: str = "Accuracy under computation noise",
+) -> Comparison:
+    """Read noise curves, pool those that differ only in their seed, and show all together.
+
+    An experiment is what has the same settings, all but the training seed, the noise seed, checkpoint, epoch,
+    step and run. With several seeds the interval is over seeds, with one as ``over`` says; the small print
+    and the tables say which.
+
+    Args:
+        paths: CSV files written by :meth:`NoiseCurve.save`, or directories that are searched for
+            ``noise_curve.csv``.
+        output: directory for ``noise_curves.png``, ``.svg``, ``.md`` and ``.csv`` (the summaries); ``None``:
+            nothing is written.
+        over: what the interval of a single seed covers, see :meth:`NoiseCurve.summary`.
+        title: stands above figure and table.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UserError: nothing to compare, a file that is no noise curve, two files of one training, or curves
+            that can't be shown together.
+    """
+    curves = {path: NoiseCurve.from_csv(path) for path in find_curves(paths)}
+    groups = _group(curves)
+    for members in groups:
+        _check_independent(members)
+    pooled = [summarise_curves(list(members.values()), over) for members in groups]
+    pooled.sort(key=lambda summary: _order(summary.settings))
+    summaries = dict(zip(_labels([summary.settings for summary in pooled]), pooled, strict=True))
+    comparison = Comparison(
+        summaries,
+        draw_noise_curves(summaries, title),
+        noise_curve_table(summaries, title),
+        noise_curve_markdown(summaries),
+    )
+    if output is None:
+        return comparison
+    output = Path(output)
+    files = save_figure(comparison.figure, output / "noise_curves")
+    table = pd.concat(
+        [summary.frame.assign(label=label, interval=summary.interval) for label, summary in summaries.items()]
+    )
+    with write_atomically(output / "noise_curves.md") as temporary:
+        Path(temporary).write_text(comparison.markdown, encoding="utf-8")
+    with write_atomically(output / "noise_curves.csv") as temporary:
+        table[["label", *pooled[0].frame.columns, "interval"]].to_csv(
+            temporary, index=False, lineterminator="\n"
+        )
+    files += [output / "noise_curves.md", output / "noise_curves.csv"]
+    return Comparison(
+        comparison.summaries, comparison.figure, comparison.table, comparison.markdown, tuple(files)
+    )

@@ -1,0 +1,133 @@
+"""Tables of noise curves: for the terminal with rich, for a README in Markdown."""
+
+import math
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import (
+    Curves,
+    as_summaries,
+    common_snr,
+    describe_intervals,
+    describe_settings,
+    format_snr,
+)
+from asr_dni.evaluation.noise_curve import CurveSummary
+
+
+def format_accuracy(accuracy: float, low: float, high: float) -> str:
+    """Return percent with the interval: "92.1 ± 0.4", or "99.5 [98.2, 99.9]" where it is lopsided."""
+    if math.isnan(low) or math.isnan(high):
+        return f"{100 * accuracy:.1f}"
+    below, above = 100 * (accuracy - low), 100 * (high - accuracy)
+    if abs(below - above) < 0.05:
+        return f"{100 * accuracy:.1f} ± {above:.1f}"
+    return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _format_midpoint(summary: CurveSummary) -> str:
+    try:
+        midpoint = summary.midpoint()
+    except UserError:
+        return "–"
+    return f"> {summary.frame['sigma'].max():g}" if midpoint is None else f"{midpoint:.2f}"
+
+
+_Cell: TypeAlias = tuple[str, str]
+"""A cell's text, and the SNR that belongs to it where it is not shared by all curves."""
+
+
+def _cells(
+    summaries: Mapping[str, CurveSummary], own_snr_columns: bool
+) -> tuple[list[str], list[list[_Cell]], list[str]]:
+    """Return header, a row of cells per sigma, and the row of midpoints.
+
+    An SNR that all curves share has a column. Otherwise each curve's own has a column of its own, or stays
+    with the cell. A single curve has its loss as well.
+    """
+    shared = common_snr(summaries)
+    header = ["σ_infer"] + (["SNR / dB"] if shared is not None else [])
+    midpoints = ["midpoint"] + ([""] if shared is not None else [])
+    sigmas = sorted({float(sigma) for summary in summaries.values() for sigma in summary.frame["sigma"]})
+    rows: list[list[_Cell]] = [
+        [(f"{sigma:g}", "")] + ([(format_snr(shared[sigma]), "")] if shared is not None else [])
+        for sigma in sigmas
+    ]
+    for label, summary in summaries.items():
+        own = shared is None and bool(summary.frame["snr_db"].map(math.isfinite).any())
+        extra = (["SNR / dB"] if own and own_snr_columns else []) + (["loss"] if len(summaries) == 1 else [])
+        header += [label, *extra]
+        midpoints += [_format_midpoint(summary), *([""] * len(extra))]
+        levels = {row["sigma"]: row for row in summary.frame.to_dict("records")}
+        for sigma, row in zip(sigmas, rows, strict=True):
+            if sigma not in levels:
+                row += [("", "")] * (1 + len(extra))
+                continue
+            level = levels[sigma]
+            snr = format_snr(level["snr_db"]) if own else ""
+            row.append((format_accuracy(level["accuracy"], level["low"], level["high"]), snr))
+            row += [(snr if name == "SNR / dB" else f"{level['loss']:.3f}", "") for name in extra]
+    return header, rows, midpoints
+
+
+def noise_curve_table(curves: Curves, title: str = "Accuracy (%) under computation noise") -> Table:
+    """Return a table for the terminal: accuracy with its interval and SNR per level, and the midpoint.
+
+    Args:
+        curves: curves, or summaries of several seeds, by their label.
+        title: stands above the table.
+
+    Raises:
+        UserError: no curves, or curves of different scales.
+    """
+    summaries = as_summaries(curves)
+    several = len(summaries) > 1
+    header, rows, midpoints = _cells(summaries, own_snr_columns=not several)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=f"{describe_settings(summaries)}; {describe_intervals(summaries)}",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=several,
+        pad_edge=False,
+    )
+    for name in header:
+        # Text, not str: a label is data, not rich's markup.
+        table.add_column(
+            Text(name, overflow="fold"),
+            justify="right",
+            style="dim" if name in ("SNR / dB", "loss") else None,
+        )
+    for row in rows:
+        cells = []
+        for text, snr in row:
+            cell = Text(text)
+            if several and snr:
+                cell.append(f"\n{snr} dB", style="dim")
+            cells.append(cell)
+        table.add_row(*cells, end_section=row is rows[-1])
+    table.add_row(*midpoints, style="italic")
+    return table
+
+
+def noise_curve_markdown(curves: Curves) -> str:
+    """Return the same table in Markdown, with the line on how it was measured below.
+
+    Args:
+        curves: curves, or summaries of several seeds, by their label.
+
+    Raises:
+        UserError: no curves, or curves of different scales.
+    """
+    summaries = as_summaries(curves)
+    header, rows, midpoints = _cells(summaries, own_snr_columns=True)
+    lines = [header, ["---:"] * len(header), *([text for text, _ in row] for row in rows), midpoints]
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"{text}\n\nAccuracy in %; {describe_settings(summaries)}; {describe_intervals(summaries)}.\n"

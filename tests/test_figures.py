@@ -1,0 +1,153 @@
+import math
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import (
+    common_snr,
+    describe_settings,
+    draw_noise_curves,
+    format_snr,
+    plotly_noise_curves,
+    save_figure,
+)
+from asr_dni.evaluation.noise_curve import NoiseCurve
+
+
+def make_curve(accuracies=(0.9, 0.8, 0.3), snr_at_1=0.0, scale="signal", **settings):
+    rows = []
+    for sigma, accuracy in enumerate(accuracies):
+        for draw in range(3 if sigma else 1):
+            snr = snr_at_1 - 20 * math.log10(sigma) if sigma else math.inf
+            rows.append((float(sigma), draw, snr, accuracy + 0.01 * draw * bool(sigma), 0.5, 845))
+    frame = pd.DataFrame(rows, columns=["sigma", "draw", "snr_db", "accuracy", "loss", "n_clips"])
+    return NoiseCurve(frame, {"scale": scale, "n_classes": 8} | settings)
+
+
+def lines_by_label(figure):
+    return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+def test_lines_are_the_curves_in_percent():
+    line = lines_by_label(draw_noise_curves({"mine": make_curve()}))["mine"]
+    assert line.get_xdata().tolist() == [0, 1, 2]
+    assert line.get_ydata() == pytest.approx([90, 81, 31])
+
+
+def test_bands_are_the_intervals():
+    curve = make_curve()
+    band = draw_noise_curves({"mine": curve}).axes[0].collections[0]
+    height = band.get_paths()[0].vertices[:, 1]
+    frame = curve.summary().frame
+    assert height.min() == pytest.approx(100 * frame["low"].min())
+    assert height.max() == pytest.approx(100 * frame["high"].max())
+
+
+def test_chance_line_where_it_is_the_same():
+    def chance(*curves):
+        axes = draw_noise_curves({str(index): curve for index, curve in enumerate(curves)}).axes[0]
+        return [text.get_text() for text in axes.texts]
+
+    assert chance(make_curve()) == ["chance 12.5 %"]
+    assert chance(make_curve(), make_curve(n_classes=4)) == []
+    assert chance(make_curve(n_classes=None)) == []
+
+
+def test_snr_axis_only_where_the_snr_is_the_same():
+    def top_labels(*curves):
+        figure = draw_noise_curves({str(index): curve for index, curve in enumerate(curves)})
+        return [label.get_text() for child in figure.axes[0].child_axes for label in child.get_xticklabels()]
+
+    assert top_labels(make_curve(), make_curve((0.9, 0.9, 0.8))) == ["∞", "0.0", "−6.0"]
+    assert top_labels(make_curve(), make_curve(snr_at_1=3.0)) == []
+    assert top_labels(make_curve(snr_at_1=math.nan)) == []
+
+
+def test_common_snr_of_curves_with_other_levels():
+    summaries = {"a": make_curve().summary(), "b": make_curve((0.9, 0.8, 0.7, 0.6)).summary()}
+    found = common_snr(summaries)
+    assert list(found) == [0, 1, 2, 3]
+    assert found[3] == pytest.approx(-9.5424, abs=1e-4)
+
+
+def test_curves_of_different_scales_are_refused():
+    with pytest.raises(UserError, match="absolute and signal"):
+        draw_noise_curves({"a": make_curve(), "b": make_curve(scale="absolute")})
+    with pytest.raises(UserError, match="at least one"):
+        draw_noise_curves({})
+
+
+def test_seven_curves_differ_in_colour_and_marker_and_the_next_in_line_style():
+    lines = lines_by_label(draw_noise_curves({f"c{index}": make_curve() for index in range(9)}))
+    first = [lines[f"c{index}"] for index in range(7)]
+    assert len({line.get_color() for line in first}) == len({line.get_marker() for line in first}) == 7
+    assert lines["c7"].get_linestyle() != lines["c0"].get_linestyle()
+    # Dark enough for white paper: contrast of at least 1.9 by WCAG's formula, and no two alike in lightness and hue.
+    for line in first:
+        linear = [
+            c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line.get_color())
+        ]
+        assert 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05) > 1.9
+
+
+def test_settings_line_says_how_it_was_measured():
+    curve = make_curve(
+        protocol="8 words", split="test", cell="LSTM", units=128, sites=["input", "output"], sigma_train=1
+    )
+    line = describe_settings({"a": curve.summary()})
+    for part in (
+        "8 words",
+        "845 clips (test split)",
+        "LSTM 128 units",
+        "noise at input, output",
+        "scale signal",
+    ):
+        assert part in line
+    assert "3 draws" in line
+    assert "1 seed" in line
+    other = make_curve(protocol="12 words").summary()
+    assert "words" not in describe_settings({"a": curve.summary(), "b": other})
+
+
+def test_drawing_leaves_matplotlib_as_it_was():
+    before = dict(matplotlib.rcParams)
+    draw_noise_curves({"mine": make_curve()})
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_labels_may_hold_any_characters(tmp_path):
+    figure = draw_noise_curves(
+        {"costs $5 & <b>": make_curve(), "σ_train=1": make_curve(), "a_b^c": make_curve()}
+    )
+    png, svg = save_figure(figure, tmp_path / "new.folder" / "curves")
+    assert png.name == "curves.png"
+    assert svg.read_text(encoding="utf-8").count("<svg") == 1
+
+
+def test_same_curves_give_the_same_files(tmp_path):
+    files = [
+        save_figure(draw_noise_curves({"mine": make_curve()}), tmp_path / name / "curves") for name in "ab"
+    ]
+    for first, second in zip(*files, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_plotly_shows_the_same():
+    figure = plotly_noise_curves({"mine": make_curve(), "other": make_curve((0.9, 0.9, 0.8))})
+    named = {trace.name: trace for trace in figure.data if trace.name}
+    assert list(named["mine"].y) == pytest.approx([90, 81, 31])
+    assert list(named["mine"].x) == [0, 1, 2]
+    assert named["mine"].text[2] == "SNR −6.0 dB"
+    assert figure.layout.showlegend
+    assert len(figure.to_json()) > 1000
+
+
+@pytest.mark.parametrize(
+    ("snr", "text"), [(math.inf, "∞"), (math.nan, "–"), (-0.01, "0.0"), (-6.02, "−6.0"), (12.04, "12.0")]
+)
+def test_format_snr(snr, text):
+    assert format_snr(snr) == text

@@ -1,0 +1,314 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from standin_network import MarginNetwork, batches, make_clips
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.noise_curve import (
+    COLUMNS,
+    NoiseCurve,
+    NoiseCurveMetric,
+    count_passes,
+    curve_label,
+    measure_noise_curve,
+    summarise_curves,
+)
+from asr_dni.noise import Noise
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return make_clips(600)
+
+
+def accuracy_curve(accuracies, draws=1, spread=0.0, n_clips=845, **settings):
+    """A curve of given mean accuracies at sigma 0, 1, 2..., draws evenly spread around them."""
+    rows = []
+    for sigma, accuracy in enumerate(accuracies):
+        for draw in range(draws if sigma else 1):
+            shift = spread * (draw - (draws - 1) / 2) if sigma else 0.0
+            snr = -20 * math.log10(sigma) if sigma else math.inf
+            rows.append((float(sigma), draw, snr, accuracy + shift, 1 - accuracy, n_clips))
+    return NoiseCurve(
+        pd.DataFrame(rows, columns=list(COLUMNS)), {"n_classes": 8, "scale": "signal"} | settings
+    )
+
+
+def test_accuracy_is_the_closed_form(clips):
+    curve = measure_noise_curve(MarginNetwork(1.0), batches(clips, 200), [0, 0.5, 1, 3], 8, Noise(seed=3))
+    at_sigma = curve.frame.groupby("sigma")
+    assert curve.frame[curve.frame["sigma"] == 0]["accuracy"].tolist() == [1.0]
+    for sigma in (0.5, 1.0, 3.0):
+        expected = stats.norm.cdf(1 / (sigma * math.sqrt(2)))
+        correct = round(float(at_sigma.get_group(sigma)["accuracy"].sum()) * 600)
+        # Every clip and draw is an independent trial; fails once in 10,000 correct programs, per sigma.
+        assert stats.binomtest(correct, 8 * 600, expected).pvalue > 1e-4
+
+
+def test_loss_is_cross_entropy(clips):
+    curve = measure_noise_curve(MarginNetwork(1.0), batches(clips, 200), [0], 1, Noise())
+    assert curve.frame["loss"].item() == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-6)
+
+
+def test_result_does_not_depend_on_batch_size_or_order(clips):
+    def measure(batch_list):
+        return measure_noise_curve(MarginNetwork(), batch_list, [0, 1, 2], 3, Noise(seed=1)).frame
+
+    expected = measure(batches(clips, 600))
+    for other in (batches(clips, 41), batches(clips[::-1], 64)):
+        pd.testing.assert_frame_equal(measure(other), expected, rtol=1e-6)
+        assert measure(other)["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist(), abs=1e-15)
+
+
+def test_draws_and_seeds_differ_and_repeat(clips):
+    def accuracies(seed):
+        curve = measure_noise_curve(MarginNetwork(), batches(clips, 300), [1], 4, Noise(seed=seed))
+        return curve.frame["accuracy"].tolist()
+
+    assert len(set(accuracies(0))) > 1
+    assert accuracies(0) == accuracies(0)
+    assert accuracies(0) != accuracies(1)
+
+
+def test_noise_free_work_is_done_once_per_batch(clips):
+    network = MarginNetwork()
+    calls = []
+    measure_noise_curve(
+        network, batches(clips, 100), [0, 1, 2], 5, Noise(), progress=lambda: calls.append(None)
+    )
+    assert network.n_projections == 6
+    assert network.n_classifications == 6 * 11 == len(calls)
+    assert count_passes([0, 1, 2], 5) == 11  # one pass suffices without noise
+
+
+def test_modes_noise_gradients_and_random_state_are_left_alone(clips):
+    network = MarginNetwork().train()
+    network.dropout.eval()
+    network.noise = Noise(sigma=0.3, seed=9)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    curve = measure_noise_curve(network, batches(clips, 100), [0, 1], 2, Noise())
+    assert (network.training, network.dropout.training) == (True, False)
+    assert network.noise == Noise(sigma=0.3, seed=9)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+    network.train()
+    # Dropout is off while measuring, whatever the mode was: without noise every clip is right.
+    again = measure_noise_curve(network, batches(clips, 100), [0, 1], 2, Noise())
+    pd.testing.assert_frame_equal(again.frame, curve.frame)
+    assert network.dropout.training
+
+
+def test_modes_come_back_after_an_error(clips):
+    network = MarginNetwork().train()
+    network.classify = None
+    with pytest.raises(TypeError):
+        measure_noise_curve(network, batches(clips, 100), [1], 1, Noise())
+    assert network.training
+    assert network.noise == Noise()
+
+
+def test_clips_of_unknown_words_are_left_out(clips):
+    batch = batches(clips, 100)[0]
+    labels = batch.labels.clone()
+    labels[:40] = -1
+    curve = measure_noise_curve(MarginNetwork(), [batch._replace(labels=labels)], [0], 1, Noise())
+    expected = measure_noise_curve(MarginNetwork(), batches(clips[40:100], 60), [0], 1, Noise())
+    pd.testing.assert_frame_equal(curve.frame, expected.frame, rtol=1e-6)
+    assert curve.frame["n_clips"].item() == 60
+
+
+def test_snr_is_the_networks(clips):
+    def snr(scale):
+        noise = Noise(scale=scale)
+        return measure_noise_curve(MarginNetwork(), batches(clips, 600), [0, 1, 2], 1, noise).frame["snr_db"]
+
+    assert snr("signal").tolist() == pytest.approx([math.inf, 0.0, -6.0206], abs=1e-4)
+    assert np.isnan(snr("absolute")[1:]).all()
+
+
+def test_settings_are_noted(clips):
+    noise = Noise(scale="signal", sites=("recurrent",), seed=5)
+    curve = measure_noise_curve(MarginNetwork(), batches(clips, 600), [1], 2, noise, {"cell": "LSTM"})
+    expected = {"scale": "signal", "sites": ["recurrent"], "noise_seed": 5, "draws": 2, "cell": "LSTM"}
+    assert curve.settings == expected
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "draws", "message"),
+    [
+        ([], 1, "sigmas is empty"),
+        ([1, -1], 1, "sigmas contains -1"),
+        ([math.nan], 1, "sigmas contains nan"),
+        ([1, 1], 1, "sigmas contains 1 twice"),
+        ([1], 0, "draws is 0"),
+    ],
+)
+def test_mistakes_are_named(sigmas, draws, message):
+    with pytest.raises(UserError, match=message):
+        NoiseCurveMetric(sigmas, draws, Noise())
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_no_clips_is_a_mistake():
+    with pytest.raises(UserError, match="no clips"):
+        measure_noise_curve(MarginNetwork(), [], [1], 1, Noise())
+
+
+def test_levels_are_put_in_order(clips):
+    curve = measure_noise_curve(MarginNetwork(), batches(clips, 600), [2, 0, 1], 1, Noise())
+    assert curve.sigmas == [0.0, 1.0, 2.0]
+
+
+def test_summary_over_draws():
+    summary = accuracy_curve([0.9, 0.8], draws=5, spread=0.01).summary()
+    clean, noisy = summary.frame.to_dict("records")
+    assert (clean["low"], clean["accuracy"], clean["high"]) == (0.9, 0.9, 0.9)
+    half = stats.t.ppf(0.975, 4) * np.std([0, 0.01, 0.02, 0.03, 0.04], ddof=1) / math.sqrt(5)
+    assert (noisy["accuracy"], noisy["low"], noisy["high"]) == pytest.approx((0.8, 0.8 - half, 0.8 + half))
+    assert (noisy["n_draws"], clean["n_draws"]) == (5, 1)
+    assert summary.interval == "95 % interval over 5 draws of the noise"
+
+
+def test_summary_over_clips():
+    summary = accuracy_curve([0.9, 0.8], n_clips=100).summary("clips")
+    expected = stats.binomtest(80, 100).proportion_ci(method="wilson")
+    assert (summary.frame["low"][1], summary.frame["high"][1]) == pytest.approx(tuple(expected))
+    assert "over 100 test clips" in summary.interval
+
+
+def test_one_draw_has_no_interval_over_draws():
+    summary = accuracy_curve([0.9, 0.8]).summary()
+    assert math.isnan(summary.frame["low"][1])
+    assert summary.interval == "one draw, no interval"
+
+
+def test_bounds_stay_within_0_and_1():
+    summary = accuracy_curve([1.0, 0.99], draws=3, spread=0.01).summary()
+    assert summary.frame["high"].max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "midpoint"),
+    [
+        ([0.9, 0.9, 0.5, 0.1], 2.0),  # exactly at a level: half-way between 0.9 and chance 0.1
+        ([0.9, 0.7, 0.3, 0.1], 1.5),
+        ([0.9, 0.6, 0.2, 0.1], 1.25),
+        ([0.9, 0.9, 0.8, 0.51], None),
+        ([0.9, 0.4, 0.8, 0.1], 0.8),  # the first crossing
+    ],
+)
+def test_midpoint(accuracies, midpoint):
+    found = accuracy_curve(accuracies).midpoint(chance=0.1)
+    assert found == (None if midpoint is None else pytest.approx(midpoint))
+
+
+def test_midpoint_takes_chance_from_the_number_of_classes():
+    curve = accuracy_curve([0.925, 0.125])
+    assert curve.summary().chance == 0.125
+    assert curve.midpoint() == pytest.approx(0.5)
+
+
+def test_midpoint_says_what_it_needs():
+    curve = accuracy_curve([0.9, 0.2])
+    with pytest.raises(UserError, match="not above chance"):
+        curve.midpoint(0.95)
+    with pytest.raises(UserError, match="give chance"):
+        NoiseCurve(curve.frame).midpoint()
+    with pytest.raises(UserError, match="measure sigma 0"):
+        NoiseCurve(curve.frame[curve.frame["sigma"] > 0]).midpoint(0.1)
+
+
+def test_csv_round_trip_is_exact(tmp_path, clips):
+    curve = measure_noise_curve(
+        MarginNetwork(),
+        batches(clips, 600),
+        [0, 0.1, 1 / 3],
+        2,
+        Noise(),
+        {"data": "line\nbreak # and: colon", "label": 'σ "x"', "seed": None},
+    )
+    path = curve.to_csv(tmp_path / "new" / "noise_curve.csv")
+    back = NoiseCurve.from_csv(path)
+    pd.testing.assert_frame_equal(back.frame, curve.frame, check_exact=True)
+    assert back.settings == curve.settings
+    assert [file.name for file in path.parent.iterdir()] == ["noise_curve.csv"]
+
+
+def test_pandas_reads_the_csv_in_one_call(tmp_path):
+    curve = accuracy_curve([0.9, 0.8], draws=3, spread=0.01)
+    frame = pd.read_csv(curve.to_csv(tmp_path / "curve.csv"), comment="#")
+    pd.testing.assert_frame_equal(frame, curve.frame)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "# scale: oops\n", f"{','.join(COLUMNS)}\n", f"{','.join(COLUMNS)}\nx,0,1,1,1,1\n"],
+)
+def test_other_files_are_not_curves(tmp_path, text):
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"other\.csv is not a noise curve"):
+        NoiseCurve.from_csv(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.csv can't be read"):
+        NoiseCurve.from_csv(tmp_path / "nothing.csv")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = accuracy_curve([0.9]).to_csv(tmp_path / "curve.csv")
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        accuracy_curve([0.8], data=object()).to_csv(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_summarise_curves_over_seeds():
+    curves = [
+        accuracy_curve([0.9 + shift, 0.8 + shift], seed=seed) for seed, shift in enumerate((0, 0.01, 0.02))
+    ]
+    summary = summarise_curves(curves)
+    assert summary.frame["accuracy"].tolist() == pytest.approx([0.91, 0.81])
+    half = 4.302653 * 0.01 / math.sqrt(3)
+    assert summary.frame["low"].tolist() == pytest.approx([0.91 - half, 0.81 - half])
+    assert summary.frame["n_seeds"].tolist() == [3, 3]
+    assert summary.interval == "95 % interval over 3 seeds"
+    assert "seed" not in summary.settings
+    assert summary.settings["n_classes"] == 8
+
+
+def test_summary_of_one_curve_keeps_its_own_interval():
+    curve = accuracy_curve([0.9, 0.8], draws=4, spread=0.01)
+    assert summarise_curves([curve]).interval == "95 % interval over 4 draws of the noise"
+    assert "test clips" in summarise_curves([curve], over="clips").interval
+
+
+def test_summarise_curves_refuses_unlike_curves():
+    with pytest.raises(UserError, match="differ in sigma"):
+        summarise_curves([accuracy_curve([0.9]), accuracy_curve([0.9, 0.8])])
+    with pytest.raises(UserError, match="differ in n_clips"):
+        summarise_curves([accuracy_curve([0.9]), accuracy_curve([0.9], n_clips=3)])
+    with pytest.raises(UserError, match="at least one"):
+        summarise_curves([])
+
+
+def test_labels():
+    assert curve_label({"sigma_train": 0}) == "conventional"
+    assert curve_label({"sigma_train": 1.5}) == "DNI σ_train=1.5"
+    assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
+    assert curve_label({}) == "network"
+
+
+def test_save_writes_csv_png_and_svg(tmp_path):
+    paths = accuracy_curve([0.9, 0.8], draws=2, spread=0.01).save(tmp_path / "run")
+    assert [path.name for path in paths] == ["noise_curve.csv", "noise_curve.png", "noise_curve.svg"]
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(path.name for path in paths)
+    assert paths[1].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "<svg" in paths[2].read_text(encoding="utf-8")

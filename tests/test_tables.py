@@ -1,0 +1,79 @@
+import io
+import math
+
+import pytest
+from rich.console import Console
+from test_figures import make_curve
+
+from asr_dni.evaluation.tables import format_accuracy, noise_curve_markdown, noise_curve_table
+
+
+def render(table, width=80):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.921, 0.917, 0.925), "92.1 ± 0.4"),
+        ((0.995, 0.982, 0.999), "99.5 [98.2, 99.9]"),
+        ((0.5, math.nan, math.nan), "50.0"),
+        ((0.924, 0.924, 0.924), "92.4 ± 0.0"),
+    ],
+)
+def test_format_accuracy(values, text):
+    assert format_accuracy(*values) == text
+
+
+def test_table_of_one_curve():
+    text = render(noise_curve_table({"mine": make_curve(n_classes=4)}))
+    cells = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert cells["0"] == ["0", "∞", "90.0", "±", "0.0", "0.500"]
+    # t(0.975; 2) = 4.302653 times the standard error 0.01 / sqrt(3)
+    assert cells["1"] == ["1", "0.0", "81.0", "±", "2.5", "0.500"]
+    assert cells["2"][:2] == ["2", "−6.0"]
+    # half-way from 0.9 to 0.25 is 0.575, between 0.81 at 1 and 0.31 at 2
+    assert cells["midpoint"] == ["midpoint", "1.47"]
+    assert "95 % interval over 3 draws" in text.replace("\n", " ")
+
+
+def test_table_of_curves_with_their_own_snr():
+    text = render(
+        noise_curve_table({"one": make_curve(n_classes=4), "two": make_curve((0.9, 0.9, 0.8), snr_at_1=3.0)})
+    )
+    rows = text.splitlines()
+    at_1 = next(index for index, row in enumerate(rows) if row.split()[:1] == ["1"])
+    assert rows[at_1].split()[1:] == ["81.0", "±", "2.5", "91.0", "±", "2.5"]
+    assert rows[at_1 + 1].split() == ["0.0", "dB", "3.0", "dB"]
+    assert next(row for row in rows if "midpoint" in row).split() == ["midpoint", "1.47", ">", "2"]
+
+
+def test_five_curves_fit_80_columns():
+    curves = {f"DNI σ_train={sigma}": make_curve(snr_at_1=sigma) for sigma in (0.5, 1, 2, 3)}
+    text = render(noise_curve_table({"conventional": make_curve()} | curves))
+    assert "…" not in text
+    assert "σ_train=0.5" in text
+    assert "conventional" in text
+
+
+def test_labels_are_not_markup():
+    assert "[bold]mine" in render(noise_curve_table({"[bold]mine": make_curve()}))
+
+
+def test_markdown_is_a_table():
+    text = noise_curve_markdown(
+        {"a|b": make_curve(n_classes=4), "two": make_curve((0.9, 0.9, 0.8), snr_at_1=3.0)}
+    )
+    header, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert header == "| σ_infer | a\\|b | SNR / dB | two | SNR / dB |"
+    assert rule == "| ---: | ---: | ---: | ---: | ---: |"
+    assert rows[1] == "| 1 | 81.0 ± 2.5 | 0.0 | 91.0 ± 2.5 | 3.0 |"
+    assert rows[3] == "| midpoint | 1.47 |  | > 2 |  |"
+    assert text.splitlines()[-1].startswith("Accuracy in %; ")
+
+
+def test_levels_that_a_curve_lacks_are_blank():
+    text = noise_curve_markdown({"long": make_curve((0.9, 0.8, 0.3, 0.2)), "short": make_curve((0.9, 0.8))})
+    assert "| 3 | −9.5 | 21.0 ± 2.5 |  |" in text
