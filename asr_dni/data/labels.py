@@ -36,7 +36,7 @@ class LabelSettings:
         test_set: where the test split of a task comes from, ``rule`` or ``archive``.
     """
 
-    words: Literal["all", "canonical"] | list[str] = "all"
+    words: Literal["all", "canonical"] | list[str | bool] = "all"  # bool: for a clear message, see below
     unknown_percent: float | None = None
     silence_percent: float | None = None
     test_set: Literal["rule", "archive"] = "rule"
@@ -54,6 +54,11 @@ class LabelSettings:
             if not self.words:
                 raise UserError("labels.words: an empty list; give all, canonical or at least one word")
             for word in self.words:
+                if isinstance(word, bool):
+                    raise UserError(
+                        "labels.words: YAML reads yes, no, on and off as true and false; put quotes around each of "
+                        "these words, such as ['yes', 'no']"
+                    )
                 if word in (SILENCE, UNKNOWN):
                     key = "silence_percent" if word == SILENCE else "unknown_percent"
                     raise UserError(f"labels.words: {word} is not a word; ask for that class with {key}")
@@ -107,7 +112,7 @@ def label_names(settings: LabelSettings, source_words: Sequence[str], identity: 
     if settings.words == "all":
         words = sorted(source_words)
     else:
-        words = list(CANONICAL_WORDS if settings.words == "canonical" else settings.words)
+        words = [str(w) for w in (CANONICAL_WORDS if settings.words == "canonical" else settings.words)]
         missing = [word for word in words if word not in source_words]
         if missing:
             raise UserError(
