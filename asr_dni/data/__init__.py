@@ -8,6 +8,8 @@ from asr_dni.data.labels import LabelSettings
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.store import PackedStore
+from asr_dni.data.synthetic import Synthetic
+from asr_dni.data.synthetic import Synthetic
 
 __all__ = [
     "AudioBatch",
@@ -23,4 +25,6 @@ __all__ = [
     "PackedStore",
     "Source",
     "SpeechCommands",
+    "Synthetic",
+    "Synthetic",
 ]
