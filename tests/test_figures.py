@@ -96,14 +96,20 @@ def test_seven_curves_differ_in_colour_and_marker_and_the_next_in_line_style():
 
 def test_settings_line_says_how_it_was_measured():
     curve = make_curve(
-        protocol="8 words", split="test", cell="LSTM", units=128, sites=["input", "output"], sigma_train=1
+        protocol="8 words",
+        split="test",
+        cell="lstm",
+        layers=2,
+        units=128,
+        sites=["input", "output"],
+        arrays="joint",
     )
     line = describe_settings({"a": curve.summary()})
     for part in (
         "8 words",
         "845 clips (test split)",
-        "LSTM 128 units",
-        "noise at input, output",
+        "LSTM, 2 × 128 units",
+        "noise at input, output (joint arrays)",
         "scale signal",
     ):
         assert part in line

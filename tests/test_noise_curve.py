@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 from scipy import stats
 from standin_network import MarginNetwork, batches, make_clips
 
+from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation.noise_curve import (
     COLUMNS,
@@ -17,6 +19,8 @@ from asr_dni.evaluation.noise_curve import (
     measure_noise_curve,
     summarise_curves,
 )
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.nn import calibrate
 from asr_dni.noise import Noise
 
 
@@ -134,8 +138,8 @@ def test_snr_is_the_networks(clips):
 def test_settings_are_noted(clips):
     noise = Noise(scale="signal", sites=("recurrent",), seed=5)
     curve = measure_noise_curve(MarginNetwork(), batches(clips, 600), [1], 2, noise, {"cell": "LSTM"})
-    expected = {"scale": "signal", "sites": ["recurrent"], "noise_seed": 5, "draws": 2, "cell": "LSTM"}
-    assert curve.settings == expected
+    expected = {"scale": "signal", "sites": ["recurrent"], "arrays": "joint", "noise_seed": 5, "draws": 2}
+    assert curve.settings == expected | {"cell": "LSTM"}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,29 @@ def test_mistakes_are_named(sigmas, draws, message):
 def test_no_clips_is_a_mistake():
     with pytest.raises(UserError, match="no clips"):
         measure_noise_curve(MarginNetwork(), [], [1], 1, Noise())
+
+
+def test_keyword_network_is_measured_as_its_forward_pass_classifies():
+    torch.manual_seed(0)
+    network = KeywordNetwork(NetworkSettings(units=8, layers=2), n_features=5, n_labels=3)
+    features, labels = torch.randn(30, 12, 5), torch.randint(3, (30,))
+    clip_ids = torch.arange(30) * 7919
+    calibrate(network, [features])
+    batch = Batch(features, labels, clip_ids)
+    halves = [Batch(*(part[half] for part in batch)) for half in (slice(17, None), slice(17))]
+    noise = Noise(scale="signal", seed=4)
+    curve = measure_noise_curve(network, halves, [0, 1], 3, noise)
+    expected = []
+    network.eval()
+    for sigma, draw in ((0.0, 0), (1.0, 0), (1.0, 1), (1.0, 2)):
+        with network.under(replace(noise, sigma=sigma, draw=draw, sample_ids=clip_ids)), torch.no_grad():
+            logits = network(features)
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+        expected.append((accuracy, torch.nn.functional.cross_entropy(logits, labels).item()))
+    assert curve.frame["accuracy"].tolist() == pytest.approx([accuracy for accuracy, _ in expected])
+    assert curve.frame["loss"].tolist() == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    # All sites together; the classifier's clean output has another RMS than the gates, but sigma scales with each.
+    assert curve.frame["snr_db"].tolist() == pytest.approx([math.inf, 0, 0, 0], abs=1e-6)
 
 
 def test_levels_are_put_in_order(clips):

@@ -64,6 +64,7 @@ def test_test_curve_is_logged_written_and_right(tmp_path):
     assert curve.settings == {
         "scale": "signal",
         "sites": ["output"],
+        "arrays": "joint",
         "noise_seed": 7,
         "draws": 5,
         "seed": 0,

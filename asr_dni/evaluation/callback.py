@@ -20,7 +20,7 @@ from asr_dni.evaluation.noise_curve import (
     check_draws,
     check_sigmas,
 )
-from asr_dni.noise import MVM_SITES, Noise, Scale, Site
+from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 _NETWORK_METHODS = ("project", "classify", "under", "snr_db")
 
@@ -72,6 +72,7 @@ class NoiseCurveCallback(Callback):
         watched_sigmas: levels that are measured at every validation.
         scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
         sites: where the noise enters.
+        arrays: whether W_ih and W_hh share one array (``joint``) or not (``separate``).
         seed: seed of the noise.
         over: what the interval in pictures covers: ``draws`` of the noise or test ``clips``.
         directory: where files go.
@@ -90,6 +91,7 @@ class NoiseCurveCallback(Callback):
         watched_sigmas: Sequence[float] = (),
         scale: Scale = "absolute",
         sites: Sequence[Site] = MVM_SITES,
+        arrays: Arrays = "joint",
         seed: int = 0,
         over: Over = "draws",
         directory: str | os.PathLike[str] | None = None,
@@ -103,7 +105,7 @@ class NoiseCurveCallback(Callback):
             raise UserError(f"every_n_epochs is {every_n_epochs}: give 0 (never) or more")
         self.every_n_epochs = every_n_epochs
         self.watched_sigmas = check_sigmas(watched_sigmas) if watched_sigmas else ()
-        self.noise = Noise(scale=scale, sites=tuple(sites), seed=seed)
+        self.noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
         self.over: Over = over
         self.directory = directory
         self.settings = dict(settings or {})

@@ -126,11 +126,14 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
         parts.append(" · ".join(data))
     clips = f"{span('n_clips')[1]} clips"
     parts.append(f"{clips} ({shared('split')} split)" if shared("split") else clips)
-    cell = " ".join(str(shared(key)) for key in ("cell", "units") if shared(key))
-    if cell:
-        parts.append(f"{cell} units" if shared("units") else cell)
+    size = " × ".join(str(shared(key)) for key in ("layers", "units") if shared(key))
+    network = [str(shared("cell")).upper()] if shared("cell") else []
+    network += [f"{size} units"] if size and shared("units") else []
+    if network:
+        parts.append(", ".join(network))
     if shared("sites"):
-        parts.append(f"noise at {', '.join(shared('sites'))}")
+        arrays = f" ({shared('arrays')} arrays)" if shared("arrays") else ""
+        parts.append(f"noise at {', '.join(shared('sites'))}{arrays}")
     if shared("scale"):
         parts.append(f"scale {shared('scale')}")
     for column, word in (("n_draws", "draw"), ("n_seeds", "seed")):

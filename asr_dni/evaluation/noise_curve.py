@@ -192,6 +192,7 @@ class NoiseCurveMetric(Metric):
         noted = {
             "scale": self.noise.scale,
             "sites": list(self.noise.sites),
+            "arrays": self.noise.arrays,
             "noise_seed": self.noise.seed,
             "draws": self.draws,
         }
@@ -306,7 +307,7 @@ class NoiseCurve:
     Attributes:
         frame: columns ``sigma``, ``draw``, ``snr_db`` (inf at sigma 0, NaN where not known), ``accuracy`` (0
             to 1), ``loss`` (mean cross entropy, nats), ``n_clips``; ascending in sigma and draw.
-        settings: what was measured, as plain values: ``scale``, ``sites``, ``noise_seed``, ``draws``, and
+        settings: what was measured, as plain values: ``scale``, ``sites``, ``arrays``, ``noise_seed``, ``draws``, and
             what the caller notes. Known to figures and comparisons are ``n_classes``, ``seed`` (of the
             training), ``sigma_train``, ``cell``, ``units``, ``data``, ``protocol``, ``split``,
             ``checkpoint``, ``epoch``, ``label``.

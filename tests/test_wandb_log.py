@@ -1,0 +1,215 @@
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from standin_network import MarginData, MarginSpotter
+from wandb.proto import wandb_internal_pb2
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.callback import NoiseCurveCallback
+from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger, resolve_wandb_mode
+
+SIGMAS = [0.0, 0.5, 2.0]
+
+
+@pytest.fixture(autouse=True)
+def _no_login(tmp_path, monkeypatch):
+    """Neither the user's login nor their settings; what a test does to the environment is undone."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+
+
+def read_run(path):
+    """Read a .wandb file: LevelDB's log format, each record a message of W&B's protocol."""
+    data = Path(path).read_bytes()
+    assert data[:4] == b":W&B"
+    place, message, block = 7, b"", 32768
+    while place + 7 <= len(data):
+        if block - place % block < 7:
+            place += block - place % block
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        if kind == 0:  # the rest of the file was never written
+            break
+        message += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # the whole record, or its last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(message)
+            message = b""
+            yield record
+
+
+def history_rows(records):
+    rows = []
+    for record in records:
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append(
+                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+            )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An offline run that trained and tested, as its file tells it."""
+    folder = tmp_path_factory.mktemp("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("NETRC", str(folder / "netrc"))
+        patch.setenv("WANDB_CONFIG_DIR", str(folder / "config"))
+        patch.setenv("WANDB_SILENT", "true")
+        logger = make_wandb_logger(name="toy", save_dir=str(folder / "runs"))
+        callback = NoiseCurveCallback(SIGMAS, draws=4, every_n_epochs=2, watched_sigmas=[0.5])
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=4,
+            logger=logger,
+            callbacks=[callback],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            log_every_n_steps=1,
+        )
+        module = MarginSpotter()
+        trainer.fit(module, datamodule=MarginData())
+        trainer.test(module, datamodule=MarginData(), verbose=False)
+        identity = logger.experiment.id
+        logger.experiment.finish()
+        mode_in_environment = os.environ.get("WANDB_MODE")
+    (file,) = (folder / "runs" / "wandb").glob("offline-run-*/*.wandb")
+    records = list(read_run(file))
+    return {
+        "records": records,
+        "history": history_rows(records),
+        "curve": callback.curve,
+        "folder": folder / "runs",
+        "id": identity,
+        "media": file.parent / "files",
+        "mode": mode_in_environment,
+    }
+
+
+def test_one_metric_per_level(run):
+    for split, levels in (("val", [0.0, 0.5, 2.0]), ("test", [0.0, 0.5, 2.0])):
+        for sigma in levels:
+            for quantity in ("accuracy", "loss"):
+                values = [
+                    row[f"{split}/{quantity}@{sigma}"]
+                    for row in run["history"]
+                    if f"{split}/{quantity}@{sigma}" in row
+                ]
+                # Four epochs; the curve in every second one, and its watched level in all.
+                assert len(values) == {"test": 1, "val": 4 if sigma == 0.5 else 2}[split]
+    accuracy = next(row["test/accuracy@2.0"] for row in run["history"] if "test/accuracy@2.0" in row)
+    assert accuracy == pytest.approx(run["curve"].summary().frame["accuracy"][2], rel=1e-6)
+
+
+def test_curve_is_a_series_over_sigma(run):
+    for split in ("val", "test"):
+        prefix = f"noise_curve/{split}"
+        rows = [row for row in run["history"] if f"{prefix}/accuracy" in row]
+        assert [row[f"{prefix}/sigma_infer"] for row in rows] == SIGMAS  # one curve, not one per epoch
+        for name in ("accuracy_low", "accuracy_high", "loss"):
+            assert all(f"{prefix}/{name}" in row for row in rows)
+    summary = run["curve"].summary().frame
+    assert [row["noise_curve/test/accuracy"] for row in rows] == pytest.approx(summary["accuracy"].tolist())
+    assert [row["noise_curve/test/accuracy_low"] for row in rows] == pytest.approx(summary["low"].tolist())
+
+
+def test_the_series_has_its_own_axis(run):
+    metrics = [record.metric for record in run["records"] if record.WhichOneof("record_type") == "metric"]
+    steps = {metric.name: metric.step_metric for metric in metrics if metric.name}
+    assert steps["noise_curve/test/accuracy"] == "noise_curve/test/sigma_infer"
+    assert steps["noise_curve/val/loss"] == "noise_curve/val/sigma_infer"
+
+
+def media(run, key):
+    (path,) = [row[f"{key}/path"] for row in run["history"] if f"{key}/path" in row]
+    return json.loads((run["media"] / path).read_text(encoding="utf-8"))
+
+
+def test_table_has_every_row(run):
+    table, frame = media(run, "test/noise_curve_table"), run["curve"].frame
+    assert table["columns"] == list(frame.columns)
+    assert len(table["data"]) == 1 + 4 + 4
+    by_name = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["accuracy"] for row in by_name] == pytest.approx(frame["accuracy"].tolist())
+    assert [row["sigma"] for row in by_name] == frame["sigma"].tolist()
+
+
+def test_chart_is_the_curve(run):
+    figure = media(run, "test/noise_curve_chart")
+    line = next(trace for trace in figure["data"] if trace.get("mode") == "lines+markers")
+    assert line["y"] == pytest.approx((100 * run["curve"].summary().frame["accuracy"]).tolist())
+    assert line["x"] == SIGMAS
+
+
+def test_the_run_is_offline_and_leaves_the_environment_alone(run):
+    assert run["mode"] is None
+    assert (run["folder"] / "asr-dni" / run["id"] / "noise_curve.csv").exists()
+
+
+def test_offline_without_login():
+    assert resolve_wandb_mode() == "offline"
+    assert make_wandb_logger(save_dir="runs").mode == "offline"
+
+
+def test_online_with_a_key(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert resolve_wandb_mode() == "online"
+
+
+def test_online_with_netrc(tmp_path):
+    host = wandb.Settings().base_url.removeprefix("https://")
+    (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert resolve_wandb_mode() == "online"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "mode"), [("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")]
+)
+def test_the_environments_choice_stands(monkeypatch, chosen, mode):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_MODE", chosen)
+    assert resolve_wandb_mode() == mode
+
+
+def test_the_arguments_choice_goes_first(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolve_wandb_mode("disabled") == "disabled"
+    assert PromptlessWandbLogger(save_dir="runs", mode="disabled").mode == "disabled"
+    assert PromptlessWandbLogger(save_dir="runs", offline=True).mode == "offline"
+
+
+def test_online_without_login_is_refused_instead_of_asking(monkeypatch):
+    with pytest.raises(UserError, match="there is no login"):
+        resolve_wandb_mode("online")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(UserError, match="WANDB_MODE=offline"):
+        make_wandb_logger()
+
+
+def test_unknown_mode():
+    with pytest.raises(UserError, match="'sometimes' is not known"):
+        resolve_wandb_mode("sometimes")
+
+
+def test_it_is_a_wandb_logger():
+    logger = make_wandb_logger("project", "name", "runs", tags=["a"])
+    assert isinstance(logger, WandbLogger)
+    assert logger.name == "project"
+    assert Path("runs").is_dir()
