@@ -119,6 +119,14 @@ def test_settings_line_says_how_it_was_measured():
     assert "words" not in describe_settings({"a": curve.summary(), "b": other})
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_many_long_labels_leave_room_for_the_curves(tmp_path):
+    curves = {f"curve {index} with a rather long label that goes on": make_curve() for index in range(12)}
+    figure = draw_noise_curves(curves, title="A title that is longer than the figure is wide " * 2)
+    save_figure(figure, tmp_path / "curves")  # warns where there is no room
+    assert figure.axes[0].get_position().height > 0.4
+
+
 def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(matplotlib.rcParams)
     draw_noise_curves({"mine": make_curve()})

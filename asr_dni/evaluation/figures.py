@@ -150,7 +150,8 @@ def describe_intervals(summaries: Mapping[str, CurveSummary]) -> str:
 
 
 def _small_print(summaries: Mapping[str, CurveSummary]) -> str:
-    return f"{describe_settings(summaries)}; band: {describe_intervals(summaries)}"
+    drawn = any(summary.frame["low"].notna().any() for summary in summaries.values())
+    return f"{describe_settings(summaries)}; {'band: ' if drawn else ''}{describe_intervals(summaries)}"
 
 
 def _math_text(text: str) -> str:
@@ -207,11 +208,16 @@ def draw_noise_curves(
     summaries = as_summaries(curves)
     with matplotlib.rc_context(_RC):
         many = len(summaries) > 1
+        labels = [_math_text(textwrap.fill(label, 30)) for label in summaries]
+        # A legend of many or long labels needs height, in inches.
+        legend = sum(0.12 + 0.17 * (1 + label.count("\n")) for label in labels) if many else 0.0
         figure = Figure(
-            figsize=(8.6 if many else 7.0, 4.9), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+            figsize=(8.6 if many else 7.0, max(4.9, 1.9 + legend)),
+            dpi=160,
+            layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
         )
         axes = figure.add_subplot()
-        for index, (label, summary) in enumerate(summaries.items()):
+        for index, (label, summary) in enumerate(zip(labels, summaries.values(), strict=True)):
             style, frame = _style(index), summary.frame
             sigma, accuracy = frame["sigma"], 100 * frame["accuracy"]
             axes.fill_between(
@@ -227,7 +233,7 @@ def draw_noise_curves(
                 markersize=5,
                 markeredgecolor="white",
                 markeredgewidth=0.7,
-                label=_math_text(textwrap.fill(label, 30)),
+                label=label,
                 zorder=3,
             )
         levels = np.concatenate(
@@ -279,7 +285,11 @@ def draw_noise_curves(
         else:
             title = f"{title}: {next(iter(summaries))}"
         figure.suptitle(
-            _math_text(textwrap.fill(title, 76)), x=0.012, ha="left", fontsize=12.5, fontweight="bold"
+            _math_text(textwrap.fill(title, 70 if many else 56)),
+            x=0.012,
+            ha="left",
+            fontsize=12.5,
+            fontweight="bold",
         )
         line = _small_print(summaries) if settings_line is None else settings_line
         figure.supxlabel(
