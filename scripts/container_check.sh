@@ -86,9 +86,9 @@ b images
 b inspect --type image --format \
     'entrypoint {{.OCIv1.Config.Entrypoint}}, command {{.OCIv1.Config.Cmd}}, user {{.OCIv1.Config.User}}, volumes {{.OCIv1.Config.Volumes}}, in {{.OCIv1.Config.WorkingDir}}' \
     "$image"
-config() { b inspect --type image --format "{{$1}}" "$image"; }
-[[ $(config .OCIv1.Config.Entrypoint) == "[asr-dni]" ]] || fail "the entry point is not asr-dni"
-user=$(config .OCIv1.Config.User)
+label() { b inspect --type image --format "{{$1}}" "$image"; }
+[[ $(label .OCIv1.Config.Entrypoint) == "[asr-dni]" ]] || fail "the entry point is not asr-dni"
+user=$(label .OCIv1.Config.User)
 [[ $user =~ ^[1-9][0-9]*$ ]] || fail "the image's user is '$user', not a number other than root's"
 
 container=$(b from "$image")
@@ -96,10 +96,40 @@ mkdir "$work/runs" "$work/data"
 chown "$user" "$work/runs" "$work/data"
 # What `docker run --volume .../data:/data --volume .../runs:/runs asr-dni ...` does.
 in_container() {
-    b run --isolation chroot --volume "$work/data:/data" --volume "$work/runs:/runs" "$container" -- "$@"
+    b run --isolation chroot --volume "$work/data:/data" --volume "$work/runs:/runs" "$container" -- "$@" </dev/null
 }
 
 step "as the image's user"
-in_container sh -c 'id; pwd; ls -l; touch "$HOME/writable" && cc --version | head -n 1'
+in_container sh -c 'id && pwd && ls -l && touch "$HOME/writable"'
 [[ $(in_container id -u) == "$user" ]] || fail "the container does not run as user $user"
 in_container asr-dni --help
+in_container asr-dni info
+in_container asr-dni info | grep 'compiled by' >/dev/null || fail "the recurrent kernels were not compiled in the container"
+
+step "a short training"
+in_container asr-dni fit --config conf/base.yaml --config conf/model/lstm.yaml --config conf/noise/dni.yaml \
+    --data.source asr_dni.data.Synthetic --data.source.speakers 80 --name container --trainer.max_epochs 5
+
+step "the mounted folder, read from outside"
+find "$work/data" "$work/runs" -type f ! -name '*.wav' -printf 'user %U %9s bytes  %H/%P\n' | sed "s|$work||"
+read_back() { # a file of that name, which the image's user must have written
+    local path
+    path=$(find "$work/runs" -name "$1" -uid "$user" -size +0 -print -quit)
+    [[ -n $path ]] || fail "the training left no $1 of user $user in the mounted folder"
+    echo "$path"
+}
+[[ -z $(find "$work/data" "$work/runs" ! -uid "$user" -print -quit) ]] || fail "there are files of another user than the image's"
+checkpoint=$(read_back '*.ckpt')
+curve=$(read_back noise_curve.csv)
+picture=$(read_back noise_curve.png)
+read_back '*.wandb' >/dev/null
+cat "$curve"
+[[ $(head -c 8 "$picture" | od -An -t x1 | tr -d ' ') == 89504e470d0a1a0a ]] || fail "$picture is not a PNG picture"
+
+step "the checkpoint, evaluated in another container"
+b rm "$container" >/dev/null
+container=$(b from "$image")
+in_container asr-dni noise-curve "/runs/${checkpoint#"$work/runs/"}" --sigmas '[0, 1, 2]' --draws 2
+read_back 'noise_curve-*' >/dev/null
+
+step "done"

@@ -109,6 +109,12 @@ def test_dockerfile_installs_the_dependencies_before_it_copies_the_sources() -> 
     assert dependencies < sources
 
 
+def test_container_check_names_configurations_that_exist() -> None:
+    named = re.findall(r"conf/\S+\.yaml", (ROOT / "scripts" / "container_check.sh").read_text())
+    assert named
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
 def test_console_command_is_installed() -> None:
     (command,) = importlib.metadata.distribution("asr-dni").entry_points.select(group="console_scripts")
     assert command.name == "asr-dni"
