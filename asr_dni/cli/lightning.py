@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from asr_dni.cli.configuration import expand_layers
 from asr_dni.data import KeywordData
@@ -28,6 +28,7 @@ def quiet_expected_warnings() -> None:
     for message in (
         ".*does not have many workers.*",  # batches are gathered from memory, not made by workers
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -118,11 +119,8 @@ class SpotterCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test what was trained."""
         assert self.subcommand is not None
-        if (
-            not self.config[self.subcommand].test_after_fit
-            or self.trainer.fast_dev_run
-            or self.trainer.interrupted
-        ):
+        config = self.config[self.subcommand]
+        if not config.test_after_fit or config.trainer.fast_dev_run or self.trainer.interrupted:
             return
         checkpoint = self.trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_path", "")

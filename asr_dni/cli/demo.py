@@ -1,0 +1,114 @@
+"""``asr-dni demo``: from nothing to two noise curves, with speech that it makes itself."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger
+from rich.console import Console
+from wandb import Settings as WandbSettings
+
+from asr_dni.cli.lightning import quiet_expected_warnings
+from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
+from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger
+from asr_dni.features import MFCCSettings
+from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
+
+SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+
+
+def demo(
+    output: Path = Path("runs/demo"),
+    data: Path = Path("data"),
+    sigma_train: float = 2.0,
+    epochs: int = 25,
+    units: int = 64,
+    draws: int = 5,
+    seed: int = 0,
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
+) -> None:
+    """Train a conventional and a noise-trained LSTM on synthetic speech and compare their noise curves.
+
+    Args:
+        output: folder for runs, curves and figures.
+        data: folder that the spoken commands are kept in.
+        sigma_train: noise that the second network is trained with.
+        epochs: length of each training.
+        units: LSTM units.
+        draws: realisations of the noise per level.
+        seed: of everything that is random.
+        wandb: W&B: auto is online where there is a login, else offline.
+    """
+    quiet_expected_warnings()
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    console = Console()
+    started = time.monotonic()
+    console.print("[bold]1/3[/] spoken commands: made with eSpeak NG once, then kept")
+    runs = [
+        ("2/3", "conventional", 0.0, "training without noise"),
+        ("3/3", "dni", sigma_train, f"training under noise, sigma_train {sigma_train:g}"),
+    ]
+    curves = []
+    for step, name, sigma, what in runs:
+        module = KeywordData(
+            Synthetic(root=str(data), seed=seed),
+            frontend=MFCCSettings(n_mfcc=20),
+            augmentation=AugmentationSettings(time_shift_ms=100.0),
+            batch_size=64,
+            cache_dir=data / "cache",
+            seed=seed,
+        )
+        module.prepare_data()
+        console.print(f"[bold]{step}[/] {what}: {epochs} epochs")
+        pl.seed_everything(seed, verbose=False)
+        spotter = KeywordSpotter(
+            module.label_names,
+            module.n_features,
+            NetworkSettings(units=units, layers=1, dropout=0.0, input_gain=4.0, recurrent_gain=2.0, output_gain=4.0),
+            TrainingNoise(seed=seed),
+        )
+        files = CSVLogger(output.parent / output.name, name=name)
+        loggers: list[Logger] = [files]
+        if wandb != "disabled":
+            mode = None if wandb == "auto" else wandb
+            quiet = WandbSettings(silent=True)
+            loggers.append(
+                make_wandb_logger(name=f"demo-{name}", save_dir=files.log_dir, mode=mode, settings=quiet)
+            )
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="auto",
+            logger=loggers,
+            log_every_n_steps=5,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            callbacks=[
+                NoiseAnnealing(sigma, schedule="linear", warm_up=0.1, length=0.4),
+                NoiseCurveCallback(SIGMAS, draws=draws, every_n_epochs=0),
+                ModelCheckpoint(filename="last", enable_version_counter=False),
+                RichProgressBar(leave=False),
+            ],
+        )
+        trainer.fit(spotter, datamodule=module)
+        trainer.test(spotter, datamodule=module, verbose=False)
+        for logger in loggers:
+            logger.finalize("success")
+        curves.append(Path(files.log_dir))
+        _finish_wandb()
+    comparison = compare_curves(curves, output / "comparison", title="Synthetic speech: conventional against DNI")
+    console.print(comparison.table)
+    minutes = (time.monotonic() - started) / 60
+    figure = next(file for file in comparison.files if file.suffix == ".png")
+    console.print(f"done in {minutes:.1f} minutes; the figure is {figure}", soft_wrap=True)
+    console.print(f"W&B runs and checkpoints: {', '.join(map(str, curves))}", soft_wrap=True)
+
+
+def _finish_wandb() -> None:
+    """End the run, so that the next one is another."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()
