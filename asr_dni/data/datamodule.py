@@ -18,7 +18,7 @@ from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
-from asr_dni.data.source import SPLITS, Source, Split, source_from_configuration
+from asr_dni.data.source import SILENCE, SPLITS, Source, Split, source_from_configuration
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError
 from asr_dni.features.mfcc import MFCC, MFCCSettings
@@ -103,6 +103,7 @@ class KeywordData(LightningDataModule):
         self._store: PackedStore | None = None
         self._archive: PackedStore | None = None
         self._selections: dict[str, Selection] = {}
+        self._rows: dict[int, tuple[PackedStore, int]] = {}
         self._background: dict[torch.device, Tensor | None] = {}
         self.save_hyperparameters({_SETTINGS_KEY: self._plain_settings()})
 
@@ -138,6 +139,9 @@ class KeywordData(LightningDataModule):
     @property
     def protocol(self) -> str:
         """What an accuracy on the test split has to be called by: the data, the labels and the test set."""
+        if self._foreign:
+            split = self._evaluated_split
+            return f"{self.source.identity}, {'all clips' if split is None else f'{split} split'}"
         return f"{self.source.identity}, {self.labels.protocol}"
 
     # ------------------------------------------------------------------ preparing
@@ -329,14 +333,19 @@ class KeywordData(LightningDataModule):
         """Return ``label/file name`` of clips; made clips of silence are called ``_silence_``."""
         if isinstance(clip_ids, Tensor):
             clip_ids = clip_ids.tolist()
-        names: dict[int, tuple[PackedStore, int]] = {}
-        for store in (self.store, self._archive):
-            if store is not None:
-                names |= {identity: (store, row) for row, identity in enumerate(store.clip_ids.tolist())}
-        return [
-            "_silence_" if identity & SILENCE_BIT else names[identity][0].name(names[identity][1])
-            for identity in clip_ids
-        ]
+        if not self._rows:
+            for store in (self.store, self._archive):
+                if store is not None:
+                    rows = {identity: (store, row) for row, identity in enumerate(store.clip_ids.tolist())}
+                    self._rows.update(rows)
+        names = []
+        for identity in clip_ids:
+            if identity & SILENCE_BIT:
+                names.append(SILENCE)
+            else:
+                store, row = self._rows[identity]
+                names.append(store.name(row))
+        return names
 
     def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
         """Return ``(N, S)`` samples in [-1, 1); made clips of silence get their background."""
