@@ -92,7 +92,7 @@ def measure_steps(data: KeywordData, n_batches: int, noise: Noise | None) -> dic
         iterator = iter(loader)
         for _ in range(len(loader)):
             gather, audio = timed(lambda iterator=iterator: next(iterator))
-            if len(audio.labels) < data.batch_size:
+            if len(audio.labels) < data.batch_size or len(times["network"]) == n_batches + 3:
                 break
             to_float, waveforms = timed(lambda audio=audio: data._to_float(audio, key))
             ids = audio.clip_ids
