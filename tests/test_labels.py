@@ -92,7 +92,7 @@ def test_canonical_sizes_are_ten_per_cent_of_the_words_rounded_up(store, split, 
     """As published: ceil(set_size * 10 / 100) of each, set_size counting the ten words only."""
     settings = LabelSettings("canonical")
     names = label_names(settings, [*CANONICAL_WORDS, *OTHERS], "x")
-    chosen = select(store, settings, names, split, seed=0)
+    chosen = select(store, settings, names, split)
     counts = np.bincount(chosen.labels, minlength=12)
     assert counts.tolist() == [per_word, per_word] + [per_word] * 10
     made = chosen.labels == names.index("_silence_")
@@ -108,11 +108,11 @@ def test_canonical_sizes_are_ten_per_cent_of_the_words_rounded_up(store, split, 
 
 
 def test_unknown_clips_are_drawn_by_the_seed(store):
-    settings = LabelSettings(["yes", "no"], unknown_percent=50)
-    names = label_names(settings, [*CANONICAL_WORDS, *OTHERS], "x")
+    names = label_names(LabelSettings(["yes", "no"], unknown_percent=50), [*CANONICAL_WORDS, *OTHERS], "x")
 
     def drawn(seed):
-        chosen = select(store, settings, names, "train", seed)
+        settings = LabelSettings(["yes", "no"], unknown_percent=50, draw_seed=seed)
+        chosen = select(store, settings, names, "train")
         return set(chosen.clip_ids[chosen.labels == names.index("_unknown_")].tolist())
 
     assert len(drawn(0)) == 7
@@ -127,16 +127,14 @@ def test_a_draw_does_not_depend_on_the_order_of_the_store(store, folder, tmp_pat
     names = ["_unknown_", "yes"]
     clips = Folder(folder).clips()[::-1]
     reversed_store = pack(clips, [], identity="reversed", cache_dir=tmp_path, n_samples=160)
-    ids = [
-        set(select(each, settings, names, "train", 3).clip_ids.tolist()) for each in (store, reversed_store)
-    ]
+    ids = [set(select(each, settings, names, "train").clip_ids.tolist()) for each in (store, reversed_store)]
     assert ids[0] == ids[1]
 
 
 def test_silence_of_different_splits_differs(store):
     settings = LabelSettings(silence_percent=20)
     names = label_names(settings, store.label_names, "x")
-    ids = [set(select(store, settings, names, split, 0).clip_ids.tolist()) for split in SPLITS]
+    ids = [set(select(store, settings, names, split).clip_ids.tolist()) for split in SPLITS]
     assert not ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2]
 
 
@@ -152,7 +150,7 @@ def test_recorded_classes_count_only_where_nothing_is_drawn(tmp_path):
     with_others = select_known(store, names, "test", other_words=True)
     assert sorted(with_others.labels.tolist()) == [-1, 0, 1, 2]
     assert len(select_known(store, names, "train")) == 0
-    drawn = select(store, LabelSettings(["yes"], 100, 100), names, "test", 0)
+    drawn = select(store, LabelSettings(["yes"], 100, 100), names, "test")
     labels = [store.label_names[store.labels[row]] for row in drawn.rows if row >= 0]
     assert labels == ["yes", "tree"]
 

@@ -50,7 +50,7 @@ class KeywordData(LightningDataModule):
         frontend: the features; its ``sample_rate`` is what the recordings are resampled to.
         augmentation: what happens to training batches.
         batch_size: clips in a batch (per process).
-        seed: of the order of the clips, of the augmentation and of the draw of unknown clips.
+        seed: of the order of the clips and of the augmentation.
         cache_dir: where decoded clips are kept; may be deleted at any time between runs.
         num_workers: threads that decode; null: one per core.
         damaged: whether a recording that cannot be decoded is an ``error``, or is left out and counted
@@ -233,7 +233,7 @@ class KeywordData(LightningDataModule):
                 chosen = select_known(store, names, self._evaluated_split)
                 self._report_left_out(store)
             else:
-                chosen = select(store, self.labels, names, split, self.seed)
+                chosen = select(store, self.labels, names, split)
             self._selections[split] = chosen
         chosen = self._selections[split]
         if check and not len(chosen):
@@ -306,7 +306,7 @@ class KeywordData(LightningDataModule):
             self.augment.to(device)
         self._fit_statistics()
         waveforms = self._to_float(
-            batch, derive_key(self.seed, "silence", epoch if training else "evaluation")
+            batch, derive_key(self.seed, "silence", epoch) if training else self._evaluation_silence
         )
         if training:
             background = self._background_on(device)
@@ -357,6 +357,10 @@ class KeywordData(LightningDataModule):
             waveforms[made] = silence(background, batch.clip_ids[made], silence_key, waveforms.shape[1])
         return waveforms
 
+    @property
+    def _evaluation_silence(self) -> Key:
+        return derive_key(self.labels.draw_seed, "silence", "evaluation")
+
     def _background_on(self, device: torch.device) -> Tensor | None:
         if device not in self._background:
             samples = self.store.background
@@ -377,7 +381,7 @@ class KeywordData(LightningDataModule):
             raise UserError("the features' statistics are missing: the folder's network came without them")
         selection = self._selection("train", check=True)
         key = hashlib.blake2b(digest_size=10)
-        key.update(repr((self.store.path.name, self.seed, self.frontend)).encode())
+        key.update(repr((self.store.path.name, self.labels.draw_seed, self.frontend)).encode())
         key.update(selection.clip_ids.tobytes())
         path = self.cache_dir / f"{self.store.path.name}.statistics" / f"{key.hexdigest()}.json"
         if path.exists():
@@ -385,7 +389,7 @@ class KeywordData(LightningDataModule):
             self.features.load_state_dict({name: torch.tensor(value) for name, value in cached.items()})
             return
         loader = BatchLoader(self.store, selection, BatchOrder(len(selection), _STATISTICS_BATCH))
-        silence_key = derive_key(self.seed, "silence", "evaluation")
+        silence_key = self._evaluation_silence
         device = self.features.mean.device
         clips = (AudioBatch(*(tensor.to(device) for tensor in batch)) for batch in loader)
         self.features.fit_statistics(self._to_float(batch, silence_key) for batch in clips)

@@ -34,12 +34,16 @@ class LabelSettings:
             of the chosen words in the same split; 0: no such class; null: 10 for canonical, otherwise 0.
         silence_percent: size of the ``_silence_`` class, likewise.
         test_set: where the test split of a task comes from, ``rule`` or ``archive``.
+        draw_seed: of the draw of the unknown clips, and of what background the silent clips of validation and test
+            hold. It is no training seed: networks trained with different seeds are tested on the same clips. The
+            default is the published code's.
     """
 
     words: Literal["all", "canonical"] | list[str | bool] = "all"  # bool: for a clear message, see below
     unknown_percent: float | None = None
     silence_percent: float | None = None
     test_set: Literal["rule", "archive"] = "rule"
+    draw_seed: int = 59185
 
     def __post_init__(self) -> None:
         for key in ("unknown_percent", "silence_percent"):
@@ -170,13 +174,11 @@ def select_known(
     return Selection(rows, labels[rows], np.asarray(store.clip_ids[rows], dtype=np.int64))
 
 
-def select(
-    store: PackedStore, settings: LabelSettings, names: Sequence[str], split: Split, seed: int
-) -> Selection:
+def select(store: PackedStore, settings: LabelSettings, names: Sequence[str], split: Split) -> Selection:
     """Select the clips of a split as the 12-label task was published, for any list of words.
 
     All clips of the chosen words; then ceil(p / 100 * that number) made clips of silence and as many clips of
-    other words, drawn by the seed. Which ones are drawn depends on the seed and the names alone, not on what
+    other words, drawn by ``draw_seed``. Which ones are drawn depends on it and the names alone, not on what
     else is there.
 
     Args:
@@ -184,7 +186,6 @@ def select(
         settings: the label settings.
         names: the labels, see :func:`label_names`.
         split: the split.
-        seed: for the draw of the unknown clips.
     """
     known = select_known(store, names, split, recorded_classes=False)
     parts = [known]
@@ -198,7 +199,7 @@ def select(
         code_is_other = np.array([label not in known_names for label in store.label_names])
         others = np.flatnonzero(code_is_other[store.labels] & (store.splits == SPLITS.index(split)))
         number = math.ceil(len(known) * settings.percent_unknown / 100)
-        keys = [_draw_key(seed, int(store.clip_ids[row])) for row in others]
+        keys = [_draw_key(settings.draw_seed, int(store.clip_ids[row])) for row in others]
         drawn = np.sort(others[np.argsort(np.array(keys, dtype=np.uint64), kind="stable")[:number]])
         labels = np.full(len(drawn), names.index(UNKNOWN))
         parts.append(Selection(drawn, labels, np.asarray(store.clip_ids[drawn], dtype=np.int64)))
