@@ -1,6 +1,7 @@
 """The commands that are not Lightning's own; each parses its settings from a function's signature and docstring."""
 
 import platform
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr_dni import __version__
+from asr_dni.cli.configuration import explain
 from asr_dni.errors import UserError
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
@@ -155,11 +157,14 @@ def _run(
 ) -> None:
     """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
     description = (function.__doc__ or "").split("\n\n")[0]
-    parser = ArgumentParser(prog=f"asr-dni {prog}", description=description)
+    parser = ArgumentParser(prog=f"asr-dni {prog}", description=description, exit_on_error=False)
     for name, options in positional.items():
         parser.add_argument(name, **options)
     parser.add_function_arguments(function, skip=set(positional), as_group=False)
-    parsed = parser.parse_args(list(arguments))
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(f"{explain(error)} (asr-dni {prog} --help lists the settings)") from error
     function(**parser.instantiate_classes(parsed).as_dict())
 
 

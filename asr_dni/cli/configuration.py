@@ -1,5 +1,6 @@
 """Configuration files that are layered: a file may name others that it starts from."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,34 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]
         raise UserError(f"{path}: {LAYERS_KEY} has to be a list of file names")
     below = [part for layer in layers for part in read_layers(path.parent / layer, (*above, path))]
     return [*below, contents] if contents else below
+
+
+def explain(error: Exception, longest: int = 400) -> str:
+    """Return one line that says what the command line's parser found wrong, without the parser's own vocabulary.
+
+    Where a value could have been of several types, the parser explains for each why it was not; only the reasons stay.
+    """
+    text = str(error)
+    key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
+    if union:
+        causes = re.findall(r"^\s*- (.*)$", reasons.partition("Errors:")[2], re.MULTILINE)
+        given = re.search(r"^Given value: (.*)$", reasons, re.MULTILINE)
+        causes = [cause for cause in causes if "NoneType" not in cause]
+        text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (f" Got value: {given.group(1)}" if given else "")
+    for pattern, replacement in (
+        (r'Parser key "([^"]+)":', r"\1:"),
+        (r"- Expected a path but \S+ either not accessible or invalid", ""),
+        (r"- Problem with", "Problem with"),
+        (r"Type typing\.Callable\S*(?: \S+)? expects a function or a callable class:", ""),
+        (r"Expected a typing\.Literal\[([^\]]*)\]\.?", r"expected one of \1."),
+        (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),
+        (r"Got value: Namespace\(.*", ""),
+        (r"Got value:", "Got"),
+        (r"arguments are required: (?:fit|validate|test|predict)\.", "settings are required: "),
+    ):
+        text = re.sub(pattern, replacement, text)
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def expand_layers(arguments: Sequence[str]) -> list[str]:

@@ -67,7 +67,9 @@ def demo(
         spotter = KeywordSpotter(
             module.label_names,
             module.n_features,
-            NetworkSettings(units=units, layers=1, dropout=0.0, input_gain=4.0, recurrent_gain=2.0, output_gain=4.0),
+            NetworkSettings(
+                units=units, layers=1, dropout=0.0, input_gain=4.0, recurrent_gain=2.0, output_gain=4.0
+            ),
             TrainingNoise(seed=seed),
         )
         files = CSVLogger(output.parent / output.name, name=name)
@@ -98,7 +100,9 @@ def demo(
             logger.finalize("success")
         curves.append(Path(files.log_dir))
         _finish_wandb()
-    comparison = compare_curves(curves, output / "comparison", title="Synthetic speech: conventional against DNI")
+    comparison = compare_curves(
+        curves, output / "comparison", title="Synthetic speech: conventional against DNI"
+    )
     console.print(comparison.table)
     minutes = (time.monotonic() - started) / 60
     figure = next(file for file in comparison.files if file.suffix == ".png")

@@ -3,29 +3,79 @@
 import csv
 import logging
 import warnings
-from collections.abc import Sequence
+from argparse import ArgumentError
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    BasePredictionWriter,
+    Callback,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+)
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from rich.console import Console
+from wandb import Settings as WandbSettings
 
-from asr_dni.cli.configuration import expand_layers
+from asr_dni.cli.configuration import expand_layers, explain
+from asr_dni.cli.run import (
+    BestCheckpoint,
+    LastCheckpoint,
+    TrainingLog,
+    check_monitors,
+    describe_wandb,
+    on_terminal,
+)
 from asr_dni.data import KeywordData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger
+from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
+from asr_dni.evaluation.noise_curve import curve_label
 from asr_dni.files import write_atomically
-from asr_dni.model import KeywordSpotter, NoiseAnnealing
+from asr_dni.model import KeywordSpotter, NoiseAnnealing, load_checkpoint
 
-logger = logging.getLogger(__name__)
+_DESCRIPTIONS = {
+    "fit": "Train a keyword spotter, then test it and draw its noise curve.",
+    "validate": "Evaluate a checkpoint on the validation split.",
+    "test": "Evaluate a checkpoint on the test split and draw its noise curve.",
+    "predict": "Write a checkpoint's decisions on the test split to predictions.csv.",
+}
+_KEYS = """
+The settings that matter most; all of them are listed below, and conf/ has files of them:
+  --config FILE                          YAML; several are layered, later ones and the command line win
+  --data.source, --data.source.path      where the recordings come from (asr_dni.data.Folder, ...)
+  --data.augmentation.*                  what happens to training clips
+  --model.network.cell, .units, .layers  the network
+  --annealing.sigma                      sigma_train: the noise that is trained under; 0 is conventional training
+  --trainer.max_epochs                   length of the run
+  --noise_curve.sigmas                   the levels at which accuracy is measured
+  --name, --runs                         results go to RUNS/NAME/version_0, version_1, ...
+  --ckpt_path FILE                       {use}
+  --print_config                         shows what would be used, and ends
+"""
+_USES = {
+    "fit": "resume this checkpoint; alone it finds its settings",
+    "validate": "the checkpoint; alone it finds its settings",
+    "test": "the checkpoint; alone it finds its settings",
+    "predict": "the checkpoint; alone it finds its settings",
+}
 
 
 def quiet_expected_warnings() -> None:
-    """Leave out Lightning's advice that does not apply here."""
+    """Leave out Lightning's chatter and advice that does not apply here."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (
+        ".*LightningCLI's args parameter is intended.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",  # they only matter to a training
+        ".*is smaller than the logging interval.*",  # epoch metrics are logged all the same
+        ".*GPU available but not used.*",  # then the user chose so
         ".*does not have many workers.*",  # batches are gathered from memory, not made by workers
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
@@ -66,6 +116,15 @@ class PredictionTable(BasePredictionWriter):
 class SpotterCLI(LightningCLI):
     """Lightning's command line with the noise's annealing, the noise curve and the run's folder as settings."""
 
+    def __init__(self, subcommand: str, **keywords: Any) -> None:
+        self._only = subcommand
+        super().__init__(KeywordSpotter, KeywordData, **keywords)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the one subcommand that is run: building the parsers of the others takes a second each."""
+        skipped = LightningCLI.subcommands()[self._only]
+        return {self._only: {*skipped, "verbose", "weights_only", "return_predictions"}}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what every run has."""
         parser.add_argument("--name", type=str, default="spotter", help="folder of the run, under --runs")
@@ -81,16 +140,15 @@ class SpotterCLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=True,
-            help="test the best checkpoint when the training has ended",
+            help="test the chosen checkpoint (without a choice the last one) when the training has ended",
         )
         parser.add_lightning_class_args(NoiseAnnealing, "annealing")
         parser.add_lightning_class_args(NoiseCurveCallback, "noise_curve")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
             }
@@ -99,6 +157,10 @@ class SpotterCLI(LightningCLI):
         parser.link_arguments("data.n_features", "model.n_features", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.noise.seed", compute_fn=int)
+
+    def _parse_ckpt_path(self) -> None:
+        # The settings of a checkpoint's run come as a configuration, see _with_configuration.
+        pass
 
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
@@ -111,56 +173,169 @@ class SpotterCLI(LightningCLI):
                 mode = None if config.wandb == "auto" else config.wandb
                 run_name = f"{config.name}-{Path(files.log_dir).name}"
                 loggers.append(
-                    make_wandb_logger(config.wandb_project, run_name, save_dir=files.log_dir, mode=mode)
+                    make_wandb_logger(
+                        config.wandb_project,
+                        run_name,
+                        save_dir=files.log_dir,
+                        mode=mode,
+                        settings=WandbSettings(silent=True),
+                    )
                 )
             keywords["logger"] = loggers
         return super().instantiate_trainer(**keywords)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        given = config.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        if self.subcommand == "fit":
+            check_monitors(
+                [*given, *callbacks], next(c for c in callbacks if isinstance(c, NoiseCurveCallback))
+            )
+            callbacks = [*callbacks, TrainingLog(), LastCheckpoint()]
+        if config.get("enable_checkpointing") is False or self.subcommand != "fit":
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+        if config.get("enable_progress_bar") is None:
+            config["enable_progress_bar"] = on_terminal()
+        if config["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in given):
+            callbacks = [*callbacks, RichProgressBar(leave=False)]
+        if config.get("enable_model_summary") is None:
+            config["enable_model_summary"] = False
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _call(self, function: Callable[..., Any], **arguments: Any) -> None:
+        """Call a method of the trainer, which ends the whole process when it is interrupted."""
+        try:
+            function(**arguments)
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            last = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+            if self.subcommand != "fit":
+                raise KeyboardInterrupt from None
+            if last is None or not last.best_model_path or not Path(last.best_model_path).is_file():
+                raise KeyboardInterrupt("before the end of the first epoch, nothing to resume") from None
+            resume = _shorten(last.best_model_path)
+            raise KeyboardInterrupt(f"to resume: asr-dni fit --ckpt_path {resume}") from None
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise UserError(
+                f"{self.trainer.ckpt_path}: holds another network than the settings describe; give the checkpoint"
+                " alone, and it finds its own settings"
+            ) from error
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; say where the results go."""
+        if self.trainer.log_dir and self.trainer.loggers:
+            print(f"results go to {self.trainer.log_dir}")
+        self._call(self.trainer.fit, **arguments)
 
     def after_fit(self) -> None:
         """Test what was trained."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        if not config.test_after_fit or config.trainer.fast_dev_run or self.trainer.interrupted:
+        if config.trainer.fast_dev_run or self.trainer.interrupted:
             return
-        checkpoint = self.trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_path", "")
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None)
-        print(f"results are in {self.trainer.log_dir}")
+        if config.test_after_fit:
+            chosen = [
+                callback.best_model_path
+                for kind in (BestCheckpoint, LastCheckpoint)
+                for callback in self.trainer.checkpoint_callbacks
+                if isinstance(callback, kind) and callback.best_model_path
+            ]
+            self.test(model=self.model, datamodule=self.datamodule, ckpt_path=chosen[0] if chosen else None)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                print(describe_wandb(logger.experiment))
+
+    def test(self, **arguments: Any) -> None:
+        """Test; show accuracy, loss and noise curve."""
+        self._call(self.trainer.test, verbose=False, **arguments)
+        self._report("test", "test")
+
+    def validate(self, **arguments: Any) -> None:
+        """Validate; show accuracy, loss and noise curve."""
+        self._call(self.trainer.validate, verbose=False, **arguments)
+        self._report("val", "validation")
+
+    def predict(self, **arguments: Any) -> None:
+        """Write the decisions."""
+        self._call(self.trainer.predict, return_predictions=False, **arguments)
+
+    def _report(self, prefix: str, split: str) -> None:
+        metrics = self.trainer.callback_metrics
+        if not self.trainer.is_global_zero or f"{prefix}/accuracy" not in metrics:
+            return
+        accuracy, loss = float(metrics[f"{prefix}/accuracy"]), float(metrics[f"{prefix}/loss"])
+        console = Console()
+        evaluated = f" of {_shorten(self.trainer.ckpt_path)}" if self.trainer.ckpt_path else ""
+        console.print(
+            f"{split} split{evaluated}: accuracy {100 * accuracy:.1f} %, loss {loss:.3f}, without noise",
+            soft_wrap=True,
+            highlight=False,
+        )
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, NoiseCurveCallback) and callback.curve is not None:
+                console.print(noise_curve_table({curve_label(callback.curve.settings): callback.curve}))
+        if self.trainer.loggers and self.trainer.log_dir:
+            print(f"results are in {self.trainer.log_dir}")
 
 
-def _configuration_of(checkpoint: str) -> Path | None:
-    for folder in Path(checkpoint).resolve().parents[:2]:
+def _shorten(path: str | Path) -> Path:
+    """Return the path relative to the current folder where it is below it."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds."""
+    for folder in checkpoint.resolve().parents[:2]:
         if (folder / "config.yaml").is_file():
-            return folder / "config.yaml"
-    return None
+            return ["--config", str(folder / "config.yaml")]
+    model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
+    data = dict(contents.get(KeywordData.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
+    if not model or not data:
+        raise UserError(
+            f"{checkpoint}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
+        )
+    seed = data.pop("seed", 0)
+    # These follow from the data and from seed_everything.
+    del model["label_names"], model["n_features"]
+    model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
+    return ["--config", yaml.safe_dump({"seed_everything": seed, "model": model, "data": data})]
 
 
-def _with_configuration(subcommand: str, arguments: list[str]) -> list[str]:
-    """Take the settings of a checkpoint's run where the command line names the checkpoint alone."""
-    names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
-    if subcommand == "fit" or names_config:
-        return arguments
+def _with_configuration(arguments: list[str]) -> list[str]:
+    """Read the layers of configurations; where there is a checkpoint alone, take the settings of its run."""
+    checkpoint: str | None = None
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option == "--ckpt_path":
-            value = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
-            if value in ("best", "last", "hpc"):
-                continue
-            if not Path(value).is_file():
-                raise UserError(f"{value}: there is no such checkpoint file")
-            found = _configuration_of(value)
-            return ["--config", str(found), *arguments] if found else arguments
-    return arguments
+            checkpoint = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
+    if checkpoint in (None, "null"):
+        return expand_layers(arguments)
+    assert checkpoint is not None
+    contents = load_checkpoint(checkpoint)  # a file that is none is told before anything is built
+    names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
+    if names_config:
+        return expand_layers(arguments)
+    found = _configuration_of(Path(checkpoint), contents)
+    if found[1].endswith("config.yaml"):
+        return expand_layers([*found, *arguments])
+    return [*found, *arguments]
 
 
-def make_cli(subcommand: str, arguments: Sequence[str], run: bool = True) -> SpotterCLI:
-    """Parse the command line of a subcommand, build its objects and, with ``run``, run it.
+def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
+    """Run ``asr-dni fit`` and its like: parse the command line, build the objects, call the trainer.
 
     Raises:
-        UserError: the settings do not go together.
+        UserError: the settings are not valid or do not go together.
     """
     quiet_expected_warnings()
-    arguments = expand_layers(_with_configuration(subcommand, list(arguments)))
+    arguments = _with_configuration(list(arguments))
     defaults: dict[str, Any] = {
         "max_epochs": 30,
         "log_every_n_steps": 10,
@@ -169,22 +344,26 @@ def make_cli(subcommand: str, arguments: Sequence[str], run: bool = True) -> Spo
     }
     if subcommand == "predict":
         defaults["callbacks"] = [PredictionTable()]
+    description = _DESCRIPTIONS[subcommand] + "\n" + _KEYS.format(use=_USES[subcommand])
     try:
         return SpotterCLI(
-            KeywordSpotter,
-            KeywordData,
+            subcommand,
             args=[subcommand, *arguments],
-            run=run,
             seed_everything_default=0,
             trainer_defaults=defaults,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "asr-dni"},
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "prog": "asr-dni",
+                "exit_on_error": False,
+                subcommand: {
+                    "description": description,
+                    "usage": f"asr-dni {subcommand} [--config FILE] [--KEY VALUE ...]",
+                },
+            },
         )
+    except ArgumentError as error:
+        raise UserError(f"{explain(error)} (asr-dni {subcommand} --help lists the settings)") from error
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
-
-
-def run_lightning(subcommand: str, arguments: Sequence[str]) -> None:
-    """Run ``asr-dni fit`` and its like."""
-    make_cli(subcommand, arguments)

@@ -43,7 +43,10 @@ def _command(name: str) -> Callable[[Sequence[str]], None]:
     if name in ("fit", "validate", "test", "predict"):
         from asr_dni.cli.lightning import run_lightning
 
-        return lambda arguments: run_lightning(name, arguments)
+        def command(arguments: Sequence[str]) -> None:
+            run_lightning(name, arguments)
+
+        return command
     from asr_dni.cli import commands
 
     return commands.COMMANDS[name]
@@ -70,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"asr-dni: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("asr-dni: interrupted", file=sys.stderr)
+    except OSError as error:
+        # The disk is full, a folder may not be written to: nothing that a traceback would explain better.
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"asr-dni: error: {where}{error.strerror}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interruption:
+        said = f", {interruption}" if str(interruption) else ""
+        print(f"\nasr-dni: interrupted{said}", file=sys.stderr)
         sys.exit(130)

@@ -111,6 +111,8 @@ class PromptlessWandbLogger(WandbLogger):
         # wandb writes to a temporary folder, with a warning only, if this one does not exist.
         os.makedirs(save_dir, exist_ok=True)
         super().__init__(name=name, save_dir=save_dir, project=project, mode=resolved, **kwargs)
+        # An argument that Lightning still passes and wandb warns of.
+        self._wandb_init.pop("anonymous", None)
 
     @property
     def mode(self) -> str:

@@ -24,7 +24,8 @@ class NoiseAnnealing(Callback):
     - ``steps``: start + (sigma - start) floor(n_steps q) / n_steps.
 
     It goes down where ``sigma`` is below ``start``. Sigma is a function of how far the run is, so a run that is
-    resumed from a checkpoint goes on exactly where it was. It is logged as ``sigma_train`` at every logged step.
+    resumed from a checkpoint goes on exactly where it was. It is logged as ``sigma_train`` at every logged step
+    and at the end of every epoch.
 
     Args:
         sigma: sigma_train at the end of the movement.
@@ -107,4 +108,9 @@ class NoiseAnnealing(Callback):
         """Set sigma_train for this step."""
         assert isinstance(pl_module, KeywordSpotter)
         pl_module.sigma_train = self.sigma_at(self._progress(trainer))
+        pl_module.log("sigma_train", pl_module.sigma_train)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log sigma_train of the epoch's last step, also where epochs are shorter than the logging interval."""
+        assert isinstance(pl_module, KeywordSpotter)
         pl_module.log("sigma_train", pl_module.sigma_train)

@@ -101,6 +101,7 @@ class KeywordSpotter(pl.LightningModule):
         """Strength of the noise of the next training step."""
         self.annealed_to: float | None = None
         """Strength that the training noise is moved to, where NoiseAnnealing moves it."""
+        self._random_state: dict[str, Tensor] | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
         self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
@@ -159,13 +160,26 @@ class KeywordSpotter(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the strength of the training noise."""
+        """Note the strength of the training noise, and the state of the random numbers that dropout takes."""
         checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the strength of the training noise back."""
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers of the run that is resumed."""
+        state, self._random_state = self._random_state, None
+        if state is None:
+            return
+        torch.set_rng_state(state["cpu"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``, under ``network.noise``."""
