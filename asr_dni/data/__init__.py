@@ -9,7 +9,6 @@ from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.store import PackedStore
 from asr_dni.data.synthetic import Synthetic
-from asr_dni.data.synthetic import Synthetic
 
 __all__ = [
     "AudioBatch",
@@ -25,6 +24,5 @@ __all__ = [
     "PackedStore",
     "Source",
     "SpeechCommands",
-    "Synthetic",
     "Synthetic",
 ]
