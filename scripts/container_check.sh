@@ -107,8 +107,8 @@ in_container asr-dni info
 in_container asr-dni info | grep 'compiled by' >/dev/null || fail "the recurrent kernels were not compiled in the container"
 
 step "a short training"
-in_container asr-dni fit --config conf/base.yaml --config conf/model/lstm.yaml --config conf/noise/dni.yaml \
-    --data.source asr_dni.data.Synthetic --data.source.speakers 80 --name container --trainer.max_epochs 5
+in_container asr-dni fit --config conf/experiment/synthetic_lstm_dni.yaml --data.source.init_args.speakers 80 \
+    --name container --trainer.max_epochs 5
 
 step "the mounted folder, read from outside"
 find "$work/data" "$work/runs" -type f ! -name '*.wav' -printf 'user %U %9s bytes  %H/%P\n' | sed "s|$work||"
