@@ -357,10 +357,8 @@ class MFCC(nn.Module):
             samples = pad(samples.float(), (0, end - samples.shape[-1]))  # adds or cuts
             frames = samples.unfold(-1, settings.fft_points, settings.hop_samples) * self._window
             spectrum = torch.view_as_real(torch.fft.rfft(frames)).flatten(-2).reshape(-1, len(self._bands))
-            if spectrum.requires_grad:
-                power = spectrum * spectrum
-            else:
-                power = torch.mul(spectrum, spectrum, out=spectrum)  # saves a pass through memory
+            in_place = None if spectrum.requires_grad else spectrum  # saves a pass through memory
+            power = torch.mul(spectrum, spectrum, out=in_place)
             if len(power) == 1:
                 # A single row would take the matrix-vector routine, which rounds differently.
                 power = power.expand(2, -1)
