@@ -24,6 +24,9 @@ from asr_dni.errors import UserError
 _SMALLEST_STD = 1e-4
 """Below this a coefficient counts as constant and is only centred: dividing would blow up rounding errors."""
 
+_CLIPS_AT_ONCE = 16
+"""On a CPU larger batches are done in parts, whose frames and spectra stay in its cache: twice as fast."""
+
 
 @dataclass(frozen=True)
 class MFCCSettings:
@@ -292,6 +295,8 @@ class MFCC(nn.Module):
         Raises:
             RuntimeError: normalisation is on, but there are no statistics yet.
         """
+        if waveforms.dim() > 1 and len(waveforms) > _CLIPS_AT_ONCE and waveforms.device.type == "cpu":
+            return torch.cat([self(clips) for clips in waveforms.split(_CLIPS_AT_ONCE)])
         return self._normalize(self._with_deltas(self._static(self._pad(waveforms))))
 
     def stream(self) -> "MFCCStream":

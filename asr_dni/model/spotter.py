@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -17,6 +18,7 @@ from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.philox import derive_key
 
 LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 
@@ -63,6 +65,9 @@ class KeywordSpotter(pl.LightningModule):
         schedule: the learning rate after the warm-up: ``constant``, or falling to zero as a line or a half cosine.
         warm_up: part of the run in which the learning rate rises linearly from zero.
         label_smoothing: of the cross entropy, in [0, 1).
+        mixup: parameter alpha of mixup (H. Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018): in
+            training each clip's features and label are mixed with another's of the batch, with a weight from
+            Beta(alpha, alpha) that depends on ``noise.seed``, the step and the place in the batch; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
 
@@ -80,6 +85,7 @@ class KeywordSpotter(pl.LightningModule):
         schedule: LearningRateSchedule = "cosine",
         warm_up: float = 0.1,
         label_smoothing: float = 0.05,
+        mixup: float = 0.0,
         calibrate_every: int = 50,
     ) -> None:
         super().__init__()
@@ -87,6 +93,8 @@ class KeywordSpotter(pl.LightningModule):
             raise UserError(f"model warm_up is {warm_up}: give a part of the run, from 0 to below 1")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"model label_smoothing is {label_smoothing}: give a number from 0 to below 1")
+        if not mixup >= 0:
+            raise UserError(f"model mixup is {mixup}: give 0 (off) or more")
         if schedule not in ("constant", "linear", "cosine"):
             raise UserError(f"model schedule is {schedule!r}: give constant, linear or cosine")
         if calibrate_every < 0:
@@ -104,7 +112,8 @@ class KeywordSpotter(pl.LightningModule):
         self._random_state: dict[str, Tensor] | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
-        self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
+        self.schedule, self.warm_up = schedule, warm_up
+        self.label_smoothing, self.mixup = label_smoothing, mixup
         self.calibrate_every = calibrate_every
         self.train_accuracy = MulticlassAccuracy(len(label_names), average="micro")
         self.val_accuracy = MulticlassAccuracy(len(label_names), average="micro")
@@ -117,6 +126,7 @@ class KeywordSpotter(pl.LightningModule):
             "schedule": schedule,
             "warm_up": warm_up,
             "label_smoothing": label_smoothing,
+            "mixup": mixup,
             "calibrate_every": calibrate_every,
         }
         self.save_hyperparameters({_SETTINGS_KEY: settings})
@@ -194,14 +204,25 @@ class KeywordSpotter(pl.LightningModule):
         noise = dataclasses.replace(
             self.training_noise, sigma=self.sigma_train, draw=self.global_step, sample_ids=batch.clip_ids
         )
+        features, targets = batch.features, batch.labels
+        if self.mixup:
+            features, targets = self._mixed(features, targets)
         with self.network.under(noise):
-            logits = self.network(batch.features)
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            logits = self.network(features)
+        loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def _mixed(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix each clip with the one at the other end of the batch; labels become ``(N, C)`` probabilities."""
+        random = np.random.default_rng(derive_key(self.training_noise.seed, "mixup", self.global_step))
+        weights = torch.from_numpy(random.beta(self.mixup, self.mixup, len(labels))).to(features)
+        one_hot = functional.one_hot(labels, len(self.label_names)).to(features)
+        mixed = torch.lerp(features.flip(0), features, weights[:, None, None])
+        return mixed, torch.lerp(one_hot.flip(0), one_hot, weights[:, None])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""
