@@ -11,6 +11,7 @@ that give the same 32-bit words.
 
 import hashlib
 import math
+import operator
 from typing import TypeAlias
 
 import torch
@@ -29,12 +30,17 @@ def derive_key(*parts: int | str) -> Key:
     """Return the key that belongs to a purpose, such as ``derive_key(seed, "time shift", epoch)``.
 
     Args:
-        *parts: integers and strings; every one of them, its type and its place count.
+        *parts: integers (Python's, NumPy's or of a tensor) and strings; every one of them and its place counts, and
+            1 is not "1".
 
     Returns:
         Two 32-bit words: the first eight bytes of the parts' BLAKE2b digest, so the same on every machine.
+
+    Raises:
+        TypeError: a part is neither an integer nor a string.
     """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    plain = tuple(part if isinstance(part, str) else int(operator.index(part)) for part in parts)
+    digest = hashlib.blake2b(repr(plain).encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 

@@ -26,7 +26,9 @@ def why_not(
         return "no fused recurrence for proj_size"
     if projection.device.type != "cpu":
         return f"no fused recurrence on {projection.device.type}"
-    if projection.dtype != torch.float32:
+    # Under autocast _FusedLSTM takes everything but double precision as float32.
+    lowered = torch.is_autocast_enabled("cpu") and projection.dtype != torch.float64
+    if projection.dtype != torch.float32 and not lowered:
         return f"no fused recurrence for {projection.dtype}"
     if lengths is not None:
         return "no fused recurrence for packed sequences"

@@ -7,8 +7,15 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from asr_dni.nn import fused
-from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights, State, run_reference
+from asr_dni.nn import fused, native
+from asr_dni.nn.recurrence import (
+    LayerNoise,
+    RecurrentWeights,
+    SiteNoise,
+    State,
+    draw_plain,
+    run_reference,
+)
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused"]
 
@@ -21,13 +28,22 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
 
     Args:
         implementation: ``auto`` takes the fused one wherever it can run; ``fused`` raises ``RuntimeError`` where it
-            cannot; ``reference`` takes the plain loop.
+            cannot; ``reference`` takes the plain loop and the plain generator.
     """
     token = _chosen.set(implementation)
     try:
         yield
     finally:
         _chosen.reset(token)
+
+
+def draw_noise(
+    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
+) -> Tensor:
+    """Draw the noise of a site; see :class:`asr_dni.nn.recurrence.Draw`."""
+    if _chosen.get() == "reference" or like.device.type != "cpu" or native.library() is None:
+        return draw_plain(noise, sample_ids, first_step, steps, groups, width, like)
+    return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
 
 
 def run_recurrence(
@@ -45,4 +61,4 @@ def run_recurrence(
             return fused.run_fused(weights, projection, state, noise)
         if chosen == "fused":
             raise RuntimeError(f"the fused recurrence was asked for, but cannot run: {reason}")
-    return run_reference(weights, projection, state, noise, lengths)
+    return run_reference(weights, projection, state, noise, lengths, draw=draw_noise)

@@ -1,12 +1,16 @@
 """A linear layer with noise on its matrix-vector product."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.recurrence import SiteNoise
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import Noise, Site
-from asr_dni.philox import derive_key, normal
+from asr_dni.philox import derive_key
 
 
 class NoisyLinear(CalibratedModule, nn.Linear):
@@ -38,15 +42,15 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         if not noise.on or "output" not in noise.sites:
             return clean
         std = self._std("l0", "output", noise)
-        rows = clean.reshape(clean.shape[0] if clean.dim() > 1 else 1, -1, self.out_features)
+        rows = clean.shape[0] if clean.dim() > 1 else 1
+        steps = math.prod(clean.shape[1:-1])
         ids = noise.sample_ids
-        ids = torch.arange(rows.shape[0], device=clean.device) if ids is None else ids.to(clean.device)
-        if ids.shape != (rows.shape[0],):
-            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows.shape[0]}")
+        ids = torch.arange(rows, device=clean.device) if ids is None else ids.to(clean.device)
+        if ids.shape != (rows,):
+            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
         key = derive_key(noise.seed, "output", self._stream, self._next_draw())
-        steps = torch.arange(noise.first_step, noise.first_step + rows.shape[1], device=clean.device)
-        numbers = normal(key, ids, steps, 1, self.out_features).transpose(0, 1)
-        return clean + std * numbers.reshape(clean.shape).to(clean.dtype)
+        drawn = draw_noise(SiteNoise(std, key), ids, noise.first_step, steps, 1, self.out_features, clean)
+        return clean + drawn.transpose(0, 1).reshape(clean.shape)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]

@@ -17,16 +17,19 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from asr_dni.files import write_atomically
 from asr_dni.nn.recurrence import LayerNoise, SiteNoise
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
+# Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
 _COMPILE_FLAGS = (
     "-O3",
     "-march=native",
-    "-mprefer-vector-width=512",
-    "-ffast-math",
+    *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
     "-fno-math-errno",
+    "-fno-trapping-math",
     "-fopenmp",
     "-fPIC",
     "-std=gnu11",
@@ -47,11 +50,6 @@ def _site(noise: SiteNoise | None) -> _SiteNoise:
     return _SiteNoise(0.0, 0, 0) if noise is None else _SiteNoise(noise.std, *noise.key)
 
 
-def c_site_noise(noise: SiteNoise) -> _SiteNoise:
-    """Return the C struct ``site_noise``."""
-    return _site(noise)
-
-
 def c_layer_noise(noise: LayerNoise) -> _LayerNoise:
     """Return the C struct ``layer_noise``."""
     return _LayerNoise(_site(noise.input), _site(noise.recurrent), _site(noise.elementwise))
@@ -62,7 +60,11 @@ def cache_directory() -> Path:
     chosen = os.environ.get("ASR_DNI_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr_dni"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr_dni"
+    except RuntimeError:
+        # A user without a home, as in containers: nothing is kept.
+        return Path(os.devnull) / "asr_dni"
 
 
 def _cpu_identity() -> str:
@@ -83,19 +85,37 @@ def _openmp_of_torch() -> list[str]:
     return ["-lgomp"]
 
 
-def _compile(compiler: list[str], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        compiled, library = Path(folder, "recurrence.o"), Path(folder, target.name)
-        subprocess.run(
+def _seal(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _intact(library: Path) -> bool:
+    """Whether a library is whole: loading a damaged one would end the process, not raise."""
+    content = library.read_bytes() if library.is_file() else b""
+    return content[-32:] == _seal(content[:-32])
+
+
+def _build(compiler: list[str], target: Path) -> ctypes.CDLL:
+    """Compile and load the kernels, and keep them at ``target`` where that can be written."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled, built = Path(folder, "recurrence.o"), Path(folder, target.name)
+        for command in (
             [*compiler, *_COMPILE_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)],
-            check=True,
-            capture_output=True,
-        )
-        # Linked without -ffast-math: with it gcc makes the library switch denormals off for the whole process.
-        link = [*compiler, "-shared", str(compiled), "-o", str(library), *_openmp_of_torch(), "-lm"]
-        subprocess.run(link, check=True, capture_output=True)
-        os.replace(library, target)
+            # Apart from compiling: with -fopenmp here there would be a second OpenMP library beside torch's.
+            [*compiler, "-shared", str(compiled), "-o", str(built), *_openmp_of_torch(), "-lm"],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        content = built.read_bytes()
+        try:
+            with write_atomically(target) as temporary:
+                temporary.write_bytes(content + _seal(content))
+        except OSError:
+            return ctypes.CDLL(str(built))
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 @functools.cache
@@ -105,26 +125,24 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     name = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
     if name is None:
         return None, "no C compiler (cc, gcc or clang) on the PATH"
-    compiler = shlex.split(name)
     try:
+        compiler = shlex.split(name)
+        version = subprocess.run([*compiler, "--version"], check=True, capture_output=True).stdout
         identity = [
             _SOURCE.read_text(),
             " ".join(_COMPILE_FLAGS),
-            subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True).stdout,
+            version.decode(errors="replace"),
             _cpu_identity(),
             torch.__version__,
         ]
         digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
         target = cache_directory() / f"recurrence-{digest}.so"
-        if not target.exists():
-            _compile(compiler, target)
-        return ctypes.CDLL(str(target)), f"compiled by {name}"
+        loaded = ctypes.CDLL(str(target)) if _intact(target) else _build(compiler, target)
+        return loaded, f"compiled by {name}"
     except subprocess.CalledProcessError as error:
-        lines = (
-            error.stderr if isinstance(error.stderr, str) else (error.stderr or b"").decode()
-        ).splitlines()
+        lines = (error.stderr or b"").decode(errors="replace").splitlines()
         return None, f"{name} failed: {lines[0] if lines else error}"
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return None, f"{name} failed: {error}"
 
 
@@ -141,3 +159,28 @@ def status() -> str:
     """Say in one line whether the compiled kernels are in use, and why (not)."""
     loaded, reason = _load()
     return f"{'compiled' if loaded is not None else 'reference'} ({reason})"
+
+
+def draw_gaussian(
+    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int
+) -> Tensor:
+    """Draw what :func:`asr_dni.nn.recurrence.draw_plain` draws, float32 on the CPU, from the same 32-bit words.
+
+    Raises:
+        AssertionError: :func:`library` is ``None``.
+    """
+    kernels = library()
+    assert kernels is not None
+    ids = sample_ids.to("cpu", torch.int64).contiguous()
+    drawn = torch.empty(steps, ids.numel(), groups * width)
+    kernels.draw_gaussian(
+        ctypes.c_void_p(drawn.data_ptr()),
+        ctypes.c_ssize_t(steps),
+        ctypes.c_ssize_t(ids.numel()),
+        ctypes.c_ssize_t(width),
+        ctypes.c_int(groups),
+        ctypes.byref(_site(noise)),
+        ctypes.c_void_p(ids.data_ptr()),
+        ctypes.c_int64(first_step),
+    )
+    return drawn

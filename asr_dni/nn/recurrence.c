@@ -19,27 +19,79 @@ typedef struct {
 
 #define INLINE static inline __attribute__((always_inline))
 
-#define PHILOX_ROUND                                                               \
-    {                                                                              \
-        uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u; \
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;                                       \
-        c1 = (uint32_t)p1;                                                         \
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;                                       \
-        c3 = (uint32_t)p0;                                                         \
-        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;                                      \
-    }
+enum { BLOCK = 64 };
 
-/* Four words for each unit of a block. */
-INLINE void philox_block(uint32_t first, int count, uint32_t step, uint32_t low, uint32_t high, uint32_t k0_,
-                         uint32_t k1_, uint32_t *w0, uint32_t *w1, uint32_t *w2, uint32_t *w3) {
-#pragma omp simd
-    for (int u = 0; u < count; u++) {
-        uint32_t c0 = first + (uint32_t)u, c1 = step, c2 = low, c3 = high, k0 = k0_, k1 = k1_;
-        PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND
-        PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND PHILOX_ROUND
-        w0[u] = c0, w1[u] = c1, w2[u] = c2, w3[u] = c3;
+/* Philox4x32-10 for BLOCK units from `first` on, `count` of which are wanted: four words for each.
+ * A 32 x 32 bit product lives in a 64-bit lane; the upper half of the other words is never read, so it may hold
+ * anything. Units of even and of odd number take a set of lanes each, which one blend joins at the end. Written with
+ * intrinsics because compilers make a slow full 64-bit product of the plain form below. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+typedef __m512i lanes;
+#define LANES(x) _mm512_set1_epi64((long long)(uint64_t)(x))
+#define PRODUCT(a, b) _mm512_mul_epu32(a, b)
+#define UPPER(a) _mm512_srli_epi64(a, 32)
+#define ADD(a, b) _mm512_add_epi64(a, b)
+#define XOR3(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0x96)
+#define INTERLEAVE(even, odd) _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32))
+#define STORE(to, a) _mm512_storeu_si512(to, a)
+#define FIRST_EVEN _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0)
+#elif defined(__AVX2__)
+#include <immintrin.h>
+typedef __m256i lanes;
+#define LANES(x) _mm256_set1_epi64x((long long)(uint64_t)(x))
+#define PRODUCT(a, b) _mm256_mul_epu32(a, b)
+#define UPPER(a) _mm256_srli_epi64(a, 32)
+#define ADD(a, b) _mm256_add_epi64(a, b)
+#define XOR3(a, b, c) _mm256_xor_si256(_mm256_xor_si256(a, b), c)
+#define INTERLEAVE(even, odd) _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA)
+#define STORE(to, a) _mm256_storeu_si256((__m256i *)(to), a)
+#define FIRST_EVEN _mm256_set_epi64x(6, 4, 2, 0)
+#endif
+
+#ifdef PRODUCT
+INLINE void philox_block(uint32_t first, int count, uint32_t step, uint32_t low, uint32_t high, uint32_t k0,
+                         uint32_t k1, uint32_t words[4][BLOCK]) {
+    const lanes m0 = LANES(0xD2511F53u), m1 = LANES(0xCD9E8D57u);
+    const int at_once = sizeof(lanes) / sizeof(uint32_t);
+    for (int u = 0; u < count; u += at_once) {
+        lanes c[2][4];
+        for (int odd = 0; odd < 2; odd++) {
+            c[odd][0] = ADD(FIRST_EVEN, LANES((uint64_t)first + (uint64_t)(u + odd)));
+            c[odd][1] = LANES(step), c[odd][2] = LANES(low), c[odd][3] = LANES(high);
+        }
+#pragma GCC unroll 10
+        for (uint32_t round = 0; round < 10; round++) {
+            lanes key0 = LANES(k0 + round * 0x9E3779B9u), key1 = LANES(k1 + round * 0xBB67AE85u);
+#pragma GCC unroll 2
+            for (int odd = 0; odd < 2; odd++) {
+                lanes p0 = PRODUCT(c[odd][0], m0), p1 = PRODUCT(c[odd][2], m1);
+                c[odd][0] = XOR3(UPPER(p1), c[odd][1], key0);
+                c[odd][1] = p1;
+                c[odd][2] = XOR3(UPPER(p0), c[odd][3], key1);
+                c[odd][3] = p0;
+            }
+        }
+        for (int word = 0; word < 4; word++) STORE(words[word] + u, INTERLEAVE(c[0][word], c[1][word]));
     }
 }
+#else
+INLINE void philox_block(uint32_t first, int count, uint32_t step, uint32_t low, uint32_t high, uint32_t k0,
+                         uint32_t k1, uint32_t words[4][BLOCK]) {
+#pragma omp simd
+    for (int u = 0; u < count; u++) {
+        uint32_t c0 = first + (uint32_t)u, c1 = step, c2 = low, c3 = high;
+        for (uint32_t round = 0; round < 10; round++) {
+            uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
+            c0 = (uint32_t)(p1 >> 32) ^ c1 ^ (k0 + round * 0x9E3779B9u);
+            c1 = (uint32_t)p1;
+            c2 = (uint32_t)(p0 >> 32) ^ c3 ^ (k1 + round * 0xBB67AE85u);
+            c3 = (uint32_t)p0;
+        }
+        words[0][u] = c0, words[1][u] = c1, words[2][u] = c2, words[3][u] = c3;
+    }
+}
+#endif
 
 INLINE float bits_to_float(int32_t bits) {
     union { int32_t i; float f; } both = {.i = bits};
@@ -54,7 +106,9 @@ INLINE int32_t float_to_bits(float value) {
 /* exp, log and sin/cos are written out, after the single-precision polynomials of the Cephes library (S. Moshier),
  * because calls, and gcc's merging of sinf with cosf, keep the loops from being vectorised. Errors are about 1e-7. */
 INLINE float exp_(float x) {
-    x = fminf(fmaxf(x, -87.0f), 88.0f);
+    /* Comparisons that are false for NaN, so that NaN goes through. */
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
     float n = rintf(x * 1.44269504f);
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -64,7 +118,7 @@ INLINE float exp_(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return p * bits_to_float(((int32_t)n + 127) << 23);
+    return p * bits_to_float((int32_t)((uint32_t)((int32_t)n + 127) << 23));
 }
 
 /* x in (0, 1]. */
@@ -105,14 +159,12 @@ INLINE void box_muller(const uint32_t *first, const uint32_t *second, int count,
 #pragma omp simd
     for (int u = 0; u < count; u++) {
         float cosine, sine, uniform = ((float)first[u] + 1.0f) * 0x1p-32f;
-        float radius = std * sqrtf(fmaxf(-2.0f * log_(uniform), 0.0f));
+        float radius = std * sqrtf(-2.0f * log_(uniform));
         cosine_sine(second[u], &cosine, &sine);
         a[u] += radius * cosine;
         if (b) b[u] += radius * sine;
     }
 }
-
-enum { BLOCK = 64 };
 
 /* Add noise to a row of `groups` gates of `width` units. */
 INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step) {
@@ -121,7 +173,7 @@ INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise,
     for (ptrdiff_t u = 0; u < width; u += BLOCK) {
         uint32_t words[4][BLOCK];
         int count = width - u < BLOCK ? (int)(width - u) : BLOCK;
-        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words[0], words[1], words[2], words[3]);
+        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
         box_muller(words[0], words[1], count, noise.std, row + u, groups > 1 ? row + width + u : NULL);
         if (groups > 2)
             box_muller(words[2], words[3], count, noise.std, row + 2 * width + u,
@@ -129,11 +181,15 @@ INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise,
     }
 }
 
-void add_gaussian(float *x, ptrdiff_t rows, ptrdiff_t width, int groups, const site_noise *noise,
-                  const int64_t *samples, int64_t step) {
-#pragma omp parallel for schedule(static) if (rows * width * groups > 16384)
-    for (ptrdiff_t n = 0; n < rows; n++)
-        add_noise(x + n * groups * width, width, groups, *noise, samples[n], (uint32_t)step);
+/* out: (steps, rows, groups * width). */
+void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width, int groups, const site_noise *noise,
+                   const int64_t *samples, int64_t first_step) {
+#pragma omp parallel for schedule(static) if (steps * rows * width * groups > 16384)
+    for (ptrdiff_t k = 0; k < steps * rows; k++) {
+        float *row = out + k * groups * width;
+        for (ptrdiff_t u = 0; u < groups * width; u++) row[u] = 0.0f;
+        add_noise(row, width, groups, *noise, samples[k % rows], (uint32_t)(first_step + k / rows));
+    }
 }
 
 /* gates: W_hh h on entry; i, f, g, o after activation on return. products: scratch of 3 H per row, or NULL. */

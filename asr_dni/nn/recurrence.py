@@ -5,7 +5,7 @@ Gates are named i, f, g, o (LSTM) and r, z, n (GRU); equations and order of rows
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ Cell: TypeAlias = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 State: TypeAlias = tuple[Tensor, ...]
 """``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``."""
 
-Observer: TypeAlias = Callable[[Tensor], None]
-"""Called with the clean products inside the cell, to estimate their RMS."""
+Observer: TypeAlias = Callable[[Tensor, Tensor], None]
+"""Called with the two factors of each product inside the cell, without the rows that are past their length."""
 
 GATES: dict[Cell, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 PRODUCTS: dict[Cell, int] = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 3, "gru": 3}
@@ -69,21 +69,28 @@ class RecurrentWeights:
     w_hr: Tensor | None = None
 
 
-def _draw(
-    noise: SiteNoise | None, layer: LayerNoise, steps: int, groups: int, width: int, like: Tensor
+class Draw(Protocol):
+    """How the noise of a site is drawn."""
+
+    def __call__(
+        self,
+        noise: SiteNoise,
+        sample_ids: Tensor,
+        first_step: int,
+        steps: int,
+        groups: int,
+        width: int,
+        like: Tensor,
+    ) -> Tensor:
+        """Return ``(T, N, groups * width)`` numbers from N(0, std**2), with the dtype and device of ``like``."""
+
+
+def draw_plain(
+    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
 ) -> Tensor:
-    """Return ``(T, N, groups * width)`` numbers from N(0, std**2), or a zero that adds nothing."""
-    if noise is None:
-        return like.new_zeros(steps, 1, 1)
-    first = layer.first_step
-    numbers = normal(
-        noise.key,
-        layer.sample_ids,
-        torch.arange(first, first + steps, device=like.device),
-        groups,
-        width,
-    )
-    return noise.std * numbers.to(like.dtype)
+    """Draw by :func:`asr_dni.philox.normal`: the definition."""
+    times = torch.arange(first_step, first_step + steps, device=like.device)
+    return noise.std * normal(noise.key, sample_ids, times, groups, width).to(like.dtype)
 
 
 def run_reference(
@@ -93,6 +100,7 @@ def run_reference(
     noise: LayerNoise,
     lengths: Tensor | None = None,
     observe: Observer | None = None,
+    draw: Draw = draw_plain,
 ) -> tuple[Tensor, State]:
     """Run the recurrence as a loop over time steps: the definition that every faster implementation is held to.
 
@@ -102,27 +110,34 @@ def run_reference(
         state: the state before the first step.
         noise: the noise at each site.
         lengths: ``(N,)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
-        observe: told the clean products inside the cell.
+        observe: told the factors of the products inside the cell.
+        draw: draws the noise.
 
     Returns:
         ``(T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step.
     """
     cell, w_hh = weights.cell, weights.w_hh
     steps, width = projection.shape[0], projection.shape[2] // GATES[cell]
-    n_input = _draw(noise.input, noise, steps, GATES[cell], width, projection)
-    n_recurrent = _draw(noise.recurrent, noise, steps, GATES[cell], width, projection)
+
+    def numbers(site: SiteNoise | None, groups: int, width: int) -> Tensor:
+        if site is None:
+            return projection.new_zeros(steps, 1, 1)  # adds nothing
+        return draw(site, noise.sample_ids, noise.first_step, steps, groups, width, projection)
+
+    n_input = numbers(noise.input, GATES[cell], width)
+    n_recurrent = numbers(noise.recurrent, GATES[cell], width)
     if noise.recurrent_n_only and noise.recurrent is not None:
         n_recurrent = torch.cat(
             (torch.zeros_like(n_recurrent[..., : 2 * width]), n_recurrent[..., 2 * width :]), -1
         )
-    n_products = _draw(noise.elementwise, noise, steps, max(1, PRODUCTS[cell]), width, projection)
-    n_projection = _draw(noise.projection, noise, steps, 1, w_hh.shape[1], projection)
+    n_products = numbers(noise.elementwise, PRODUCTS[cell], width)
+    n_projection = numbers(noise.projection, 1, w_hh.shape[1])
 
     def product(left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
-        clean = left * right
         if observe is not None:
-            observe(clean)
-        return clean + its_noise
+            within = slice(None) if lengths is None else t < lengths
+            observe(left[within], right[within])
+        return left * right + its_noise
 
     outputs = []
     for t in range(steps):

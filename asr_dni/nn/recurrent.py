@@ -1,6 +1,5 @@
 """Noisy counterparts of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``."""
 
-import functools
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -66,20 +65,23 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         if ids.shape != (rows,):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
 
-        def at(site: str, switch: Site) -> SiteNoise | None:
+        def at(site: str, switch: Site, reference: str | None = None) -> SiteNoise | None:
             if not noise.on or switch not in noise.sites or site not in self._statistics[part].sites:
                 return None
-            std = self._std(part, site, noise)
-            return (
-                SiteNoise(std, derive_key(noise.seed, site, self._stream, index, draw)) if std > 0 else None
-            )
+            std = self._std(part, reference or site, noise)
+            key = derive_key(noise.seed, site, self._stream, index, draw)
+            return SiteNoise(std, key) if std > 0 else None
 
         joint = noise.joint
+        if not joint:
+            recurrent = at("recurrent", "recurrent")
+        else:  # the second output of a GRU's n gate comes from the same array as the others
+            recurrent = at("recurrent", "recurrent", "gates") if self._cell == "gru" else None
         return LayerNoise(
             sample_ids=ids,
             first_step=noise.first_step,
             input=at("gates" if joint else "input", "input"),
-            recurrent=None if joint and self._cell != "gru" else at("recurrent", "recurrent"),
+            recurrent=recurrent,
             elementwise=at("elementwise", "elementwise"),
             projection=at("projection", "recurrent"),
             recurrent_n_only=joint,
@@ -108,18 +110,22 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         weights = self._weights(part)
         if self._observing:
             clean = LayerNoise(torch.arange(projection.shape[1], device=projection.device))
-            observe = functools.partial(self._statistics[part].observe_output, "elementwise")
+            observe = self._statistics[part].observe_product
             outputs, final = run_reference(weights, projection, state, clean, lengths, observe)
-            self._observe(part, projection, torch.cat((state[0][None], outputs)), final)
+            self._observe(part, projection, torch.cat((state[0][None], outputs)), lengths)
             return outputs, final
         noise = self._layer_noise(part, index, draw, projection.shape[1], projection.device)
         return run_recurrence(weights, projection, state, noise, lengths)
 
-    def _observe(self, part: str, projection: Tensor, h: Tensor, final: State) -> None:
+    def _observe(self, part: str, projection: Tensor, h: Tensor, lengths: Tensor | None) -> None:
         """Take the size of the clean signals from a noise-free pass; ``h`` has one step more than ``projection``."""
+        before, after = h[:-1], h[1:]
+        if lengths is not None:
+            valid = torch.arange(projection.shape[0], device=projection.device)[:, None] < lengths
+            projection, before, after = projection[valid], before[valid], after[valid]
         statistics = self._statistics[part]
         inward = projection - getattr(self, f"bias_ih_{part}") if self.bias else projection
-        mvm = functional.linear(h[:-1], getattr(self, f"weight_hh_{part}"))
+        mvm = functional.linear(before, getattr(self, f"weight_hh_{part}"))
         gates = inward + mvm
         if self._cell == "gru":
             rz = 2 * self.hidden_size
@@ -132,13 +138,8 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         statistics.observe_input("gates", inward.new_tensor(statistics.largest("input")))
         if self.proj_size:
             # W_hr h_t is what comes out; what goes in, o * tanh(c), is at most 1.
-            statistics.observe_output("projection", h[1:])
+            statistics.observe_output("projection", after)
             statistics.observe_input("projection", h.new_ones(1))
-        if PRODUCTS[self._cell]:
-            # The gates are at most 1, so the products are bounded by what they act on.
-            for values in final:
-                statistics.observe_input("elementwise", values)
-            statistics.observe_input("elementwise", h.new_ones(1))
 
     def input_projection(self, input: Tensor) -> Tensor:
         """Return the clean first input projection: the work that does not depend on the noise.
@@ -164,6 +165,7 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         Returns:
             Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
         """
+        self._check_state(state, projection)
         draw = self._next_draw() if self._noise.on and not self._observing else 0
         finals: list[State] = []
         outputs = projection
@@ -202,10 +204,11 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             state = None if state is None else tuple(part.unsqueeze(1) for part in state)
         if input.shape[-1] != self.input_size:
             raise ValueError(f"expected {self.input_size} input features, got {input.shape[-1]}")
+        if input.shape[1 if self.batch_first else 0] == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         rows = input.shape[0 if self.batch_first else 1]
         if state is None:
             state = self.initial_state(rows, input)
-        self._check_state(state, rows)
         outputs, final = self.forward_projected(self.input_projection(input), state)
         outputs = outputs.transpose(0, 1) if self.batch_first else outputs
         if not batched:
@@ -216,7 +219,6 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         padded, lengths = pad_packed_sequence(input)  # in the order of the unsorted samples
         if state is None:
             state = self.initial_state(padded.shape[1], padded)
-        self._check_state(state, padded.shape[1])
         on_device = lengths.to(padded.device)
         outputs, final = self.forward_projected(self._project(padded, 0), state, on_device)
         packed = pack_padded_sequence(outputs, lengths, enforce_sorted=input.sorted_indices is None)
@@ -226,11 +228,20 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             packed = PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
         return packed, final
 
-    def _check_state(self, state: State, rows: int) -> None:
-        for part, width in zip(state, (self.proj_size or self.hidden_size, self.hidden_size), strict=False):
+    def _check_state(self, state: State, projection: Tensor) -> None:
+        rows, autocast = projection.shape[1], torch.is_autocast_enabled(projection.device.type)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self._cell == "lstm" else 1]
+        if len(state) != len(widths):
+            raise RuntimeError(f"Expected {len(widths)} hidden states, got {len(state)}")
+        for part, width in zip(state, widths, strict=True):
             expected = (self.num_layers * self._directions, rows, width)
             if tuple(part.shape) != expected:
                 raise RuntimeError(f"Expected hidden state of size {expected}, got {tuple(part.shape)}")
+            if part.device != projection.device or (part.dtype != projection.dtype and not autocast):
+                expected_kind = f"{projection.dtype} on {projection.device}"
+                raise RuntimeError(
+                    f"Expected hidden state of {expected_kind}, got {part.dtype} on {part.device}"
+                )
 
     def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""

@@ -15,21 +15,30 @@ class SignalStatistics:
 
     Attributes:
         rms: per site, the root mean square of the clean output.
-        bound: per site, the largest absolute value that goes into the matrix (``elementwise``: of the products).
+        bound: per site, the largest absolute value that goes into the matrix (``elementwise``: of the factors).
     """
 
     def __init__(self, sites: tuple[str, ...]) -> None:
         self.sites = sites
         self.rms: dict[str, float] = {}
         self.bound: dict[str, float] = {}
-        self._squares = dict.fromkeys(sites, 0.0)
-        self._counts = dict.fromkeys(sites, 0)
-        self._largest = dict.fromkeys(sites, 0.0)
+        self.begin()
 
     @property
     def known(self) -> bool:
         """Whether the statistics have been estimated."""
         return len(self.rms) == len(self.sites)
+
+    def begin(self) -> None:
+        """Begin a new estimate; what is known stays until :meth:`finish`."""
+        self._squares = dict.fromkeys(self.sites, 0.0)
+        self._counts = dict.fromkeys(self.sites, 0)
+        self._largest = dict.fromkeys(self.sites, 0.0)
+
+    def forget(self) -> None:
+        """Return to the state in which nothing is known."""
+        self.rms.clear()
+        self.bound.clear()
 
     def observe_output(self, site: str, clean: Tensor) -> None:
         """Add clean outputs of a site to the estimate under way."""
@@ -40,6 +49,12 @@ class SignalStatistics:
         """Add inputs of a site's matrix to the estimate under way."""
         if values.numel():
             self._largest[site] = max(self._largest[site], float(values.detach().abs().max()))
+
+    def observe_product(self, left: Tensor, right: Tensor) -> None:
+        """Add products inside the cell, given their factors, to the estimate under way."""
+        self.observe_output("elementwise", left * right)
+        self.observe_input("elementwise", left)
+        self.observe_input("elementwise", right)
 
     def largest(self, site: str) -> float:
         """Return the largest absolute input seen in the estimate under way."""
@@ -56,7 +71,6 @@ class SignalStatistics:
                 power = momentum * self.rms[site] ** 2 + (1 - momentum) * power
                 bound = momentum * self.bound[site] + (1 - momentum) * bound
             self.rms[site], self.bound[site] = math.sqrt(power), bound
-            self._squares[site], self._counts[site], self._largest[site] = 0.0, 0, 0.0
 
     def as_tensor(self) -> Tensor:
         """Return ``(2, sites)`` float64: RMS, then bound."""
@@ -73,7 +87,8 @@ class CalibratedModule(NoisyModule):
     """A noisy layer that knows the size of its clean signals.
 
     The statistics are in ``state_dict()`` under ``signal_statistics.<part>`` once they are known; before that the
-    keys are exactly those of the ``torch.nn`` counterpart.
+    keys are exactly those of the ``torch.nn`` counterpart. Weights that are loaded without statistics leave the layer
+    uncalibrated: what was known belongs to the weights before.
     """
 
     _statistics: dict[str, SignalStatistics]
@@ -116,9 +131,12 @@ class CalibratedModule(NoisyModule):
         self, state_dict: dict[str, Tensor], prefix: str, *arguments: object, **keywords: object
     ) -> None:
         keys = {part: f"{prefix}signal_statistics.{part}" for part in self._statistics}
+        has_weights = any(key.startswith(prefix) for key in state_dict)
         for part, key in keys.items():
             if key in state_dict:
                 self._statistics[part].load(state_dict[key])
+            elif has_weights:
+                self._statistics[part].forget()
         rest = {key: value for key, value in state_dict.items() if key not in keys.values()}
         super()._load_from_state_dict(rest, prefix, *arguments, **keywords)
 
@@ -135,11 +153,13 @@ def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.
         UserError: ``inputs`` is empty.
     """
     layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     noises = [layer._noise for layer in layers]
     for layer in layers:
         layer._observing, layer._noise = True, Noise()
+        for statistics in layer.statistics().values():
+            statistics.begin()
     empty = True
     try:
         with torch.no_grad():
@@ -147,7 +167,8 @@ def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.
                 network(batch)
                 empty = False
     finally:
-        network.train(training)
+        for module, training in modes.items():
+            module.training = training
         for layer, noise in zip(layers, noises, strict=True):
             layer._observing, layer._noise = False, noise
     if empty:

@@ -49,6 +49,8 @@ class Noise:
         sample_ids: ``(N,)`` integer identities of the samples of the batch. ``None``: their positions in it. With
             identities given, a sample's noise does not depend on which batch it comes in.
 
+    The gradient flows through the noisy values and takes s as a constant, also where s depends on the weights.
+
     Raises:
         UserError: a value is out of its range, or a site or scale is unknown.
     """
@@ -73,6 +75,13 @@ class Noise:
         unknown = [site for site in self.sites if site not in SITES]
         if unknown:
             raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
+        if self.first_step < 0:
+            raise UserError(f"noise first_step is {self.first_step}: give a time step of at least 0")
+        ids = self.sample_ids
+        if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
+            raise UserError(
+                f"noise sample_ids are {tuple(ids.shape)} {ids.dtype}: give one integer per sample of the batch"
+            )
         if len(set(self.sites)) != len(self.sites):
             raise UserError(f"noise sites {', '.join(self.sites)}: name each site once")
 
