@@ -1,0 +1,184 @@
+"""Compiling, caching and loading the C kernels, and doing without them."""
+
+import logging
+import multiprocessing
+import os
+import stat
+
+import pytest
+import torch
+
+from asr_dni.nn import NoisyLinear, NoisyLSTM, native, use_implementation
+from asr_dni.nn.recurrence import SiteNoise, draw_plain
+from asr_dni.noise import SITES, Noise
+from asr_dni.philox import normal
+
+needs_compiler = pytest.mark.skipif(
+    native.library() is None, reason=f"no compiled kernels here: {native.status()}"
+)
+
+
+def forget():
+    native._load.cache_clear()
+    native.library.cache_clear()
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """As in a new process with an empty cache."""
+    monkeypatch.setenv("ASR_DNI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ASR_DNI_NATIVE", raising=False)
+    forget()
+    yield tmp_path / "cache"
+    monkeypatch.undo()
+    forget()
+
+
+def script(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def run(layer, x):
+    with layer.under(Noise(0.5, sites=SITES, draw=0)):
+        outputs, _ = layer(x)
+        outputs.sum().backward()
+    return outputs.detach(), layer.weight_hh_l0.grad.clone()
+
+
+@needs_compiler
+class TestDraw:
+    @pytest.mark.parametrize("groups", [1, 2, 3, 4])
+    @pytest.mark.parametrize("width", [1, 3, 16, 17, 63, 64, 65, 130])
+    def test_gives_the_plain_generators_numbers(self, groups, width):
+        ids, key = torch.tensor([0, 5, -1, 2**40 + 3]), (0xFFFFFFFF, 0x12345678)
+        got = native.draw_gaussian(SiteNoise(2.0, key), ids, 2**32 - 3, 3, groups, width)
+        expected = 2 * normal(key, ids, torch.arange(2**32 - 3, 2**32), groups, width)
+        assert got.shape == expected.shape
+        # The words are the same; the transform is single precision on both sides.
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
+
+    def test_many(self):
+        """Rare words too, such as those at the ends of the logarithm and of the quadrants."""
+        ids, key = torch.arange(500), (3, 4)
+        got = native.draw_gaussian(SiteNoise(1.0, key), ids, 0, 4, 4, 64)
+        expected = normal(key, ids, torch.arange(4), 4, 64)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+    def test_does_not_depend_on_the_number_of_threads(self):
+        ids, threads = torch.arange(500), torch.get_num_threads()
+        results = []
+        try:
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                results.append(native.draw_gaussian(SiteNoise(1.0, (3, 4)), ids, 0, 4, 4, 17))
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+
+    def test_empty(self):
+        drawn = native.draw_gaussian(SiteNoise(1.0, (3, 4)), torch.arange(0), 0, 4, 4, 17)
+        assert (
+            drawn.shape
+            == draw_plain(SiteNoise(1.0, (3, 4)), torch.arange(0), 0, 4, 4, 17, torch.zeros(1)).shape
+        )
+
+
+@needs_compiler
+class TestCompiling:
+    def test_into_a_fresh_folder_and_once(self, fresh, monkeypatch):
+        assert native.library() is not None
+        (built,) = fresh.iterdir()
+        assert built.suffix == ".so"
+        forget()
+        monkeypatch.setattr(native, "_build", None)  # calling it again would fail
+        assert native.library() is not None
+        assert native.status().startswith("compiled (compiled by ")
+
+    @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "one bit"])
+    def test_a_damaged_library_is_made_anew(self, fresh, damage):
+        assert native.library() is not None
+        (built,) = fresh.iterdir()
+        content = bytearray(built.read_bytes())
+        forget()
+        built.unlink()  # the one that is loaded stays mapped
+        if damage == "one bit":
+            content[len(content) // 2] ^= 1
+        built.write_bytes(
+            {"empty": b"", "cut": bytes(content[:-1000]), "garbage": b"x" * 999, "one bit": bytes(content)}[
+                damage
+            ]
+        )
+        assert native.library() is not None
+        assert native._intact(built)
+
+    def test_a_folder_that_cannot_be_written(self, fresh):
+        fresh.write_text("a file where the folder should be")
+        assert native.library() is not None
+        layer, x = NoisyLSTM(3, 9), torch.randn(5, 4, 3)
+        with use_implementation("fused"):
+            run(layer, x)
+
+    def test_two_processes_at_once(self, fresh):
+        context = multiprocessing.get_context("fork")
+        with context.Pool(2) as pool:
+            statuses = pool.map(_compile_afresh, range(2))
+        assert all(status.startswith("compiled") for status in statuses)
+        (built,) = fresh.iterdir()
+        assert native._intact(built)
+
+
+def _compile_afresh(_):
+    forget()
+    return native.status()
+
+
+class TestWithout:
+    @pytest.mark.parametrize(
+        "way", ["switched off", "no compiler", "broken", "missing", "makes nothing", "makes garbage"]
+    )
+    def test_the_reference_gives_the_same_and_says_so_once(self, way, fresh, tmp_path, monkeypatch, caplog):
+        layer, x = NoisyLSTM(3, 9), torch.randn(5, 4, 3)
+        with use_implementation("reference"):
+            expected = run(layer, x)
+        layer.zero_grad()
+        copy = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo garbage > "$2"; shift; done'
+        setting, reason = {
+            "switched off": (("ASR_DNI_NATIVE", "0"), "switched off by ASR_DNI_NATIVE=0"),
+            "no compiler": (("PATH", str(tmp_path)), "no C compiler"),
+            "broken": (("CC", script(tmp_path / "cc", 'echo "cc: out of luck" >&2; exit 1')), "out of luck"),
+            "missing": (("CC", str(tmp_path / "absent")), "absent"),
+            "makes nothing": (("CC", script(tmp_path / "cc", "exit 0")), "failed"),
+            "makes garbage": (("CC", script(tmp_path / "cc", copy)), "failed"),
+        }[way]
+        if way == "no compiler":
+            monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setenv(*setting)
+        with caplog.at_level(logging.WARNING):
+            got = run(layer, x)
+            layer.zero_grad()
+            run(layer, x)
+            linear = NoisyLinear(2, 2)
+            with linear.under(Noise(1.0)):
+                linear(torch.zeros(1, 2))
+        for mine, its in zip(got, expected, strict=True):
+            assert torch.equal(mine, its)
+        warnings = [record for record in caplog.records if record.name == native.__name__]
+        assert len(warnings) == 1
+        assert reason in warnings[0].getMessage()
+        assert native.status().startswith("reference (")
+        with use_implementation("fused"), pytest.raises(RuntimeError, match="asked for, but cannot run"):
+            layer(x)
+
+    def test_a_setting_that_is_no_command_line(self, fresh, monkeypatch):
+        monkeypatch.setenv("CC", 'gcc "unclosed')
+        assert native.library() is None
+
+    @needs_compiler
+    def test_a_user_without_a_home(self, fresh, monkeypatch):
+        for name in ("ASR_DNI_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        assert native.library() is not None

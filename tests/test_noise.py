@@ -1,0 +1,184 @@
+"""What a noise may be, and how it is set on modules."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from asr_dni.errors import UserError
+from asr_dni.nn import NoisyLinear, NoisyLSTM
+from asr_dni.noise import MVM_SITES, SITES, Noise, NoisyModule
+
+
+class Network(NoisyModule):
+    def __init__(self):
+        super().__init__()
+        self.first = NoisyLSTM(3, 4)
+        self.second = nn.Sequential(nn.ReLU(), NoisyLinear(4, 4), NoisyLinear(4, 2))
+
+    def forward(self, x):
+        return self.second(self.first(x)[0])
+
+
+class TestNoise:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"sigma": -0.1}, "sigma is -0.1"),
+            ({"sigma": float("nan")}, "sigma is nan"),
+            ({"sigma": float("inf")}, "sigma is inf"),
+            ({"scale": "relative"}, "scale is 'relative'.*absolute, signal, range"),
+            ({"arrays": "three"}, "arrays is 'three'.*joint, separate"),
+            ({"sites": ("input", "cell")}, "'cell' is not known.*recurrent"),
+            ({"sites": ("input", "input")}, "each site once"),
+            ({"first_step": -1}, "first_step is -1"),
+            ({"sample_ids": torch.zeros(2)}, "sample_ids"),
+            ({"sample_ids": torch.zeros(2, 1, dtype=torch.int64)}, "sample_ids"),
+        ],
+    )
+    def test_mistakes_are_named(self, arguments, message):
+        with pytest.raises(UserError, match=message):
+            Noise(**arguments)
+
+    def test_starts_as_none_at_the_sites_of_matrix_vector_products(self):
+        assert not Noise().on
+        assert Noise().sites == MVM_SITES == ("input", "recurrent", "output")
+
+    @pytest.mark.parametrize(
+        ("noise", "on"),
+        [
+            (Noise(1.0), True),
+            (Noise(0.0), False),
+            (Noise(1.0, sites=()), False),
+            (Noise(1.0, sites=["output"]), True),
+        ],
+    )
+    def test_on(self, noise, on):
+        assert noise.on is on
+
+    @pytest.mark.parametrize(
+        ("noise", "joint"),
+        [
+            (Noise(1.0), True),
+            (Noise(1.0, sites=SITES), True),
+            (Noise(1.0, arrays="separate"), False),
+            (Noise(1.0, sites=("input",)), False),
+            (Noise(1.0, sites=("recurrent", "output")), False),
+        ],
+    )
+    def test_joint_needs_both_products(self, noise, joint):
+        assert noise.joint is joint
+
+    def test_at_changes_the_strength_only(self):
+        noise = Noise(0.5, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
+        assert noise.at(2.0) == Noise(2.0, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
+
+    def test_can_be_a_key_and_be_pickled(self):
+        noise = Noise(0.5, sites=["input"], sample_ids=torch.arange(3))
+        again = pickle.loads(pickle.dumps(noise))
+        assert again == noise
+        assert torch.equal(again.sample_ids, noise.sample_ids)
+        assert len({noise, again}) == 1
+
+
+class TestNetworkOfNoisyModules:
+    def test_assignment_reaches_every_noisy_module_below(self):
+        network, noise = Network(), Noise(0.7, seed=2)
+        network.noise = noise
+        assert all(module.noise is noise for module in network.modules() if isinstance(module, NoisyModule))
+
+    def test_under_restores_what_each_module_had(self):
+        network = Network()
+        network.noise = Noise(1.0)
+        network.first.noise = Noise(2.0)
+        with network.under(Noise(3.0)):
+            assert network.noise == network.first.noise == Noise(3.0)
+            with network.second[1].under(Noise(4.0)):
+                assert network.second[1].noise == Noise(4.0)
+                assert network.second[2].noise == Noise(3.0)
+            assert network.second[1].noise == Noise(3.0)
+        assert network.noise == network.second[1].noise == Noise(1.0)
+        assert network.first.noise == Noise(2.0)
+
+    def test_under_restores_after_an_exception(self):
+        network = Network()
+        with pytest.raises(ZeroDivisionError), network.under(Noise(3.0)):
+            raise ZeroDivisionError
+        assert network.noise == Noise()
+
+    def test_under_does_not_disturb_the_count_of_passes(self):
+        x, network = torch.randn(5, 2, 3), Network()
+        network.noise = Noise(1.0)
+        expected = [network(x) for _ in range(3)]
+        network.noise = Noise(1.0)
+        first = network(x)
+        with network.under(Noise(1.0, seed=8)):
+            network(x)
+        assert torch.equal(first, expected[0])
+        assert torch.equal(network(x), expected[1])
+        assert torch.equal(network(x), expected[2])
+
+    def test_each_module_has_a_stream_of_its_own(self):
+        network = Network()
+        for layer in network.second[1:]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        network.noise = Noise(1.0)
+        x = torch.zeros(1000, 4)
+        first, second = network.second[1](x)[:, :2].flatten(), network.second[2](x).flatten()
+        # |z| > 5 happens by chance once in 1.7 million.
+        assert abs((first @ second).item()) / len(first) ** 0.5 < 5
+
+    def test_is_independent_of_train_and_eval(self):
+        x, network = torch.randn(5, 2, 3), Network()
+        noise = Noise(1.0, draw=0)
+        with network.under(noise):
+            training, evaluating = network.train()(x), network.eval()(x)
+        assert torch.equal(training, evaluating)
+        assert not torch.equal(network.train()(x), training)
+
+    def test_is_no_part_of_the_state(self):
+        network = Network()
+        keys = list(network.state_dict())
+        network.noise = Noise(1.0)
+        assert list(network.state_dict()) == keys
+        assert Network().noise == Noise()
+
+    @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+    def test_copies_have_the_same_noise(self, way):
+        network, x = Network(), torch.randn(5, 2, 3)
+        network.noise = Noise(1.0, seed=4)
+        network(x)
+        if way == "deepcopy":
+            twin = copy.deepcopy(network)
+        elif way == "pickle":
+            twin = pickle.loads(pickle.dumps(network))
+        else:
+            buffer = io.BytesIO()
+            torch.save(network, buffer)
+            buffer.seek(0)
+            twin = torch.load(buffer, weights_only=False)
+        assert twin.noise == network.noise
+        assert torch.equal(twin(x), network(x))
+        twin.noise = Noise()
+        assert network.noise.on
+
+    def test_global_random_state_is_untouched(self):
+        network = Network()
+        x = torch.randn(5, 2, 3)
+        before = torch.get_rng_state()
+        network.noise = Noise(1.0, sites=SITES)
+        network(x)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_does_not_depend_on_the_global_random_state(self):
+        network, x = Network(), torch.randn(5, 2, 3)
+        results = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            with network.under(Noise(1.0)):
+                results.append(network(x))
+        assert torch.equal(*results)
