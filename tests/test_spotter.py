@@ -1,0 +1,254 @@
+import dataclasses
+import os
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+
+from asr_dni.cli.run import LastCheckpoint
+from asr_dni.data import AugmentationSettings, Folder, KeywordData
+from asr_dni.errors import UserError
+from asr_dni.evaluation import NoiseCurveCallback, measure_noise_curve
+from asr_dni.features import MFCCSettings
+from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
+from asr_dni.noise import Noise
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*logging interval",
+    "ignore:.*dirpath has changed",
+    "ignore:.*LeafSpec",
+)
+
+
+@pytest.fixture(autouse=True)
+def _restore_seed(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+@pytest.fixture
+def data(tone_words, tone_cache):
+    def data(**options):
+        return KeywordData(
+            Folder(tone_words),
+            frontend=MFCCSettings(n_mfcc=10),
+            augmentation=AugmentationSettings(time_shift_ms=100.0, background_probability=0.5, time_masks=1),
+            batch_size=8,
+            cache_dir=tone_cache,
+            **options,
+        )
+
+    return data
+
+
+class Sigmas(Callback):
+    """Writes down sigma_train of every step, and stops the run after some epochs."""
+
+    def __init__(self, epochs=None):
+        self.epochs, self.seen = epochs, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(pl_module.sigma_train)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
+def train(folder, data, *callbacks, epochs=4, seed=0, ckpt_path=None, noise=None, sigma=1.0, **network):
+    pl.seed_everything(seed, verbose=False)
+    network = {"units": 6, "layers": 2, "dropout": 0.3, **network}
+    spotter = KeywordSpotter(
+        data.label_names, data.n_features, NetworkSettings(**network), noise or TrainingNoise(seed=seed)
+    )
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=CSVLogger(folder, name="run", version="0"),
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        callbacks=[
+            NoiseAnnealing(sigma, schedule="cosine", warm_up=0.2, length=0.7),
+            *callbacks,
+            LastCheckpoint(),
+        ],
+    )
+    trainer.fit(spotter, datamodule=data, ckpt_path=ckpt_path)
+    return trainer, spotter
+
+
+def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    assert one.state_dict().keys() == other.state_dict().keys()
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def trained(tone_words, tone_cache, tmp_path_factory):
+    """Four epochs, conventional noise on all sites, and the checkpoint of the last of them."""
+    folder = tmp_path_factory.mktemp("trained")
+    module = KeywordData(
+        Folder(tone_words), frontend=MFCCSettings(n_mfcc=10), batch_size=8, cache_dir=tone_cache
+    )
+    _, spotter = train(folder, module)
+    return spotter, folder / "run" / "0" / "checkpoints" / "last.ckpt"
+
+
+def test_two_epochs_and_two_resumed_ones_are_four(tmp_path, data):
+    whole, first, second = Sigmas(), Sigmas(epochs=2), Sigmas()
+    _, expected = train(tmp_path / "whole", data(), whole)
+    train(tmp_path / "first", data(), first)
+    checkpoint = tmp_path / "first" / "run" / "0" / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(checkpoint)["epoch"] == 1
+    torch.rand(3)  # whatever else happened in the process
+    _, resumed = train(tmp_path / "second", data(), second, ckpt_path=checkpoint)
+    assert len(first.seen) == len(second.seen) == 6
+    assert first.seen + second.seen == whole.seen
+    assert len(set(whole.seen)) > 5
+    assert_same(resumed, expected)
+
+
+def test_sigma_train_is_logged_as_it_was(tmp_path, data):
+    sigmas = Sigmas()
+    train(tmp_path, data(), sigmas, epochs=2)
+    logged = pd.read_csv(tmp_path / "run" / "0" / "metrics.csv").dropna(subset="sigma_train")
+    by_step = logged.groupby("step")["sigma_train"].first().tolist()
+    assert by_step == pytest.approx(sigmas.seen)
+
+
+def test_the_seed_decides_and_threads_and_workers_do_not(tmp_path, data, trained):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        _, again = train(tmp_path / "a", data(num_workers=1), epochs=1)
+        torch.set_num_threads(threads)
+        _, once = train(tmp_path / "b", data(num_workers=2), epochs=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(again, once)
+    _, other = train(tmp_path / "c", data(), epochs=1, seed=1)
+    assert not torch.equal(other.network.classifier.weight, once.network.classifier.weight)
+
+
+def test_early_stopping_and_checkpoint_watch_a_noisy_accuracy(tmp_path, data):
+    curve = NoiseCurveCallback([0.0], every_n_epochs=0, validation_draws=1, watched_sigmas=[1.0])
+    best = ModelCheckpoint(filename="best", monitor="val/accuracy@1.0", mode="max")
+    # It cannot rise by 2: the first validation is the best one and the run ends after the second.
+    stopping = EarlyStopping("val/accuracy@1.0", min_delta=2.0, patience=1, mode="max")
+    trainer, _ = train(tmp_path, data(), curve, best, stopping)
+    assert trainer.current_epoch == 2
+    assert best.best_model_path.endswith("best.ckpt")
+    assert 0 <= float(best.best_model_score) <= 1
+
+
+def test_a_checkpoint_rebuilds_network_and_data(trained):
+    spotter, path = trained
+    rebuilt, module = KeywordSpotter.from_checkpoint(path), KeywordData.from_checkpoint(path)
+    assert_same(rebuilt, spotter)
+    assert not rebuilt.training
+    assert rebuilt.label_names == module.label_names == ["go", "no", "yes"]
+    assert rebuilt.sigma_train == spotter.sigma_train
+    module.prepare_data()
+    module.setup("test")
+    (batch,) = module.batches("test")
+    original = spotter.trainer.datamodule
+    original.setup("test")
+    (expected,) = original.batches("test")
+    spotter.eval()
+    for noise in (Noise(), Noise(0.5, seed=1, draw=0)):
+        with torch.no_grad(), spotter.network.under(noise), rebuilt.network.under(noise):
+            assert torch.equal(rebuilt(batch.features), spotter(expected.features))
+
+
+def test_a_checkpoint_is_data_not_code(trained):
+    contents = torch.load(trained[1], weights_only=True)
+    assert {"state_dict", "optimizer_states", "hyper_parameters", "datamodule_hyper_parameters"} <= set(
+        contents
+    )
+
+
+def test_curve_settings_say_how_it_was_trained(trained):
+    settings = KeywordSpotter.from_checkpoint(trained[1]).curve_settings()
+    assert settings["sigma_train"] == 1.0
+    assert (settings["cell"], settings["units"], settings["layers"]) == ("lstm", 6, 2)
+
+
+@pytest.mark.parametrize("scale", ["signal", "range"])
+def test_training_in_units_of_the_signal(tmp_path, data, scale):
+    noise = TrainingNoise(scale=scale)
+    trainer, spotter = train(tmp_path, data(), epochs=2, noise=noise, sigma=0.1, units=4)
+    assert bool(torch.isfinite(trainer.callback_metrics["train/loss"]))
+    rebuilt = KeywordSpotter.from_checkpoint(tmp_path / "run" / "0" / "checkpoints" / "last.ckpt")
+    statistics = [name for name in rebuilt.state_dict() if "signal_statistics" in name]
+    assert len(statistics) == 3  # two layers and the classifier
+    assert_same(rebuilt, spotter)
+    module = data()
+    module.setup("test")
+    curve = measure_noise_curve(rebuilt.network, module.batches("test"), [0.1], 1, Noise(scale=scale))
+    assert curve.frame["snr_db"].notna().all()
+
+
+def test_the_gradient_flows_through_the_noisy_values(data):
+    module = data()
+    module.setup("fit")
+    batch = next(iter(module.batches("train")))
+    spotter = KeywordSpotter(module.label_names, module.n_features, NetworkSettings(units=4, dropout=0.0))
+    gradients = []
+    for sigma in (0.0, 1.0):
+        spotter.zero_grad()
+        with spotter.network.under(Noise(sigma, draw=0)):
+            torch.nn.functional.cross_entropy(spotter(batch.features), batch.labels).backward()
+        gradients.append(spotter.network.recurrent.weight_hh_l0.grad.clone())
+    assert bool(torch.isfinite(gradients[1]).all())
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_learning_rate_rises_and_falls(schedule):
+    spotter = KeywordSpotter(["a", "b"], 3, schedule=schedule, warm_up=0.2)
+    spotter._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
+    parts = spotter.configure_optimizers()
+    factor = parts["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert parts["lr_scheduler"]["interval"] == "step"
+    assert [factor(0), factor(1)] == pytest.approx([0.25, 0.75])
+    assert factor(2) == pytest.approx(1.0)
+    assert factor(6) == pytest.approx({"constant": 1.0, "linear": 0.5, "cosine": 0.5}[schedule])
+    assert factor(10) == pytest.approx({"constant": 1.0, "linear": 0.0, "cosine": 0.0}[schedule])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"warm_up": 1.0}, "warm_up is 1.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"schedule": "step"}, "schedule is 'step'"),
+        ({"calibrate_every": -1}, "calibrate_every is -1"),
+    ],
+)
+def test_a_wrong_setting_is_named(arguments, named):
+    with pytest.raises(UserError, match=named):
+        KeywordSpotter(["a", "b"], 3, **arguments)
+
+
+def test_what_is_no_checkpoint_is_said(tmp_path, trained):
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(trained[1].read_bytes()[:2000])
+    text = tmp_path / "text.ckpt"
+    text.write_text("no")
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {}}, other)
+    numbers = tmp_path / "numbers.ckpt"
+    torch.save([1], numbers)
+    for path in (tmp_path / "none.ckpt", damaged, text, other, numbers):
+        with pytest.raises(UserError, match=path.name):
+            KeywordSpotter.from_checkpoint(path)
+
+
+def test_hyper_parameters_are_plain(trained):
+    settings = load_checkpoint(trained[1])["hyper_parameters"]["model"]
+    assert NetworkSettings(**settings["network"]) == trained[0].network.settings
+    assert dataclasses.asdict(TrainingNoise(**settings["noise"])) == settings["noise"]
