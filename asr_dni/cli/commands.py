@@ -51,9 +51,13 @@ def noise_curve(
     """
     from asr_dni.data import KeywordData
     from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
-    from asr_dni.evaluation.noise_curve import curve_label
+    from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, curve_label
     from asr_dni.model import KeywordSpotter, load_checkpoint
 
+    check_sigmas(sigmas)
+    check_draws(draws)
+    where = _device(device)
+    _check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
     contents = load_checkpoint(checkpoint)
     spotter = KeywordSpotter.from_checkpoint(contents)
@@ -66,7 +70,6 @@ def noise_curve(
         )
     module.prepare_data()
     module.setup("test" if split in ("test", "all") or data is not None else "fit")
-    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     network = spotter.network.to(where)
     evaluated: Literal["train", "validation", "test"] = (
         "test" if data is not None or split == "all" else split
@@ -114,6 +117,23 @@ def noise_curve(
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
 
 
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not there
+        raise UserError(f"device {name!r} cannot be used here: give auto, cpu or cuda") from error
+    return device
+
+
+def _check_folder(path: Path | None) -> None:
+    """Say before the work that its results could not be written."""
+    if path is not None and any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
+        raise UserError(f"output {path}: a file is in the way; give a folder")
+
+
 def compare(
     runs: list[Path], output: Path = Path("runs/comparison"), title: str = "Accuracy under computation noise"
 ) -> None:
@@ -126,6 +146,7 @@ def compare(
     """
     from asr_dni.evaluation import compare_curves
 
+    _check_folder(output)
     comparison = compare_curves(runs, output, title=title)
     console = Console()
     console.print(comparison.table)

@@ -13,7 +13,8 @@ from wandb import Settings as WandbSettings
 
 from asr_dni.cli.lightning import quiet_expected_warnings
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
-from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger
+from asr_dni.errors import UserError
+from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
 from asr_dni.features import MFCCSettings
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
 
@@ -29,6 +30,7 @@ def demo(
     draws: int = 5,
     seed: int = 0,
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
+    speakers: int = 400,
 ) -> None:
     """Train a conventional and a noise-trained LSTM on synthetic speech and compare their noise curves.
 
@@ -41,11 +43,23 @@ def demo(
         draws: realisations of the noise per level.
         seed: of everything that is random.
         wandb: W&B: auto is online where there is a login, else offline.
+        speakers: voices that say the eight words, of which a tenth is for validation and a tenth for test.
     """
     quiet_expected_warnings()
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     console = Console()
     started = time.monotonic()
+    # Mistakes are found before anything is made.
+    if epochs < 1:
+        raise UserError(f"epochs is {epochs}: give 1 or more")
+    NoiseAnnealing(sigma_train)
+    NetworkSettings(units=units)
+    NoiseCurveCallback(SIGMAS, draws=draws)
+    if wandb != "disabled":
+        resolve_wandb_mode(None if wandb == "auto" else wandb)
+    for folder in (output, data):
+        folder.mkdir(parents=True, exist_ok=True)
+    source = Synthetic(root=str(data), seed=seed, speakers=speakers)
     console.print("[bold]1/3[/] spoken commands: made with eSpeak NG once, then kept")
     runs = [
         ("2/3", "conventional", 0.0, "training without noise"),
@@ -54,7 +68,7 @@ def demo(
     curves = []
     for step, name, sigma, what in runs:
         module = KeywordData(
-            Synthetic(root=str(data), seed=seed),
+            source,
             frontend=MFCCSettings(n_mfcc=20),
             augmentation=AugmentationSettings(time_shift_ms=100.0),
             batch_size=64,
