@@ -92,7 +92,7 @@ def test_scale_signal_gives_its_signal_to_noise_ratio():
     with layer.under(Noise(sigma, scale="signal", seed=1)):
         noise = layer(x) - nn.functional.linear(x, layer.weight, layer.bias)
     signal = x @ layer.weight.T  # the bias is no product
-    measured = 10 * math.log10(float(signal.square().mean() / noise.square().mean()))
+    measured = 10 * math.log10((signal.square().mean() / noise.square().mean()).item())
     # Standard error of 10 log10 of a mean of n squares: 10 / ln 10 * sqrt(2 / n); 5 of them: 1 in 1.7 million.
     assert abs(measured + 20 * math.log10(sigma)) < 5 * 4.343 * math.sqrt(2 / noise.numel())
 
