@@ -57,7 +57,7 @@ def explain(error: Exception, longest: int = 400) -> str:
     key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
     if union:
         causes = re.findall(r"^\s*- (.*)$", reasons.partition("Errors:")[2], re.MULTILINE)
-        given = re.search(r"^Given value: (.*)$", reasons, re.MULTILINE)
+        given = re.search(r"^\s*Given value: (.*)$", reasons, re.MULTILINE)
         causes = [cause for cause in causes if "NoneType" not in cause]
         text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (f" Got value: {given.group(1)}" if given else "")
     for pattern, replacement in (

@@ -294,7 +294,7 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
     """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds."""
     for folder in checkpoint.resolve().parents[:2]:
         if (folder / "config.yaml").is_file():
-            return ["--config", str(folder / "config.yaml")]
+            return expand_layers(["--config", str(folder / "config.yaml")])
     model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
     data = dict(contents.get(KeywordData.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
     if not model or not data:
@@ -322,10 +322,7 @@ def _with_configuration(arguments: list[str]) -> list[str]:
     names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
     if names_config:
         return expand_layers(arguments)
-    found = _configuration_of(Path(checkpoint), contents)
-    if found[1].endswith("config.yaml"):
-        return expand_layers([*found, *arguments])
-    return [*found, *arguments]
+    return [*_configuration_of(Path(checkpoint), contents), *arguments]
 
 
 def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:

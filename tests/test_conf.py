@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from recordings import make_folder
+
+from asr_dni.cli.configuration import read_layers
+from asr_dni.cli.lightning import SpotterCLI, run_lightning
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
+WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "cat")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The ten words of the 12-label task and an unknown one."""
+    return make_folder(tmp_path_factory.mktemp("conf") / "words", WORDS, (2, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def parsers():
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _parser_is_built_once(monkeypatch, parsers):
+    """Building the parser takes longer than the rest; it has no state."""
+    build = SpotterCLI.setup_parser
+
+    def setup_parser(cli, *arguments):
+        if not parsers:
+            build(cli, *arguments)
+            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            parsers.update({name: getattr(cli, name) for name in names})
+        for name, value in parsers.items():
+            setattr(cli, name, value)
+
+    monkeypatch.setattr(SpotterCLI, "setup_parser", setup_parser)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")
+def test_an_experiment_takes_a_step_with_a_noise_curve(path, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "config": path,
+        "data.source": "asr_dni.data.Folder",
+        "data.source.init_args.path": folder,
+        "data.cache_dir": folder.parent / "cache",
+        "data.batch_size": 8,
+        "trainer.fast_dev_run": 1,
+        "trainer.accelerator": "cpu",
+        "wandb": "disabled",
+        "noise_curve.validation_draws": 1,
+    }
+    if "speech_commands_12" in path.stem:
+        options["data.labels.test_set"] = "rule"  # the other one is an archive of its own
+    cli = run_lightning("fit", [f"--{key}={value}" for key, value in options.items()])
+    assert cli.trainer.global_step == 1
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in cli.model.parameters())
+    for sigma in (1.0, 2.0):
+        assert 0 <= float(cli.trainer.callback_metrics[f"val/accuracy@{sigma}"]) <= 1
+    assert len(cli.model.label_names) == (12 if "speech_commands_12" in path.stem else len(WORDS))
+    assert cli.model.network.settings.cell == path.stem.split("_")[-2]
+    annealing = next(c for c in cli.trainer.callbacks if type(c).__name__ == "NoiseAnnealing")
+    assert (annealing.sigma > 0) == path.stem.endswith("dni")
+
+
+def test_every_file_is_a_layer_of_an_experiment():
+    """So that the steps above have parsed every file."""
+
+    def below(path):
+        layers = yaml.safe_load(path.read_text()).get("layers", [])
+        return {path.resolve()}.union(*(below(path.parent / layer) for layer in layers))
+
+    assert set().union(*map(below, EXPERIMENTS)) == {path.resolve() for path in CONF.rglob("*.yaml")}
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_is_read_and_says_what_it_is_for(path):
+    assert read_layers(path)
+    assert path.read_text().startswith("# ")
