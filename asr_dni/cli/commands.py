@@ -32,6 +32,7 @@ def noise_curve(
     batch_size: int = 256,
     device: str = "auto",
     output: Path | None = None,
+    damaged: Literal["error", "skip"] | None = None,
 ) -> None:
     """Measure a trained network's accuracy against inference noise.
 
@@ -48,6 +49,8 @@ def noise_curve(
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
         output: folder for noise_curve.csv, .png and .svg; by default noise_curve-<data> beside the checkpoint.
+        damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
+            training.
     """
     from asr_dni.data import KeywordData
     from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
@@ -61,7 +64,8 @@ def noise_curve(
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
     contents = load_checkpoint(checkpoint)
     spotter = KeywordSpotter.from_checkpoint(contents)
-    module = KeywordData.from_checkpoint(contents, batch_size=batch_size)
+    replacements = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
+    module = KeywordData.from_checkpoint(contents, **replacements)
     if data is not None:
         module = module.with_folder(data, split)
     elif split == "all":

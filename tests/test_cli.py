@@ -1,0 +1,380 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from recordings import tone, write
+
+from asr_dni import __version__
+from asr_dni.cli import run as cli_run
+from asr_dni.cli.main import COMMANDS, main
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _restore(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def settings(tone_words: Path, tone_cache: Path) -> dict:
+    return {
+        "name": "tiny",
+        "trainer": {"max_epochs": 3, "accelerator": "cpu"},
+        "data": {
+            "source": {"class_path": "asr_dni.data.Folder", "init_args": {"path": str(tone_words)}},
+            "cache_dir": str(tone_cache),
+            "batch_size": 9,
+        },
+        "model": {"network": {"units": 4, "layers": 2}},
+        "noise_curve": {"sigmas": [0.0, 1.0], "draws": 2, "watched_sigmas": [1.0], "every_n_epochs": 0},
+        "annealing": {"sigma": 1.0},
+        "checkpoint": {"monitor": "val/accuracy@1.0"},
+    }
+
+
+@pytest.fixture(scope="module")
+def fitted(tone_words, tone_cache, tmp_path_factory):
+    """A folder in which `asr-dni fit` ran, with a W&B offline run."""
+    folder = tmp_path_factory.mktemp("fitted")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings(tone_words, tone_cache)))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WANDB_MODE", "offline")
+            main(["fit", "--config", "tiny.yaml"])
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def here(fitted, monkeypatch):
+    monkeypatch.chdir(fitted)
+    return fitted
+
+
+LAST = "runs/tiny/version_0/checkpoints/last.ckpt"
+
+
+def fails(capsys, *command: str) -> str:
+    """Run a command that is a mistake, and return the one line that says so."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(list(command))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.fullmatch(r"asr-dni: error: [^\n]+\n", said), said
+    return said
+
+
+# ---------------------------------------------------------------------- what it says of itself
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom asr_dni.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n"
+        "    print(end.code, sorted({'torch', 'numpy', 'wandb', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "0 []"
+    for name, text in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(text)}$", result.stdout, re.MULTILINE)
+    assert max(map(len, result.stdout.splitlines())) <= 120
+
+
+def test_version_and_no_command(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"asr-dni {__version__}\n"
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "there is no command 'fitt'" in fails(capsys, "fitt")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    beginning = "\n".join(said.splitlines()[:20])
+    assert f"usage: asr-dni {command}" in beginning
+    if command == "fit":
+        assert "--annealing.sigma" in beginning
+        assert "--noise_curve.watched_sigmas" in said
+
+
+def test_info(capsys):
+    main(["info"])
+    said = capsys.readouterr().out
+    assert re.search(rf"^torch +{re.escape(torch.__version__.split('+')[0])}", said, re.MULTILINE)
+    assert "recurrence" in said
+
+
+# ---------------------------------------------------------------------- what it does
+
+
+def test_fit_leaves_a_run(here):
+    run = here / "runs" / "tiny" / "version_0"
+    for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (run / name).is_file(), name
+    for ending in ("csv", "png", "svg"):
+        assert (run / f"noise_curve.{ending}").stat().st_size > 100
+    assert len(list(run.glob("wandb/offline-run-*/*.wandb"))) == 1
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["val/accuracy@1.0"].notna().sum() == 3
+    assert metrics["sigma_train"].notna().any()
+    assert metrics["test/accuracy@1.0"].notna().sum() == 1
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["annealing"]["sigma"] == 1.0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_a_checkpoint_finds_its_settings(command, here, capsys):
+    main([command, "--ckpt_path", LAST, "--name", f"again_{command}", "--wandb", "disabled"])
+    said = capsys.readouterr().out
+    assert f"split of {LAST}: accuracy" in said
+    assert "σ_infer" in said
+    assert (here / "runs" / f"again_{command}" / "version_0" / "config.yaml").is_file()
+
+
+def test_a_checkpoint_that_was_moved_brings_its_settings_along(here, tmp_path, capsys):
+    moved = tmp_path / "elsewhere" / "moved.ckpt"
+    moved.parent.mkdir()
+    moved.write_bytes(Path(LAST).read_bytes())
+    main(["predict", "--ckpt_path", str(moved), "--runs", str(tmp_path / "runs")])
+    with open(tmp_path / "runs" / "spotter" / "version_0" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        posteriors = {name: float(row[name]) for name in ("go", "no", "yes")}
+        assert sum(posteriors.values()) == pytest.approx(1, abs=1e-4)
+        assert row["decision"] == max(posteriors, key=posteriors.get)
+        assert re.fullmatch(r"(go|no|yes)/\w+_nohash_\d\.wav", row["clip"])
+
+
+def test_noise_curve_is_that_of_the_run(here, tmp_path, capsys):
+    main(
+        [
+            "noise-curve",
+            LAST,
+            "--sigmas",
+            "[0,1]",
+            "--draws",
+            "2",
+            "--output",
+            str(tmp_path),
+            "--batch_size",
+            "4",
+        ]
+    )
+    assert "written: " in capsys.readouterr().out
+    main(["test", "--ckpt_path", LAST, "--name", "reference", "--wandb", "disabled"])
+    frames = [
+        pd.read_csv(folder / "noise_curve.csv", comment="#")
+        for folder in (tmp_path, here / "runs" / "reference" / "version_0")
+    ]
+    pd.testing.assert_frame_equal(*frames, rtol=1e-4)
+
+
+def test_noise_curve_of_a_folder_reports_unknown_words(here, tmp_path, capsys):
+    folder = tmp_path / "others"
+    for k in range(3):
+        write(folder / "yes" / f"{k:08x}_nohash_0.wav.wav.tmp.wav", tone(500))
+        (folder / "yes" / f"{k:08x}_nohash_0.wav.wav.tmp.wav").rename(
+            folder / "yes" / f"{k:08x}_nohash_0.wav.wav"
+        )
+    write(folder / "tree" / "00000001_nohash_0.wav", tone(300))
+    command = [
+        "noise-curve",
+        LAST,
+        "--data",
+        str(folder),
+        "--split",
+        "all",
+        "--sigmas",
+        "[0,1]",
+        "--draws",
+        "2",
+    ]
+    main([*command, "--output", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "words that the network does not know: tree (1)" in said
+    frame = pd.read_csv(tmp_path / "out" / "noise_curve.csv", comment="#")
+    assert set(frame["n_clips"]) == {3}
+
+
+def test_compare_overlays(here, capsys):
+    main(["compare", "runs/tiny/version_0", "--output", "figures"])
+    assert (here / "figures" / "noise_curves.png").is_file()
+    assert "σ_infer" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys):
+    """Interrupted in its last epoch and resumed, a run ends with the weights of one that was not interrupted."""
+
+    def interrupt(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 2 and batch_idx == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_run.TrainingLog, "on_train_batch_start", interrupt)
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", "--config", "tiny.yaml", "--name", "broken", "--wandb", "disabled"])
+    assert ended.value.code == 130
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    resume = said.partition("asr-dni: interrupted, to resume: asr-dni ")[2].split()
+    assert resume == ["fit", "--ckpt_path", "runs/broken/version_0/checkpoints/last.ckpt"]
+    main([*resume, "--test_after_fit", "false"])
+    assert "after 2 epochs" in capsys.readouterr().out
+    expected = torch.load(LAST, weights_only=True)
+    resumed = torch.load(
+        here / "runs" / "broken" / "version_1" / "checkpoints" / "last.ckpt", weights_only=True
+    )
+    assert resumed["global_step"] == expected["global_step"]
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ctrl_c_in_a_process_of_its_own(here):
+    script = "from asr_dni.cli.main import main; main()"
+    options = ["--config", "tiny.yaml", "--name", "stopped", "--trainer.max_epochs", "100000"]
+    command = [sys.executable, "-c", script, "fit", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "to resume: asr-dni fit --ckpt_path runs/stopped/version_0/checkpoints/last.ckpt" in errors
+    assert "Traceback" not in errors
+    assert torch.load("runs/stopped/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] >= 1
+
+
+# ---------------------------------------------------------------------- mistakes
+
+
+@pytest.fixture
+def not_checkpoints(here, tmp_path):
+    (tmp_path / "truncated.ckpt").write_bytes(Path(LAST).read_bytes()[:3000])
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"weights": 1}, tmp_path / "other.ckpt")
+    return [tmp_path / name for name in ("missing.ckpt", "truncated.ckpt", "text.ckpt", "other.ckpt")]
+
+
+def test_what_is_no_checkpoint(not_checkpoints, capsys):
+    for path in not_checkpoints:
+        for command in ("fit", "test", "validate", "predict"):
+            assert path.name in fails(capsys, command, "--config", "tiny.yaml", "--ckpt_path", str(path))
+            assert path.name in fails(capsys, command, "--ckpt_path", str(path))
+        assert path.name in fails(capsys, "noise-curve", str(path))
+        assert str(path) in fails(capsys, "compare", str(path))
+
+
+FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "disabled"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--model.network.units", "many"], "model.network.units: expected int"),
+        (["--model.network.unitss", "3"], "model.network.unitss"),
+        (["--annealing.sigma", "-1"], "sigma is -1"),
+        (["--noise_curve.sigmas", "[-1.0]"], "sigmas contains -1"),
+        (["--data.source.init_args.path", "nowhere"], "nowhere: no such folder"),
+        (["--checkpoint.monitor", "val/accuracy@3.0"], "val/accuracy@3.0"),
+        (["--trainer.accelerator", "abacus"], "abacus"),
+        (["--runs", "tiny.yaml"], "tiny.yaml"),
+    ],
+)
+def test_mistakes_in_settings(here, capsys, options, named):
+    assert named in fails(capsys, *FIT, *options)
+    assert not (here / "runs" / "mistake").exists()
+
+
+def test_mistakes_in_configuration_files(here, tmp_path, capsys):
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    (tmp_path / "unknown.yaml").write_text("modell: {units: 3}\n")
+    assert "missing.yaml: there is no such configuration file" in fails(
+        capsys, "fit", "--config", "missing.yaml"
+    )
+    assert "broken.yaml: is not valid YAML" in fails(capsys, "fit", "--config", str(tmp_path / "broken.yaml"))
+    assert "modell" in fails(capsys, *FIT, "--config", str(tmp_path / "unknown.yaml"))
+    assert "data.source" in fails(capsys, "fit")
+
+
+def test_text_that_is_named_wav(here, tmp_path, capsys):
+    for k in range(30):
+        write(tmp_path / "bad" / "go" / f"{k:08x}_nohash_0.wav", tone(300))
+    (tmp_path / "bad" / "go" / "ffffffff_nohash_0.wav").write_text("no sound")
+    command = ["noise-curve", LAST, "--data", str(tmp_path / "bad"), "--split", "all", "--sigmas", "[0]"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--output", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()  # after the bar of the decoding
+    assert said[-1].startswith("asr-dni: error: 1 of 31 recordings is damaged: ")
+    assert "go/ffffffff_nohash_0.wav" in said[-1]
+    assert len(said) <= 2
+    assert not (tmp_path / "out").exists()
+    main([*command, "--output", str(tmp_path / "out"), "--damaged", "skip"])
+    assert set(pd.read_csv(tmp_path / "out" / "noise_curve.csv", comment="#")["n_clips"]) == {30}
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["noise-curve", LAST, "--sigmas", "[-1]"], "sigmas contains -1"),
+        (["noise-curve", LAST, "--draws", "0"], "draws is 0"),
+        (["noise-curve", LAST, "--device", "abacus"], "abacus"),
+        (["noise-curve", LAST, "--data", "nowhere"], "nowhere"),
+        (["noise-curve", LAST, "--split", "all"], "--data"),
+        (["noise-curve", LAST, "--output", "tiny.yaml"], "tiny.yaml"),
+        (["noise-curve"], "checkpoint"),
+        (["compare"], "runs"),
+        (["compare", "nowhere"], "nowhere"),
+        (["compare", "runs/tiny/version_0", "--output", "tiny.yaml"], "tiny.yaml"),
+        (["compare", "runs", "--colour", "red"], "--colour"),
+        (["info", "more"], "more"),
+        (["info", "--all"], "--all"),
+        (["demo", "--epochs", "0"], "epochs is 0"),
+        (["demo", "--sigma_train", "-1"], "sigma is -1"),
+        (["demo", "--units", "few"], "units"),
+        (["demo", "--output", "tiny.yaml"], "tiny.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_of_other_commands(here, capsys, command, named):
+    assert named in fails(capsys, *command)
+
+
+def test_wandb_online_without_a_login(here, capsys, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(here / "no-netrc"))
+    assert "no login" in fails(capsys, *FIT[:-1], "online")
+
+
+def test_the_curve_says_how_it_came_about(here):
+    lines = (here / "runs" / "tiny" / "version_0" / "noise_curve.csv").read_text().splitlines()
+    noted = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
+    assert (json.loads(noted["sigma_train"]), json.loads(noted["cell"])) == (1.0, "lstm")

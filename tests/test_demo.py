@@ -1,0 +1,52 @@
+import os
+
+import pandas as pd
+import pytest
+
+from asr_dni.cli.main import main
+from asr_dni.evaluation.noise_curve import NoiseCurve
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def curves(folder):
+    return {
+        name: NoiseCurve.from_csv(folder / name / "version_0" / "noise_curve.csv")
+        for name in ("conventional", "dni")
+    }
+
+
+def test_a_tiny_demo_writes_what_the_whole_one_does(tmp_path, capsys):
+    sizes = ["--speakers", "10", "--epochs", "1", "--units", "4", "--draws", "1"]
+    main(["demo", *sizes, "--output", "out", "--data", "words", "--wandb", "disabled"])
+    found = curves(tmp_path / "out")
+    assert found["conventional"].settings["sigma_train"] == 0
+    assert found["dni"].settings["sigma_train"] == 2
+    for ending in ("png", "svg", "csv", "md"):
+        assert (tmp_path / "out" / "comparison" / f"noise_curves.{ending}").stat().st_size > 100
+    for name in found:
+        assert (tmp_path / "out" / name / "version_0" / "checkpoints" / "last.ckpt").is_file()
+    said = capsys.readouterr().out
+    assert "noise_curves.png" in said
+    assert "σ_infer" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_shows_what_noise_training_is_for(tmp_path, capsys):
+    main(["demo"])
+    found = curves(tmp_path / "runs" / "demo")
+    accuracy = pd.DataFrame(
+        {name: curve.frame.groupby("sigma")["accuracy"].mean() for name, curve in found.items()}
+    )
+    assert accuracy.loc[0.0, "conventional"] > 0.8
+    assert accuracy.loc[2.0, "dni"] > accuracy.loc[2.0, "conventional"] + 0.1
+    for name in found:
+        assert len(list((tmp_path / "runs" / "demo" / name).glob("*/wandb/offline-run-*/*.wandb"))) == 1
