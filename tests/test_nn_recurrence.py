@@ -1,6 +1,7 @@
 """The fused recurrence against the plain loop that defines it."""
 
 import copy
+import functools
 import gc
 import itertools
 import pickle
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, native, use_implementation
+from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.fused import why_not
 from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights
 from asr_dni.noise import SITES, Noise, NoisyModule
@@ -36,9 +37,11 @@ def results(implementation, layer, noise, x, state, only=None):
     """Outputs, final states and gradients of everything that needs one, with distinct output gradients."""
     leaves = [x, *state, *layer.parameters()]
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    is_lstm = isinstance(layer, NoisyLSTM)
     with use_implementation(implementation), layer.under(noise):
-        outputs, final = layer(x, state or None)
-    parts = {"outputs": [outputs], "h": [final[0]], "c": [final[1]]}.get(only, [outputs, *final])
+        outputs, final = layer(x, (state if is_lstm else state[0]) if state else None)
+    final = final if is_lstm else (final,)
+    parts = {"outputs": [outputs], "h": [final[0]], "c": [final[-1]]}.get(only, [outputs, *final])
     generator = torch.Generator().manual_seed(5)
     loss = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in parts)
     gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
@@ -54,31 +57,44 @@ def agree(layer, noise, x, state=(), only=None):
             torch.testing.assert_close(mine, its, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+CELLS = {
+    "lstm": NoisyLSTM,
+    "gru": NoisyGRU,
+    "rnn_tanh": NoisyRNN,
+    "rnn_relu": functools.partial(NoisyRNN, nonlinearity="relu"),
+}
+
+
+def states(cell, *shape):
+    return tuple(torch.randn(shape, requires_grad=True) for _ in range(2 if cell == "lstm" else 1))
+
+
 @needs_compiler
 class TestFusedEqualsReference:
     @pytest.mark.parametrize("noise", NOISES)
     @pytest.mark.parametrize(
         ("T", "N", "H"), [(1, 1, 1), (1, 5, 3), (7, 1, 16), (4, 3, 17), (3, 33, 65), (2, 2, 130)]
     )
-    def test_shapes_and_sites(self, noise, T, N, H):
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_shapes_and_sites(self, cell, noise, T, N, H):
         torch.manual_seed(0)
-        layer = NoisyLSTM(3, H)
         x = torch.randn(T, N, 3, requires_grad=True)
-        state = tuple(torch.randn(1, N, H, requires_grad=True) for _ in range(2))
-        agree(layer, NOISES[noise], x, state)
+        agree(CELLS[cell](3, H), NOISES[noise], x, states(cell, 1, N, H))
 
     @pytest.mark.parametrize("bias", [True, False])
     @pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False), (2, True)])
-    def test_layers_and_directions(self, bias, layers, bidirectional):
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_layers_and_directions(self, cell, bias, layers, bidirectional):
         torch.manual_seed(0)
-        layer = NoisyLSTM(3, 9, layers, bias=bias, bidirectional=bidirectional)
+        layer = CELLS[cell](3, 9, layers, bias=bias, bidirectional=bidirectional)
         agree(layer, NOISES["all"], torch.randn(5, 4, 3, requires_grad=True))
 
     @pytest.mark.parametrize("only", ["outputs", "h", "c"])
-    def test_loss_on_one_result_only(self, only):
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_loss_on_one_result_only(self, cell, only):
         torch.manual_seed(0)
-        state = tuple(torch.randn(1, 4, 9, requires_grad=True) for _ in range(2))
-        agree(NoisyLSTM(3, 9), NOISES["all"], torch.randn(5, 4, 3, requires_grad=True), state, only)
+        x = torch.randn(5, 4, 3, requires_grad=True)
+        agree(CELLS[cell](3, 9), NOISES["all"], x, states(cell, 1, 4, 9), only)
 
     @pytest.mark.parametrize("needing", range(1, 7))
     def test_only_some_inputs_need_gradients(self, needing):
@@ -111,8 +127,9 @@ class TestFusedEqualsReference:
         for mine, its in zip(*finals, strict=True):
             torch.testing.assert_close(mine, its, atol=TOLERANCE, rtol=TOLERANCE)
 
-    def test_scale_that_follows_the_signal(self):
-        layer = NoisyLSTM(3, 9)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_scale_that_follows_the_signal(self, cell):
+        layer = CELLS[cell](3, 9)
         for site in layer.statistics()["l0"].sites:
             layer.statistics()["l0"].rms[site] = layer.statistics()["l0"].bound[site] = 0.7
         for scale in ("signal", "range"):
@@ -134,9 +151,10 @@ class TestFusedEqualsReference:
         agree(layer, NOISES["clean"], 10 * torch.randn(5, 4, 3, requires_grad=True))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-    def test_what_is_not_finite_shows(self, value):
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_what_is_not_finite_shows(self, cell, value):
         """A diverged training must not look sound."""
-        layer, x = NoisyLSTM(3, 9), torch.randn(5, 4, 3)
+        layer, x = CELLS[cell](3, 9), torch.randn(5, 4, 3)
         with torch.no_grad():
             layer.weight_ih_l0.abs_()  # inf - inf would be NaN depending on the order of the sum
             x[2, 1] = value
@@ -263,7 +281,6 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"weights": RecurrentWeights("gru", torch.zeros(6, 2), None)}, "gru"),
             ({"weights": RecurrentWeights("lstm", torch.zeros(8, 1), None, torch.zeros(1, 2))}, "proj_size"),
             ({"projection": torch.zeros(1, 1, 8).double()}, "float64"),
             ({"projection": torch.zeros(1, 1, 8).bfloat16()}, "bfloat16"),
@@ -274,9 +291,7 @@ class TestChoice:
     def test_the_reason_is_given(self, changes, reason):
         assert reason in why_not(**self.lstm(**changes))
 
-    @pytest.mark.parametrize(
-        "layer", [NoisyGRU(3, 4), NoisyLSTM(3, 4, proj_size=2), NoisyLSTM(3, 4, dtype=torch.float64)]
-    )
+    @pytest.mark.parametrize("layer", [NoisyLSTM(3, 4, proj_size=2), NoisyLSTM(3, 4, dtype=torch.float64)])
     def test_fused_raises_where_it_cannot_run(self, layer):
         x = torch.randn(2, 2, 3, dtype=layer.weight_ih_l0.dtype)
         with use_implementation("fused"), pytest.raises(RuntimeError, match="fused recurrence was asked for"):
@@ -293,7 +308,7 @@ class TestChoice:
             torch.testing.assert_close(got.double(), layer(x)[0], atol=0.05, rtol=0.05)
 
     def test_the_setting_is_undone_after_an_exception_and_nests(self):
-        layer, x = NoisyGRU(3, 4), torch.randn(2, 2, 3)
+        layer, x = NoisyLSTM(3, 4, proj_size=2), torch.randn(2, 2, 3)
 
         def fail_inside():
             with use_implementation("fused"):

@@ -1,4 +1,4 @@
-"""The LSTM recurrence with fused gate arithmetic and noise on the CPU, forward and backward.
+"""The recurrence with fused gate arithmetic and noise on the CPU, forward and backward.
 
 One product a step for the recurrent weights, one C pass for all the rest of the step, and one product over all
 steps for the weight gradient. Held to :func:`asr_dni.nn.recurrence.run_reference` by the tests.
@@ -20,13 +20,11 @@ def why_not(
     weights: RecurrentWeights, projection: Tensor, noise: LayerNoise, lengths: Tensor | None
 ) -> str | None:
     """Return why the fused recurrence cannot run this, or ``None`` where it can."""
-    if weights.cell != "lstm":
-        return f"no fused recurrence for {weights.cell}"
     if weights.w_hr is not None:
         return "no fused recurrence for proj_size"
     if projection.device.type != "cpu":
         return f"no fused recurrence on {projection.device.type}"
-    # Under autocast _FusedLSTM takes everything but double precision as float32.
+    # Under autocast the functions below take everything but double precision as float32.
     lowered = torch.is_autocast_enabled("cpu") and projection.dtype != torch.float64
     if projection.dtype != torch.float32 and not lowered:
         return f"no fused recurrence for {projection.dtype}"
@@ -39,6 +37,22 @@ def why_not(
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _sample_ids(noise: LayerNoise) -> Tensor:
+    return noise.sample_ids.to("cpu", torch.int64).contiguous()
+
+
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient.contiguous()
+
+
+def _weight_gradient(d_hidden: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
+    """Return the gradient of W_hh from that of W_hh h_{t-1} ``(T, N, gates * H)``, in one product over all steps."""
+    gradient = d_hidden[0].t() @ h
+    if len(outputs) > 1:
+        gradient.addmm_(d_hidden[1:].flatten(0, 1).t(), outputs[:-1].flatten(0, 1))
+    return gradient
 
 
 class _FusedLSTM(torch.autograd.Function):
@@ -64,7 +78,7 @@ class _FusedLSTM(torch.autograd.Function):
         gates = projection.new_empty(steps if keep else 1, rows, 4 * width)
         scratch = projection.new_empty(rows, 3 * width) if noise.elementwise else None
         transposed = w_hh.t().contiguous()
-        ids = noise.sample_ids.to("cpu", torch.int64).contiguous()
+        ids = _sample_ids(noise)
         c_noise = ctypes.byref(native.c_layer_noise(noise))
         bias_p, scratch_p, ids_p = _pointer(bias), _pointer(scratch), _pointer(ids)
         rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
@@ -103,7 +117,7 @@ class _FusedLSTM(torch.autograd.Function):
         w_hh, h, c, outputs, cells, activations = ctx.saved_tensors
         steps, rows, width = outputs.shape
         gates = torch.empty_like(activations)
-        d_outputs = torch.zeros_like(outputs) if d_outputs is None else d_outputs.contiguous()
+        d_outputs = _or_zeros(d_outputs, outputs)
         dc = torch.zeros_like(c) if d_last is None else d_last.clone(memory_format=torch.contiguous_format)
         dh = torch.zeros_like(h)
         weight = w_hh.contiguous()
@@ -122,14 +136,155 @@ class _FusedLSTM(torch.autograd.Function):
                 width_c,
             )
             torch.mm(gates[t], weight, out=dh)
-        flat = gates.flatten(0, 1)
-        d_weight = None
-        if ctx.needs_input_grad[1]:
-            d_weight = gates[0].t() @ h
-            if steps > 1:
-                d_weight.addmm_(gates[1:].flatten(0, 1).t(), outputs[:-1].flatten(0, 1))
-        d_bias = flat.sum(0) if ctx.has_bias else None
+        d_weight = _weight_gradient(gates, h, outputs) if ctx.needs_input_grad[1] else None
+        d_bias = gates.sum((0, 1)) if ctx.has_bias else None
         return gates, d_weight, d_bias, dh, dc, None
+
+
+class _FusedGRU(torch.autograd.Function):
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(
+        ctx: Any, projection: Tensor, w_hh: Tensor, b_hh: Tensor | None, h: Tensor, noise: LayerNoise
+    ) -> Tensor:
+        kernels = native.library()
+        assert kernels is not None
+        projection, h = projection.contiguous(), h.contiguous()
+        bias = None if b_hh is None else b_hh.contiguous()
+        steps, rows, width = projection.shape[0], projection.shape[1], h.shape[1]
+        outputs = projection.new_empty(steps, rows, width)
+        keep = any(ctx.needs_input_grad)
+        gates = projection.new_empty(steps if keep else 1, rows, 3 * width)
+        hidden_n = projection.new_empty(steps if keep else 1, rows, width)
+        hidden = projection.new_empty(rows, 3 * width)
+        scratch = projection.new_empty(rows, 3 * width) if noise.elementwise else None
+        transposed = w_hh.t().contiguous()
+        ids = _sample_ids(noise)
+        c_noise = ctypes.byref(native.c_layer_noise(noise))
+        bias_p, scratch_p, ids_p = _pointer(bias), _pointer(scratch), _pointer(ids)
+        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
+        n_only = ctypes.c_int(noise.recurrent_n_only)
+        before = h
+        for t in range(steps):
+            slot = t if keep else 0
+            torch.mm(before, transposed, out=hidden)
+            kernels.gru_forward(
+                _pointer(hidden),
+                _pointer(projection[t]),
+                bias_p,
+                _pointer(before),
+                _pointer(gates[slot]),
+                _pointer(hidden_n[slot]),
+                _pointer(outputs[t]),
+                rows_c,
+                width_c,
+                c_noise,
+                n_only,
+                ids_p,
+                ctypes.c_int64(noise.first_step + t),
+                scratch_p,
+            )
+            before = outputs[t]
+        ctx.save_for_backward(w_hh, h, outputs, gates, hidden_n)
+        ctx.has_bias = b_hh is not None
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
+        kernels = native.library()
+        assert kernels is not None
+        w_hh, h, outputs, gates, hidden_n = ctx.saved_tensors
+        steps, rows, width = outputs.shape
+        d_outputs = gradients[0].contiguous()
+        d_gates, d_hidden = torch.empty_like(gates), torch.empty_like(gates)
+        dh, weight = torch.zeros_like(h), w_hh.contiguous()
+        rows_c, width_c, dh_p = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width), _pointer(dh)
+        for t in range(steps - 1, -1, -1):
+            kernels.gru_backward(
+                _pointer(gates[t]),
+                _pointer(hidden_n[t]),
+                _pointer(outputs[t - 1] if t else h),
+                _pointer(d_outputs[t]),
+                _pointer(d_gates[t]),
+                _pointer(d_hidden[t]),
+                dh_p,
+                rows_c,
+                width_c,
+            )
+            dh.addmm_(d_hidden[t], weight)
+        d_weight = _weight_gradient(d_hidden, h, outputs) if ctx.needs_input_grad[1] else None
+        d_bias = d_hidden.sum((0, 1)) if ctx.has_bias else None
+        return d_gates, d_weight, d_bias, dh, None
+
+
+class _FusedRNN(torch.autograd.Function):
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(
+        ctx: Any,
+        projection: Tensor,
+        w_hh: Tensor,
+        b_hh: Tensor | None,
+        h: Tensor,
+        noise: LayerNoise,
+        relu: bool,
+    ) -> Tensor:
+        kernels = native.library()
+        assert kernels is not None
+        projection, h = projection.contiguous(), h.contiguous()
+        bias = None if b_hh is None else b_hh.contiguous()
+        outputs = torch.empty_like(projection)
+        transposed = w_hh.t().contiguous()
+        ids = _sample_ids(noise)
+        c_noise = ctypes.byref(native.c_layer_noise(noise))
+        bias_p, ids_p, relu_c = _pointer(bias), _pointer(ids), ctypes.c_int(relu)
+        rows_c, width_c = ctypes.c_ssize_t(h.shape[0]), ctypes.c_ssize_t(h.shape[1])
+        before = h
+        for t in range(len(projection)):
+            torch.mm(before, transposed, out=outputs[t])
+            kernels.rnn_forward(
+                _pointer(outputs[t]),
+                _pointer(projection[t]),
+                bias_p,
+                relu_c,
+                rows_c,
+                width_c,
+                c_noise,
+                ids_p,
+                ctypes.c_int64(noise.first_step + t),
+            )
+            before = outputs[t]
+        ctx.save_for_backward(w_hh, h, outputs)
+        ctx.has_bias, ctx.relu = b_hh is not None, relu
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
+        kernels = native.library()
+        assert kernels is not None
+        w_hh, h, outputs = ctx.saved_tensors
+        d_outputs, d_gates = gradients[0].contiguous(), torch.empty_like(outputs)
+        dh, weight = torch.zeros_like(h), w_hh.contiguous()
+        rows_c, width_c = ctypes.c_ssize_t(h.shape[0]), ctypes.c_ssize_t(h.shape[1])
+        dh_p, relu_c = _pointer(dh), ctypes.c_int(ctx.relu)
+        for t in range(len(outputs) - 1, -1, -1):
+            kernels.rnn_backward(
+                _pointer(outputs[t]),
+                _pointer(d_outputs[t]),
+                dh_p,
+                _pointer(d_gates[t]),
+                relu_c,
+                rows_c,
+                width_c,
+            )
+            torch.mm(d_gates[t], weight, out=dh)
+        d_weight = _weight_gradient(d_gates, h, outputs) if ctx.needs_input_grad[1] else None
+        d_bias = d_gates.sum((0, 1)) if ctx.has_bias else None
+        return d_gates, d_weight, d_bias, dh, None, None
 
 
 def run_fused(
@@ -140,7 +295,12 @@ def run_fused(
     Raises:
         AssertionError: :func:`why_not` gives a reason.
     """
-    outputs, c = _FusedLSTM.apply(  # type: ignore[no-untyped-call]
-        projection, weights.w_hh, weights.b_hh, *state, noise
-    )
-    return outputs, (outputs[-1], c)
+    arguments = (projection, weights.w_hh, weights.b_hh, *state, noise)
+    if weights.cell == "lstm":
+        outputs, c = _FusedLSTM.apply(*arguments)  # type: ignore[no-untyped-call]
+        return outputs, (outputs[-1], c)
+    if weights.cell == "gru":
+        outputs = _FusedGRU.apply(*arguments)  # type: ignore[no-untyped-call]
+    else:
+        outputs = _FusedRNN.apply(*arguments, weights.cell == "rnn_relu")  # type: ignore[no-untyped-call]
+    return outputs, (outputs[-1],)

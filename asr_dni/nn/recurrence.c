@@ -152,7 +152,16 @@ INLINE void cosine_sine(uint32_t word, float *cosine, float *sine) {
 
 INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp_(-x)); }
 
-INLINE float tanh_(float x) { return 1.0f - 2.0f / (1.0f + exp_(2.0f * x)); }
+/* Near zero 1 - 2 / (1 + exp(2 x)) would lose its digits. */
+INLINE float tanh_(float x) {
+    float square = x * x, p = -5.70498872745e-3f;
+    p = p * square + 2.06390887954e-2f;
+    p = p * square - 5.37397155531e-2f;
+    p = p * square + 1.33314422036e-1f;
+    p = p * square - 3.33332819422e-1f;
+    float near_zero = x + x * square * p, elsewhere = 1.0f - 2.0f / (1.0f + exp_(2.0f * x));
+    return fabsf(x) < 0.625f ? near_zero : elsewhere;
+}
 
 /* Add a pair of Gaussian numbers from each pair of words; b may be NULL. */
 INLINE void box_muller(const uint32_t *first, const uint32_t *second, int count, float std, float *a, float *b) {
@@ -259,6 +268,127 @@ void lstm_backward(const float *gates, float *dgates, const float *c_before, con
             drow[2 * width + u] = d * i * (1.0f - g * g);
             drow[3 * width + u] = grad * t * o * (1.0f - o);
             dcell[u] = d * f;
+        }
+    }
+}
+
+/* Add noise to the third of three gates only, of the numbers that all three would get. */
+INLINE void add_noise_to_third(float *third, ptrdiff_t width, site_noise noise, int64_t sample, uint32_t step) {
+    if (noise.std == 0.0f) return;
+    uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
+    for (ptrdiff_t u = 0; u < width; u += BLOCK) {
+        uint32_t words[4][BLOCK];
+        int count = width - u < BLOCK ? (int)(width - u) : BLOCK;
+        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
+        box_muller(words[2], words[3], count, noise.std, third + u, NULL);
+    }
+}
+
+/* hidden: W_hh h, scratch. gates: r, z, n after activation on return. hidden_n: W_hn h + b_hn and its noise, which
+ * the backward pass needs. products: scratch of 3 H per row, or NULL. */
+void gru_forward(float *hidden, const float *projection, const float *bias, const float *h_before, float *gates,
+                 float *hidden_n, float *h, ptrdiff_t rows, ptrdiff_t width, const layer_noise *noise,
+                 int recurrent_n_only, const int64_t *samples, int64_t step, float *products) {
+#pragma omp parallel for schedule(static)
+    for (ptrdiff_t n = 0; n < rows; n++) {
+        float *hid = hidden + n * 3 * width, *row = gates + n * 3 * width, *kept = hidden_n + n * width;
+        const float *inward = projection + n * 3 * width, *before = h_before + n * width;
+        float *out = h + n * width;
+        if (bias) {
+#pragma omp simd
+            for (ptrdiff_t k = 0; k < 3 * width; k++) hid[k] += bias[k];
+        }
+        for (ptrdiff_t k = 0; k < 3 * width; k++) row[k] = inward[k];
+        add_noise(row, width, 3, noise->input, samples[n], (uint32_t)step);
+        if (recurrent_n_only)
+            add_noise_to_third(hid + 2 * width, width, noise->recurrent, samples[n], (uint32_t)step);
+        else
+            add_noise(hid, width, 3, noise->recurrent, samples[n], (uint32_t)step);
+        if (noise->elementwise.std != 0.0f) {
+            float *extra = products + n * 3 * width;
+            for (ptrdiff_t k = 0; k < 3 * width; k++) extra[k] = 0.0f;
+            add_noise(extra, width, 3, noise->elementwise, samples[n], (uint32_t)step);
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) {
+                float r = sigmoid(row[u] + hid[u]), z = sigmoid(row[width + u] + hid[width + u]);
+                float candidate = tanh_(row[2 * width + u] + r * hid[2 * width + u] + extra[u]);
+                row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hid[2 * width + u];
+                out[u] = (1.0f - z) * candidate + extra[width + u] + z * before[u] + extra[2 * width + u];
+            }
+        } else {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) {
+                float r = sigmoid(row[u] + hid[u]), z = sigmoid(row[width + u] + hid[width + u]);
+                float candidate = tanh_(row[2 * width + u] + r * hid[2 * width + u]);
+                row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hid[2 * width + u];
+                out[u] = (1.0f - z) * candidate + z * before[u];
+            }
+        }
+    }
+}
+
+/* gates: activations. dgates: gradient of W_ih x + b_ih; dhidden: of W_hh h + b_hh. dh: gradient of h from the later
+ * step on entry; on return the part of the step before's that does not come through W_hh. */
+void gru_backward(const float *gates, const float *hidden_n, const float *h_before, const float *dout, float *dgates,
+                  float *dhidden, float *dh, ptrdiff_t rows, ptrdiff_t width) {
+#pragma omp parallel for schedule(static)
+    for (ptrdiff_t n = 0; n < rows; n++) {
+        const float *row = gates + n * 3 * width, *kept = hidden_n + n * width, *before = h_before + n * width;
+        const float *from_out = dout + n * width;
+        float *dinward = dgates + n * 3 * width, *dhid = dhidden + n * 3 * width, *later = dh + n * width;
+#pragma omp simd
+        for (ptrdiff_t u = 0; u < width; u++) {
+            float r = row[u], z = row[width + u], candidate = row[2 * width + u];
+            float grad = from_out[u] + later[u];
+            float d_candidate = grad * (1.0f - z) * (1.0f - candidate * candidate);
+            float d_r = d_candidate * kept[u] * r * (1.0f - r);
+            float d_z = grad * (before[u] - candidate) * z * (1.0f - z);
+            dinward[u] = d_r, dinward[width + u] = d_z, dinward[2 * width + u] = d_candidate;
+            dhid[u] = d_r, dhid[width + u] = d_z, dhid[2 * width + u] = d_candidate * r;
+            later[u] = grad * z;
+        }
+    }
+}
+
+/* h: W_hh h_{t-1} on entry, h_t on return. */
+void rnn_forward(float *h, const float *projection, const float *bias, int relu, ptrdiff_t rows, ptrdiff_t width,
+                 const layer_noise *noise, const int64_t *samples, int64_t step) {
+#pragma omp parallel for schedule(static)
+    for (ptrdiff_t n = 0; n < rows; n++) {
+        float *row = h + n * width;
+        const float *inward = projection + n * width;
+        if (bias) {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] += inward[u] + bias[u];
+        } else {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] += inward[u];
+        }
+        add_noise(row, width, 1, noise->input, samples[n], (uint32_t)step);
+        add_noise(row, width, 1, noise->recurrent, samples[n], (uint32_t)step);
+        if (relu) {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] = row[u] < 0.0f ? 0.0f : row[u];
+        } else {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] = tanh_(row[u]);
+        }
+    }
+}
+
+/* dgates: gradient of the pre-activation. dh: gradient of h from the later step. */
+void rnn_backward(const float *h, const float *dout, const float *dh, float *dgates, int relu, ptrdiff_t rows,
+                  ptrdiff_t width) {
+#pragma omp parallel for schedule(static) if (rows * width > 16384)
+    for (ptrdiff_t k = 0; k < rows; k++) {
+        const float *out = h + k * width, *from_out = dout + k * width, *later = dh + k * width;
+        float *row = dgates + k * width;
+        if (relu) {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] = out[u] > 0.0f ? from_out[u] + later[u] : 0.0f;
+        } else {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < width; u++) row[u] = (from_out[u] + later[u]) * (1.0f - out[u] * out[u]);
         }
     }
 }
