@@ -219,8 +219,8 @@ class Augmentation(nn.Module):
     def _resampled(waveforms: Tensor, speed: Tensor, shift: Tensor) -> Tensor:
         """Play each clip at its speed about its middle, shifted, by cubic interpolation (36 dB on speech)."""
         if waveforms.device.type == "cpu" and len(waveforms) > _CLIPS_AT_ONCE:
-            parts = zip(*(values.split(_CLIPS_AT_ONCE) for values in (waveforms, speed, shift)), strict=True)
-            return torch.cat([Augmentation._resampled(*part) for part in parts])
+            parts = [slice(k, k + _CLIPS_AT_ONCE) for k in range(0, len(waveforms), _CLIPS_AT_ONCE)]
+            return torch.cat([Augmentation._resampled(waveforms[k], speed[k], shift[k]) for k in parts])
         n_samples = waveforms.shape[1]
         middle = (n_samples - 1) / 2
         output = torch.arange(n_samples, device=waveforms.device, dtype=waveforms.dtype) - middle

@@ -296,7 +296,8 @@ class MFCC(nn.Module):
             RuntimeError: normalisation is on, but there are no statistics yet.
         """
         if waveforms.dim() > 1 and len(waveforms) > _CLIPS_AT_ONCE and waveforms.device.type == "cpu":
-            return torch.cat([self(clips) for clips in waveforms.split(_CLIPS_AT_ONCE)])
+            starts = range(0, len(waveforms), _CLIPS_AT_ONCE)
+            return torch.cat([self(waveforms[k : k + _CLIPS_AT_ONCE]) for k in starts])
         return self._normalize(self._with_deltas(self._static(self._pad(waveforms))))
 
     def stream(self) -> "MFCCStream":
