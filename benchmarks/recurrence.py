@@ -20,7 +20,7 @@ from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.implementation import Implementation
 from asr_dni.noise import Noise
 
-CELLS: tuple[tuple[type[nn.RNNBase], type[NoisyLSTM | NoisyGRU | NoisyRNN]], ...] = (
+CELLS: tuple[tuple[type[nn.LSTM | nn.GRU | nn.RNN], type[NoisyLSTM | NoisyGRU | NoisyRNN]], ...] = (
     (nn.LSTM, NoisyLSTM),
     (nn.GRU, NoisyGRU),
     (nn.RNN, NoisyRNN),
@@ -78,8 +78,9 @@ def main() -> None:
     x = torch.randn(options.steps, options.batch, options.inputs)
     console = Console()
     console.print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {options.threads} threads; batch "
-        f"{options.batch}, T {options.steps}, {options.inputs} inputs, {options.units} units; kernels: {native.status()}"
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {options.threads} threads; "
+        f"batch {options.batch}, T {options.steps}, {options.inputs} inputs, {options.units} units; "
+        f"kernels: {native.status()}"
     )
     for train in (True, False):
         table = Table(title="forward + backward" if train else "forward, no gradients")
