@@ -3,20 +3,20 @@
 import csv
 import logging
 import warnings
-from argparse import ArgumentError
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import (
     BasePredictionWriter,
     Callback,
     ModelCheckpoint,
     ProgressBar,
-    RichProgressBar,
 )
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -25,6 +25,7 @@ from wandb import Settings as WandbSettings
 
 from asr_dni.cli.configuration import expand_layers, explain
 from asr_dni.cli.run import (
+    BareProgressBar,
     BestCheckpoint,
     LastCheckpoint,
     TrainingLog,
@@ -113,6 +114,10 @@ class PredictionTable(BasePredictionWriter):
         print(f"decisions written to {path}")
 
 
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description as they are."""
+
+
 class SpotterCLI(LightningCLI):
     """Lightning's command line with the noise's annealing, the noise curve and the run's folder as settings."""
 
@@ -158,6 +163,12 @@ class SpotterCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.noise.seed", compute_fn=int)
 
+    def setup_parser(self, *arguments: Any) -> None:
+        """Build the parser; its help begins with the lines that matter most."""
+        super().setup_parser(*arguments)
+        for parser in self._subcommand_parsers.values():
+            parser.formatter_class = _HelpFormatter
+
     def _parse_ckpt_path(self) -> None:
         # The settings of a checkpoint's run come as a configuration, see _with_configuration.
         pass
@@ -197,7 +208,7 @@ class SpotterCLI(LightningCLI):
         if config.get("enable_progress_bar") is None:
             config["enable_progress_bar"] = on_terminal()
         if config["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in given):
-            callbacks = [*callbacks, RichProgressBar(leave=False)]
+            callbacks = [*callbacks, BareProgressBar()]
         if config.get("enable_model_summary") is None:
             config["enable_model_summary"] = False
         try:

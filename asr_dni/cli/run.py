@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, metric_name
@@ -70,6 +70,19 @@ class TrainingLog(Callback):
         total = f"/{epochs}" if epochs and epochs > 0 else ""
         line = "  ".join(f"{name} {float(metrics[name]):.3f}" for name in shown)
         print(f"epoch {epoch}{total}  {line}", flush=True)
+
+
+class BareProgressBar(RichProgressBar):
+    """A progress bar without metrics, which :class:`TrainingLog` prints."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return none."""
+        return {}
 
 
 def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback) -> None:
