@@ -1,3 +1,5 @@
+import os
+
 import pandas as pd
 import pytest
 from test_figures import make_curve
@@ -70,6 +72,19 @@ def test_one_training_is_not_two_seeds(tmp_path):
     copy = make_curve(seed=2).to_csv(tmp_path / "c.csv")
     with pytest.raises(UserError, match="hold the same curve"):
         compare_curves([first, copy])
+
+
+def test_of_a_training_evaluated_twice_the_newest_curve_counts(tmp_path):
+    save_runs(tmp_path / "runs")
+    older = tmp_path / "runs" / "2.0" / "seed0" / "noise_curve.csv"
+    os.utime(older, (0, 0))
+    settings = {"sigma_train": 2.0, "seed": 0, "checkpoint": "moved.ckpt"}
+    make_curve((0.5, 0.4, 0.3), **settings).to_csv(tmp_path / "runs" / "again" / "noise_curve.csv")
+    comparison = compare_curves([tmp_path / "runs"])
+    assert comparison.left_out == (older,)
+    dni = comparison.summaries["DNI σ_train=2"].frame
+    assert dni["n_seeds"].tolist() == [3, 3, 3]
+    assert dni["accuracy"][0] == pytest.approx((0.5 + 0.96 + 0.97) / 3)
 
 
 def test_curves_of_other_scales_are_refused(tmp_path):

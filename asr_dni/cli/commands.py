@@ -154,6 +154,8 @@ def compare(
     comparison = compare_curves(runs, output, title=title)
     console = Console()
     console.print(comparison.table)
+    for path in comparison.left_out:
+        console.print(f"left out {path}: the training was evaluated again later", soft_wrap=True)
     console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
 
 

@@ -1,5 +1,6 @@
 """Compare saved noise curves: pool the seeds of each experiment, draw and tabulate all of them together."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Comparison:
         table: for the terminal.
         markdown: the same table in Markdown.
         files: what was written.
+        left_out: older curves of trainings that were evaluated again.
     """
 
     summaries: dict[str, CurveSummary]
@@ -40,6 +42,7 @@ class Comparison:
     table: Table
     markdown: str
     files: tuple[Path, ...] = ()
+    left_out: tuple[Path, ...] = ()
 
 
 def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> list[Path]:
@@ -81,6 +84,20 @@ def _group(curves: Mapping[Path, NoiseCurve]) -> list[dict[Path, NoiseCurve]]:
         else:
             groups.append((experiment, {path: curve}))
     return [members for _, members in groups]
+
+
+def _older_of_one_training(curves: Mapping[Path, NoiseCurve]) -> list[Path]:
+    """Return the files that a newer one of the same experiment and seed replaces, as when a run is tested again."""
+    newest: list[tuple[dict[str, Any], Path]] = []
+    older = []
+    for path in sorted(curves, key=lambda path: path.stat().st_mtime, reverse=True):
+        settings = curves[path].settings
+        training = _experiment(settings) | {"seed": settings.get("seed")}
+        if "seed" in settings and any(training == known for known, _ in newest):
+            older.append(path)
+        else:
+            newest.append((training, path))
+    return older
 
 
 def _check_independent(members: Mapping[Path, NoiseCurve]) -> None:
@@ -147,7 +164,7 @@ def compare_curves(
 
     Args:
         paths: CSV files written by :meth:`NoiseCurve.save`, or directories that are searched for
-            ``noise_curve.csv``.
+            ``noise_curve.csv``; of several that a directory holds of one experiment and seed the newest counts.
         output: directory for ``noise_curves.png``, ``.svg``, ``.md`` and ``.csv`` (the summaries); ``None``:
             nothing is written.
         over: what the interval of a single seed covers, see :meth:`NoiseCurve.summary`.
@@ -161,6 +178,10 @@ def compare_curves(
             that can't be shown together.
     """
     curves = {path: NoiseCurve.from_csv(path) for path in find_curves(paths)}
+    named = {Path(path).resolve() for path in paths}
+    left_out = _older_of_one_training({path: curves[path] for path in curves if path.resolve() not in named})
+    for path in left_out:
+        del curves[path]
     groups = _group(curves)
     for members in groups:
         _check_independent(members)
@@ -172,6 +193,7 @@ def compare_curves(
         draw_noise_curves(summaries, title),
         noise_curve_table(summaries, title),
         noise_curve_markdown(summaries),
+        left_out=tuple(left_out),
     )
     if output is None:
         return comparison
@@ -187,6 +209,4 @@ def compare_curves(
             temporary, index=False, lineterminator="\n"
         )
     files += [output / "noise_curves.md", output / "noise_curves.csv"]
-    return Comparison(
-        comparison.summaries, comparison.figure, comparison.table, comparison.markdown, tuple(files)
-    )
+    return dataclasses.replace(comparison, files=tuple(files))
