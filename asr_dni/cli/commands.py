@@ -171,7 +171,7 @@ def info() -> None:
         **{name: version(name) for name in ("torch", "torchaudio", "pytorch-lightning", "wandb")},
         "threads": str(torch.get_num_threads()),
         "cuda": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
-        "recurrence": f"float32 on the CPU: {native.status()}; all else, proj_size and packed sequences: reference loop",
+        "recurrence": f"float32 on the CPU: {native.status()}; else, and proj_size or packed sequences: reference loop",
         "kernel cache": str(native.cache_directory()),
     }
     width = max(map(len, rows))

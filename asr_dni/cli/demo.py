@@ -25,7 +25,7 @@ def demo(
     output: Path = Path("runs/demo"),
     data: Path = Path("data"),
     sigma_train: float = 2.0,
-    epochs: int = 25,
+    epochs: int = 50,
     units: int = 64,
     draws: int = 5,
     seed: int = 0,
