@@ -255,21 +255,26 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ctrl_c_in_a_process_of_its_own(here):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_a_process_of_its_own(here, number):
     script = "from asr_dni.cli.main import main; main()"
-    options = ["--config", "tiny.yaml", "--name", "stopped", "--trainer.max_epochs", "100000"]
+    options = ["--config", "tiny.yaml", "--name", f"stopped{number}", "--trainer.max_epochs", "100000"]
     command = [sys.executable, "-c", script, "fit", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "to resume: asr-dni fit --ckpt_path runs/stopped/version_0/checkpoints/last.ckpt" in errors
+    assert (
+        f"to resume: asr-dni fit --ckpt_path runs/stopped{number}/version_0/checkpoints/last.ckpt" in errors
+    )
     assert "Traceback" not in errors
-    assert torch.load("runs/stopped/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] >= 1
+    assert (
+        torch.load(f"runs/stopped{number}/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] >= 1
+    )
 
 
 # ---------------------------------------------------------------------- mistakes
