@@ -45,14 +45,12 @@ def derive_key(*parts: int | str) -> Key:
 
 
 def _multiply_high_low(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """Return the high and the low 32 bits of a 32 x 32 bit product held in int64.
+    """Return the high and the low 32 bits of a 32 x 32 bit product.
 
-    The multiplier is split into 16-bit halves: the whole product would overflow a signed 64-bit integer.
+    int64 products wrap modulo 2**64 on every device, so the bits are right though the sign may not be.
     """
-    low_product = word * (multiplier & 0xFFFF)
-    high_product = word * (multiplier >> 16)
-    middle = high_product + (low_product >> 16)
-    return middle >> 16, ((middle & 0xFFFF) << 16) | (low_product & 0xFFFF)
+    product = word * multiplier
+    return (product >> 32) & _WORD, product & _WORD
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tuple[Tensor, ...]:

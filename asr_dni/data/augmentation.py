@@ -176,7 +176,7 @@ class Augmentation(nn.Module):
         if mixing:
             assert background is not None
             changed = self._mixed(changed, background, draws)
-        return changed.clamp(-1.0, 1.0)
+        return changed.clamp_(-1.0, 1.0) if changed is not waveforms else changed.clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def features(self, features: Tensor, clip_ids: Tensor, epoch: int, blocks: int = 1) -> Tensor:
