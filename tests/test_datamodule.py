@@ -119,7 +119,7 @@ def test_what_the_network_needs_is_known_at_once(tmp_path):
     assert data.n_features == 26
     assert (data.n_samples, data.sample_rate) == (8000, 16000)
     assert data.n_frames == data.frontend.n_frames(8000)
-    assert data.protocol == "Speech Commands v0.02, 12 labels, test split by rule"
+    assert data.protocol == "Speech Commands v0.02, 12 labels, own test split"
     assert list(tmp_path.iterdir()) == []
 
 

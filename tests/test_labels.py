@@ -158,10 +158,10 @@ def test_recorded_classes_count_only_where_nothing_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "protocol"),
     [
-        (LabelSettings(), "all words, test split by rule"),
-        (LabelSettings("canonical"), "12 labels, test split by rule"),
+        (LabelSettings(), "all words, own test split"),
+        (LabelSettings("canonical"), "12 labels, own test split"),
         (LabelSettings("canonical", test_set="archive"), "12 labels, test archive"),
-        (LabelSettings(["yes", "no"], silence_percent=10), "3 labels, test split by rule"),
+        (LabelSettings(["yes", "no"], silence_percent=10), "3 labels, own test split"),
     ],
 )
 def test_an_accuracy_names_its_protocol(settings, protocol):

@@ -18,7 +18,7 @@ from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
-from asr_dni.data.source import SILENCE, SPLITS, Source, Split, source_from_configuration
+from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError
 from asr_dni.features.mfcc import MFCC, MFCCSettings
@@ -176,6 +176,13 @@ class KeywordData(LightningDataModule):
         if stage in ("fit", None):
             self._check_words_have_clips()
             self._fit_statistics()
+            if self.augmentation.background_probability and not len(self.store.background):
+                logger.warning(
+                    "%s: no background is mixed in, for there are no recordings of it; add a folder %s or give "
+                    "augmentation.background_probability: 0",
+                    self.source.identity,
+                    BACKGROUND_FOLDER,
+                )
 
     def _archive_source(self) -> Source | None:
         if self.labels.test_set != "archive" or self._foreign:

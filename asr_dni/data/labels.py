@@ -92,7 +92,7 @@ class LabelSettings:
     def protocol(self) -> str:
         """What an accuracy on these labels has to be called by, such as ``12 labels, test archive``."""
         extra = (self.percent_unknown > 0) + (self.percent_silence > 0)
-        where = "test archive" if self.test_set == "archive" else "test split by rule"
+        where = "test archive" if self.test_set == "archive" else "own test split"
         if self.words == "all":
             return f"all words, {where}"
         n_words = len(CANONICAL_WORDS) if self.words == "canonical" else len(self.words)

@@ -25,6 +25,7 @@ from asr_dni.data import speech_synthesis
 from asr_dni.data.folder import Folder
 from asr_dni.data.source import BACKGROUND_FOLDER, Clip, Source, Split, speaker_split
 from asr_dni.data.speech_synthesis import CLIP_SAMPLES, SAMPLE_RATE, coloured_noise, write_clip
+from asr_dni.data.store import usable_cores
 from asr_dni.errors import UserError
 
 DEFAULT_WORDS = ("yes", "no", "up", "down", "left", "right", "stop", "go")
@@ -227,9 +228,7 @@ class Synthetic(Source):
         return plan
 
     def _speak(self, plan: list[dict[str, Any]], folder: Path) -> None:
-        processes = self.processes or len(
-            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else "1"
-        )
+        processes = self.processes or usable_cores()
         blocks = [
             {
                 "folder": str(folder.resolve()),
