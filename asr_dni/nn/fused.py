@@ -39,8 +39,22 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _sample_ids(noise: LayerNoise) -> Tensor:
-    return noise.sample_ids.to("cpu", torch.int64).contiguous()
+class _Kernels:
+    """The C functions with what every step of a layer hands to them; keeps alive what the pointers point to."""
+
+    def __init__(
+        self, rows: int, width: int, bias: Tensor | None = None, noise: LayerNoise | None = None
+    ) -> None:
+        kernels = native.library()
+        assert kernels is not None
+        self.library = kernels
+        self.rows, self.width = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
+        self._bias = None if bias is None else bias.contiguous()
+        self.bias = _pointer(self._bias)
+        if noise is not None:
+            self.noise = ctypes.byref(native.c_layer_noise(noise))
+            self._ids = noise.sample_ids.to("cpu", torch.int64).contiguous()
+            self.sample_ids = _pointer(self._ids)
 
 
 def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
@@ -67,38 +81,32 @@ class _FusedLSTM(torch.autograd.Function):
         c: Tensor,
         noise: LayerNoise,
     ) -> tuple[Tensor, Tensor]:
-        kernels = native.library()
-        assert kernels is not None
         projection, h, c = projection.contiguous(), h.contiguous(), c.contiguous()
-        bias = None if b_hh is None else b_hh.contiguous()
-        steps, rows, width = projection.shape[0], projection.shape[1], h.shape[1]
+        steps, (rows, width) = len(projection), h.shape
+        kernels = _Kernels(rows, width, b_hh, noise)
         outputs = projection.new_empty(steps, rows, width)
         keep = any(ctx.needs_input_grad)
         cells = projection.new_empty(steps if keep else 1, rows, width)
         gates = projection.new_empty(steps if keep else 1, rows, 4 * width)
         scratch = projection.new_empty(rows, 3 * width) if noise.elementwise else None
         transposed = w_hh.t().contiguous()
-        ids = _sample_ids(noise)
-        c_noise = ctypes.byref(native.c_layer_noise(noise))
-        bias_p, scratch_p, ids_p = _pointer(bias), _pointer(scratch), _pointer(ids)
-        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
         h_before, c_before = h, c
         for t in range(steps):
             slot = t if keep else 0
             torch.mm(h_before, transposed, out=gates[slot])
-            kernels.lstm_forward(
+            kernels.library.lstm_forward(
                 _pointer(gates[slot]),
                 _pointer(projection[t]),
-                bias_p,
+                kernels.bias,
                 _pointer(c_before),
                 _pointer(cells[slot]),
                 _pointer(outputs[t]),
-                rows_c,
-                width_c,
-                c_noise,
-                ids_p,
+                kernels.rows,
+                kernels.width,
+                kernels.noise,
+                kernels.sample_ids,
                 ctypes.c_int64(noise.first_step + t),
-                scratch_p,
+                _pointer(scratch),
             )
             h_before, c_before = outputs[t], cells[slot]
         last = cells[-1].clone()
@@ -112,28 +120,24 @@ class _FusedLSTM(torch.autograd.Function):
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
         d_outputs, d_last = gradients
-        kernels = native.library()
-        assert kernels is not None
         w_hh, h, c, outputs, cells, activations = ctx.saved_tensors
-        steps, rows, width = outputs.shape
+        kernels = _Kernels(h.shape[0], h.shape[1])
         gates = torch.empty_like(activations)
         d_outputs = _or_zeros(d_outputs, outputs)
         dc = torch.zeros_like(c) if d_last is None else d_last.clone(memory_format=torch.contiguous_format)
         dh = torch.zeros_like(h)
         weight = w_hh.contiguous()
-        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
-        dh_p, dc_p = _pointer(dh), _pointer(dc)
-        for t in range(steps - 1, -1, -1):
-            kernels.lstm_backward(
+        for t in range(len(outputs) - 1, -1, -1):
+            kernels.library.lstm_backward(
                 _pointer(activations[t]),
                 _pointer(gates[t]),
                 _pointer(cells[t - 1] if t else c),
                 _pointer(cells[t]),
                 _pointer(d_outputs[t]),
-                dh_p,
-                dc_p,
-                rows_c,
-                width_c,
+                _pointer(dh),
+                _pointer(dc),
+                kernels.rows,
+                kernels.width,
             )
             torch.mm(gates[t], weight, out=dh)
         d_weight = _weight_gradient(gates, h, outputs) if ctx.needs_input_grad[1] else None
@@ -147,11 +151,9 @@ class _FusedGRU(torch.autograd.Function):
     def forward(
         ctx: Any, projection: Tensor, w_hh: Tensor, b_hh: Tensor | None, h: Tensor, noise: LayerNoise
     ) -> Tensor:
-        kernels = native.library()
-        assert kernels is not None
         projection, h = projection.contiguous(), h.contiguous()
-        bias = None if b_hh is None else b_hh.contiguous()
-        steps, rows, width = projection.shape[0], projection.shape[1], h.shape[1]
+        steps, (rows, width) = len(projection), h.shape
+        kernels = _Kernels(rows, width, b_hh, noise)
         outputs = projection.new_empty(steps, rows, width)
         keep = any(ctx.needs_input_grad)
         gates = projection.new_empty(steps if keep else 1, rows, 3 * width)
@@ -159,30 +161,25 @@ class _FusedGRU(torch.autograd.Function):
         hidden = projection.new_empty(rows, 3 * width)
         scratch = projection.new_empty(rows, 3 * width) if noise.elementwise else None
         transposed = w_hh.t().contiguous()
-        ids = _sample_ids(noise)
-        c_noise = ctypes.byref(native.c_layer_noise(noise))
-        bias_p, scratch_p, ids_p = _pointer(bias), _pointer(scratch), _pointer(ids)
-        rows_c, width_c = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width)
-        n_only = ctypes.c_int(noise.recurrent_n_only)
         before = h
         for t in range(steps):
             slot = t if keep else 0
             torch.mm(before, transposed, out=hidden)
-            kernels.gru_forward(
+            kernels.library.gru_forward(
                 _pointer(hidden),
                 _pointer(projection[t]),
-                bias_p,
+                kernels.bias,
                 _pointer(before),
                 _pointer(gates[slot]),
                 _pointer(hidden_n[slot]),
                 _pointer(outputs[t]),
-                rows_c,
-                width_c,
-                c_noise,
-                n_only,
-                ids_p,
+                kernels.rows,
+                kernels.width,
+                kernels.noise,
+                ctypes.c_int(noise.recurrent_n_only),
+                kernels.sample_ids,
                 ctypes.c_int64(noise.first_step + t),
-                scratch_p,
+                _pointer(scratch),
             )
             before = outputs[t]
         ctx.save_for_backward(w_hh, h, outputs, gates, hidden_n)
@@ -193,25 +190,22 @@ class _FusedGRU(torch.autograd.Function):
     @once_differentiable
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
-        kernels = native.library()
-        assert kernels is not None
         w_hh, h, outputs, gates, hidden_n = ctx.saved_tensors
-        steps, rows, width = outputs.shape
+        kernels = _Kernels(h.shape[0], h.shape[1])
         d_outputs = gradients[0].contiguous()
         d_gates, d_hidden = torch.empty_like(gates), torch.empty_like(gates)
         dh, weight = torch.zeros_like(h), w_hh.contiguous()
-        rows_c, width_c, dh_p = ctypes.c_ssize_t(rows), ctypes.c_ssize_t(width), _pointer(dh)
-        for t in range(steps - 1, -1, -1):
-            kernels.gru_backward(
+        for t in range(len(outputs) - 1, -1, -1):
+            kernels.library.gru_backward(
                 _pointer(gates[t]),
                 _pointer(hidden_n[t]),
                 _pointer(outputs[t - 1] if t else h),
                 _pointer(d_outputs[t]),
                 _pointer(d_gates[t]),
                 _pointer(d_hidden[t]),
-                dh_p,
-                rows_c,
-                width_c,
+                _pointer(dh),
+                kernels.rows,
+                kernels.width,
             )
             dh.addmm_(d_hidden[t], weight)
         d_weight = _weight_gradient(d_hidden, h, outputs) if ctx.needs_input_grad[1] else None
@@ -231,28 +225,22 @@ class _FusedRNN(torch.autograd.Function):
         noise: LayerNoise,
         relu: bool,
     ) -> Tensor:
-        kernels = native.library()
-        assert kernels is not None
         projection, h = projection.contiguous(), h.contiguous()
-        bias = None if b_hh is None else b_hh.contiguous()
+        kernels = _Kernels(h.shape[0], h.shape[1], b_hh, noise)
         outputs = torch.empty_like(projection)
         transposed = w_hh.t().contiguous()
-        ids = _sample_ids(noise)
-        c_noise = ctypes.byref(native.c_layer_noise(noise))
-        bias_p, ids_p, relu_c = _pointer(bias), _pointer(ids), ctypes.c_int(relu)
-        rows_c, width_c = ctypes.c_ssize_t(h.shape[0]), ctypes.c_ssize_t(h.shape[1])
         before = h
         for t in range(len(projection)):
             torch.mm(before, transposed, out=outputs[t])
-            kernels.rnn_forward(
+            kernels.library.rnn_forward(
                 _pointer(outputs[t]),
                 _pointer(projection[t]),
-                bias_p,
-                relu_c,
-                rows_c,
-                width_c,
-                c_noise,
-                ids_p,
+                kernels.bias,
+                ctypes.c_int(relu),
+                kernels.rows,
+                kernels.width,
+                kernels.noise,
+                kernels.sample_ids,
                 ctypes.c_int64(noise.first_step + t),
             )
             before = outputs[t]
@@ -264,22 +252,19 @@ class _FusedRNN(torch.autograd.Function):
     @once_differentiable
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
-        kernels = native.library()
-        assert kernels is not None
         w_hh, h, outputs = ctx.saved_tensors
+        kernels = _Kernels(h.shape[0], h.shape[1])
         d_outputs, d_gates = gradients[0].contiguous(), torch.empty_like(outputs)
         dh, weight = torch.zeros_like(h), w_hh.contiguous()
-        rows_c, width_c = ctypes.c_ssize_t(h.shape[0]), ctypes.c_ssize_t(h.shape[1])
-        dh_p, relu_c = _pointer(dh), ctypes.c_int(ctx.relu)
         for t in range(len(outputs) - 1, -1, -1):
-            kernels.rnn_backward(
+            kernels.library.rnn_backward(
                 _pointer(outputs[t]),
                 _pointer(d_outputs[t]),
-                dh_p,
+                _pointer(dh),
                 _pointer(d_gates[t]),
-                relu_c,
-                rows_c,
-                width_c,
+                ctypes.c_int(ctx.relu),
+                kernels.rows,
+                kernels.width,
             )
             torch.mm(d_gates[t], weight, out=dh)
         d_weight = _weight_gradient(d_gates, h, outputs) if ctx.needs_input_grad[1] else None

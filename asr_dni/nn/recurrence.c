@@ -175,19 +175,24 @@ INLINE void box_muller(const uint32_t *first, const uint32_t *second, int count,
     }
 }
 
-/* Add noise to a row of `groups` gates of `width` units. */
-INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step) {
+/* Add noise to the gates a, b, c and d of `width` units, of which any may be NULL. */
+INLINE void add_noise_to(float *a, float *b, float *c, float *d, ptrdiff_t width, site_noise noise, int64_t sample,
+                         uint32_t step) {
     if (noise.std == 0.0f) return;
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
     for (ptrdiff_t u = 0; u < width; u += BLOCK) {
         uint32_t words[4][BLOCK];
         int count = width - u < BLOCK ? (int)(width - u) : BLOCK;
         philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
-        box_muller(words[0], words[1], count, noise.std, row + u, groups > 1 ? row + width + u : NULL);
-        if (groups > 2)
-            box_muller(words[2], words[3], count, noise.std, row + 2 * width + u,
-                       groups > 3 ? row + 3 * width + u : NULL);
+        if (a) box_muller(words[0], words[1], count, noise.std, a + u, b ? b + u : NULL);
+        if (c) box_muller(words[2], words[3], count, noise.std, c + u, d ? d + u : NULL);
     }
+}
+
+/* Add noise to a row of `groups` gates of `width` units. */
+INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step) {
+    add_noise_to(row, groups > 1 ? row + width : NULL, groups > 2 ? row + 2 * width : NULL,
+                 groups > 3 ? row + 3 * width : NULL, width, noise, sample, step);
 }
 
 /* out: (steps, rows, groups * width). */
@@ -272,18 +277,6 @@ void lstm_backward(const float *gates, float *dgates, const float *c_before, con
     }
 }
 
-/* Add noise to the third of three gates only, of the numbers that all three would get. */
-INLINE void add_noise_to_third(float *third, ptrdiff_t width, site_noise noise, int64_t sample, uint32_t step) {
-    if (noise.std == 0.0f) return;
-    uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
-    for (ptrdiff_t u = 0; u < width; u += BLOCK) {
-        uint32_t words[4][BLOCK];
-        int count = width - u < BLOCK ? (int)(width - u) : BLOCK;
-        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
-        box_muller(words[2], words[3], count, noise.std, third + u, NULL);
-    }
-}
-
 /* hidden: W_hh h, scratch. gates: r, z, n after activation on return. hidden_n: W_hn h + b_hn and its noise, which
  * the backward pass needs. products: scratch of 3 H per row, or NULL. */
 void gru_forward(float *hidden, const float *projection, const float *bias, const float *h_before, float *gates,
@@ -301,7 +294,7 @@ void gru_forward(float *hidden, const float *projection, const float *bias, cons
         for (ptrdiff_t k = 0; k < 3 * width; k++) row[k] = inward[k];
         add_noise(row, width, 3, noise->input, samples[n], (uint32_t)step);
         if (recurrent_n_only)
-            add_noise_to_third(hid + 2 * width, width, noise->recurrent, samples[n], (uint32_t)step);
+            add_noise_to(NULL, NULL, hid + 2 * width, NULL, width, noise->recurrent, samples[n], (uint32_t)step);
         else
             add_noise(hid, width, 3, noise->recurrent, samples[n], (uint32_t)step);
         if (noise->elementwise.std != 0.0f) {
