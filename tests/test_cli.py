@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from recordings import tone, write
@@ -220,6 +221,18 @@ def test_noise_curve_of_a_folder_reports_unknown_words(here, tmp_path, capsys):
     assert set(frame["n_clips"]) == {3}
 
 
+@pytest.mark.parametrize(
+    ("monitor", "lowest"), [("val/loss", True), ("val/loss@1.0", True), ("val/accuracy@1.0", False)]
+)
+def test_the_best_checkpoint_is_that_of_the_lowest_loss_or_the_highest_accuracy(monitor, lowest):
+    best = cli_run.BestCheckpoint(monitor=monitor)
+    scores = torch.tensor([0.5, 0.2, 0.8])
+    best.best_k_models = {"0.5": scores[0]}
+    best.kth_best_model_path = "0.5"
+    assert best.check_monitor_top_k(pl.Trainer(logger=False, enable_checkpointing=False), scores[1]) == lowest
+    assert best.check_monitor_top_k(pl.Trainer(logger=False, enable_checkpointing=False), scores[2]) != lowest
+
+
 def test_compare_overlays(here, capsys):
     main(["compare", "runs/tiny/version_0", "--output", "figures"])
     assert (here / "figures" / "noise_curves.png").is_file()
@@ -297,6 +310,11 @@ def test_what_is_no_checkpoint(not_checkpoints, capsys):
         assert str(path) in fails(capsys, "compare", str(path))
 
 
+def stopping(monitor: str, mode: str) -> str:
+    settings = {"monitor": monitor, "mode": mode}
+    return json.dumps([{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": settings}])
+
+
 FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "disabled"]
 
 
@@ -309,6 +327,15 @@ FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "disabled
         (["--noise_curve.sigmas", "[-1.0]"], "sigmas contains -1"),
         (["--data.source.init_args.path", "nowhere"], "nowhere: no such folder"),
         (["--checkpoint.monitor", "val/accuracy@3.0"], "val/accuracy@3.0"),
+        (["--checkpoint.monitor", "val/loss", "--checkpoint.mode", "max"], "give checkpoint.mode min"),
+        (["--trainer.callbacks", stopping("val/accuracy", "min")], "give EarlyStopping.mode max"),
+        (["--trainer.callbacks", stopping("val/loss@1.0", "max")], "give EarlyStopping.mode min"),
+        (["--trainer.check_val_every_n_epoch", "4"], "no epoch is validated: trainer.max_epochs is 3"),
+        (["--trainer.limit_val_batches", "0"], "no epoch is validated"),
+        (
+            ["--trainer.check_val_every_n_epoch", "2", "--noise_curve.every_n_epochs", "3"],
+            "give a multiple of 2",
+        ),
         (["--trainer.accelerator", "abacus"], "abacus"),
         (["--runs", "tiny.yaml"], "tiny.yaml"),
     ],

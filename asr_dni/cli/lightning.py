@@ -153,7 +153,6 @@ class SpotterCLI(LightningCLI):
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
             }
@@ -199,9 +198,8 @@ class SpotterCLI(LightningCLI):
         given = config.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         if self.subcommand == "fit":
-            check_monitors(
-                [*given, *callbacks], next(c for c in callbacks if isinstance(c, NoiseCurveCallback))
-            )
+            curve = next(callback for callback in callbacks if isinstance(callback, NoiseCurveCallback))
+            check_monitors([*given, *callbacks], curve, config)
             callbacks = [*callbacks, TrainingLog(), LastCheckpoint()]
         if config.get("enable_checkpointing") is False or self.subcommand != "fit":
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]

@@ -1,8 +1,9 @@
 """What a run does beside training: keep its last state, choose its best one, and say how it goes."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
@@ -23,7 +24,17 @@ class BestCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` that chooses over the whole of a run that was resumed.
 
     Without ``monitor`` there is nothing to choose, and ``last.ckpt`` is the result.
+
+    Args:
+        mode: whether the lowest or the highest value of ``monitor`` is the best; auto: the lowest loss, the highest
+            accuracy.
+        **settings: those of ``ModelCheckpoint``.
     """
+
+    def __init__(self, mode: Literal["auto", "min", "max"] = "auto", **settings: Any) -> None:
+        super().__init__(
+            mode=(best_mode(settings.get("monitor")) or "max") if mode == "auto" else mode, **settings
+        )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder; save nothing where nothing is chosen."""
@@ -85,24 +96,58 @@ class BareProgressBar(RichProgressBar):
         return {}
 
 
-def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback) -> None:
-    """Check that what early stopping and the choice of a checkpoint watch will be there at every validation.
+def best_mode(monitor: str | None) -> str | None:
+    """Return ``min`` for the name of a loss, ``max`` for that of an accuracy, else ``None``."""
+    quantity = (monitor or "").rpartition("/")[2].partition("@")[0]
+    return {"loss": "min", "accuracy": "max"}.get(quantity)
+
+
+def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback, trainer: Mapping[str, Any]) -> None:
+    """Check that what early stopping and the choice of a checkpoint watch is measured, and that the best is kept.
+
+    Args:
+        callbacks: those of the training.
+        curve: measures accuracy and loss under noise.
+        trainer: settings of the trainer.
 
     Raises:
-        UserError: a name that nothing logs.
+        UserError: a name that nothing logs at every validation, the worst value would be taken for the best, no epoch
+            of the run is validated, or the curve is due in epochs that are not validated.
     """
-    levels = {*curve.watched_sigmas, *(curve.sigmas if curve.every_n_epochs == 1 else ())}
+    between = trainer.get("check_val_every_n_epoch") or 1
+    if curve.every_n_epochs % between:
+        raise UserError(
+            f"noise_curve.every_n_epochs is {curve.every_n_epochs}, but only every {between}th epoch is validated"
+            f" (trainer.check_val_every_n_epoch): give a multiple of {between}, or 0 (no curves in training)"
+        )
+    levels = {*curve.watched_sigmas, *(curve.sigmas if curve.every_n_epochs == between else ())}
     known = ["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
     known += [
         metric_name("val", quantity, sigma) for quantity in ("accuracy", "loss") for sigma in sorted(levels)
     ]
     for callback in callbacks:
-        if not isinstance(callback, ModelCheckpoint | EarlyStopping) or callback.monitor in (None, *known):
+        if not isinstance(callback, ModelCheckpoint | EarlyStopping) or callback.monitor is None:
             continue
-        raise UserError(
-            f"{type(callback).__name__} monitors {callback.monitor!r}, which nothing measures at every validation:"
-            f" give one of {', '.join(known)}, or add the sigma to noise_curve.watched_sigmas"
-        )
+        chooses = isinstance(callback, ModelCheckpoint)
+        name = "checkpoint" if isinstance(callback, BestCheckpoint) else type(callback).__name__
+        if callback.monitor not in known:
+            raise UserError(
+                f"{name} monitors {callback.monitor!r}, which nothing measures at every validation:"
+                f" give one of {', '.join(known)}, or add the sigma to noise_curve.watched_sigmas"
+            )
+        mode = best_mode(callback.monitor)
+        if callback.mode != mode:
+            raise UserError(
+                f"{name}.mode is {callback.mode}, which {'keeps the worst' if chooses else 'stops at the best'}"
+                f" {callback.monitor}: give {name}.mode {mode}"
+            )
+        epochs = trainer.get("max_epochs")
+        if trainer.get("limit_val_batches") == 0 or (epochs is not None and 0 <= epochs < between):
+            raise UserError(
+                f"{name} monitors {callback.monitor!r}, but no epoch is validated: trainer.max_epochs is {epochs},"
+                f" trainer.check_val_every_n_epoch {between}, trainer.limit_val_batches"
+                f" {trainer.get('limit_val_batches')}; validate more often, or give {name}.monitor null"
+            )
 
 
 def on_terminal() -> bool:
