@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -159,7 +160,10 @@ def test_a_checkpoint_that_was_moved_brings_its_settings_along(here, tmp_path, c
     moved = tmp_path / "elsewhere" / "moved.ckpt"
     moved.parent.mkdir()
     moved.write_bytes(Path(LAST).read_bytes())
-    main(["predict", "--ckpt_path", str(moved), "--runs", str(tmp_path / "runs")])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        main(["predict", "--ckpt_path", str(moved), "--runs", str(tmp_path / "runs")])
+    assert not [warning for warning in warned if "batch indices" in str(warning.message)]
     with open(tmp_path / "runs" / "spotter" / "version_0" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
@@ -338,10 +342,51 @@ FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "disabled
         ),
         (["--trainer.accelerator", "abacus"], "abacus"),
         (["--runs", "tiny.yaml"], "tiny.yaml"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
+        (["--trainer.max_epochs", "-1"], "trainer.max_epochs is -1"),
+        (["--trainer.max_steps", "0"], "trainer.max_steps 0"),
+        (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "-1"], "model.optimizer: Invalid"),
+        (["--seed_everything", "-1"], "seed_everything: "),
     ],
 )
 def test_mistakes_in_settings(here, capsys, options, named):
     assert named in fails(capsys, *FIT, *options)
+    assert not (here / "runs" / "mistake").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_nothing_is_evaluated_without_a_checkpoint(command, here, capsys):
+    options = ["--config", "tiny.yaml", "--name", "mistake"]
+    assert "--ckpt_path FILE" in fails(capsys, command, *options)
+    assert "--ckpt_path FILE" in fails(capsys, command, *options, "--ckpt_path", "null")
+    assert "--ckpt_path needs a value" in fails(capsys, command, *options, "--ckpt_path")
+    assert "--ckpt_path needs a value" in fails(capsys, command, "--ckpt_path", *options)
+    assert not (here / "runs" / "mistake").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../up", "/up"])
+def test_a_run_stays_in_its_folder(name, here, capsys):
+    assert "give a folder below --runs" in fails(capsys, "predict", "--ckpt_path", LAST, "--name", name)
+    assert not (here / "up").exists()
+
+
+def test_a_checkpoint_on_other_words(here, tmp_path, capsys):
+    """As many labels as the network has, so that the weights would fit."""
+    for word in ("go", "no", "stop"):
+        for k in range(30):
+            write(tmp_path / "words" / word / f"{k:08x}_nohash_0.wav", tone(300))
+    options = [
+        "--ckpt_path",
+        LAST,
+        "--data.source.init_args.path",
+        str(tmp_path / "words"),
+        "--name",
+        "mistake",
+    ]
+    said = fails(capsys, "test", *options)
+    assert "knows the labels go, no, yes, but the data have go, no, stop" in said
+    assert f"asr-dni noise-curve {LAST} --data FOLDER" in said
+    assert "goes on with its own labels" in fails(capsys, "fit", *options)
     assert not (here / "runs" / "mistake").exists()
 
 

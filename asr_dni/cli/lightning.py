@@ -81,6 +81,7 @@ def quiet_expected_warnings() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
         ".*isinstance.treespec, LeafSpec.*",
+        ".*Couldn't infer the batch indices.*",  # clips are told apart by their own identities
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -123,6 +124,7 @@ class SpotterCLI(LightningCLI):
 
     def __init__(self, subcommand: str, **keywords: Any) -> None:
         self._only = subcommand
+        self._trained_labels: list[str] | None = None
         super().__init__(KeywordSpotter, KeywordData, **keywords)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -172,8 +174,59 @@ class SpotterCLI(LightningCLI):
         # The settings of a checkpoint's run come as a configuration, see _with_configuration.
         pass
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {' '.join(str(error).split())}") from error
+
+    def before_instantiate_classes(self) -> None:
+        """Find mistakes in what the run is, before anything is built or written."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        name = Path(config.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(
+                f"name is {config.name}: give a folder below --runs, such as spotter or words/lstm"
+            )
+        if config.ckpt_path is not None:
+            contents = load_checkpoint(config.ckpt_path)
+            hyper_parameters = contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            self._trained_labels = hyper_parameters.get("model", {}).get("label_names")
+        elif self.subcommand != "fit":
+            raise UserError(
+                f"{self.subcommand} needs a trained network: give --ckpt_path FILE, a .ckpt that asr-dni fit wrote"
+            )
+        epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps")
+        if self.subcommand == "fit" and epochs is not None and (epochs < -1 or epochs == 0):
+            raise UserError(f"trainer.max_epochs is {epochs}: give 1 or more")
+        if self.subcommand == "fit" and (steps < -1 or steps == 0 or (epochs == -1 and steps == -1)):
+            raise UserError(
+                f"trainer.max_epochs is {epochs} and trainer.max_steps {steps}: noise and learning rate are scheduled"
+                " over a run of known length; give 1 or more of either"
+            )
+
+    def _check_model(self) -> None:
+        """Find what Lightning would find only when the run's folder is there."""
+        assert self.subcommand is not None
+        try:
+            self.model.optimizer_callable(self.model.parameters())
+        except ValueError as error:
+            raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
+        checkpoint = self.config[self.subcommand].ckpt_path
+        if self._trained_labels not in (None, self.model.label_names):
+            assert self._trained_labels is not None
+            other = f"{checkpoint}: knows the labels {', '.join(self._trained_labels)}"
+            other += f", but the data have {', '.join(self.model.label_names)}"
+            raise UserError(
+                f"{other}; a training goes on with its own labels"
+                if self.subcommand == "fit"
+                else f"{other}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
+            )
+
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
+        self._check_model()
         assert self.subcommand is not None
         config = self.config[self.subcommand]
         if config.trainer.logger is None and not config.trainer.fast_dev_run:
@@ -324,6 +377,8 @@ def _with_configuration(arguments: list[str]) -> list[str]:
         option, equals, value = argument.partition("=")
         if option == "--ckpt_path":
             checkpoint = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
+            if not checkpoint or checkpoint.startswith("--"):
+                raise UserError("--ckpt_path needs a value: the name of a .ckpt file that asr-dni fit wrote")
     if checkpoint in (None, "null"):
         return expand_layers(arguments)
     assert checkpoint is not None
