@@ -17,8 +17,11 @@ import yaml
 from recordings import tone, write
 
 from asr_dni import __version__
+from asr_dni.cli import demo as cli_demo
 from asr_dni.cli import run as cli_run
 from asr_dni.cli.main import COMMANDS, main
+from asr_dni.data import Folder
+from asr_dni.evaluation import NoiseCurveCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -270,10 +273,30 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys
         assert torch.equal(value, resumed["state_dict"][name]), name
 
 
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_test_batch_start", "setup"])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("command", ["fit", "demo"])
+def test_signals_end_a_command(here, tone_words, monkeypatch, capsys, command, number, code, said, hook):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(NoiseCurveCallback, hook, lambda *arguments, **keywords: os.kill(os.getpid(), number))
+    monkeypatch.setattr(cli_demo, "Synthetic", lambda **keywords: Folder(tone_words))
+    options = {
+        "fit": ["--config", "tiny.yaml", "--name", "signalled", "--trainer.max_epochs", "1"],
+        "demo": ["--epochs", "1", "--units", "2", "--output", "signalled"],
+    }
+    with pytest.raises(SystemExit) as ended:
+        main([command, *options[command], "--wandb", "disabled"])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"asr-dni: {said}, ")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_a_process_of_its_own(here, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_a_process_of_its_own(here, number, code):
     script = "from asr_dni.cli.main import main; main()"
     options = ["--config", "tiny.yaml", "--name", f"stopped{number}", "--trainer.max_epochs", "100000"]
     command = [sys.executable, "-c", script, "fit", *options]
@@ -284,7 +307,7 @@ def test_stopped_in_a_process_of_its_own(here, number):
     time.sleep(0.5)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert (
         f"to resume: asr-dni fit --ckpt_path runs/stopped{number}/version_0/checkpoints/last.ckpt" in errors
     )

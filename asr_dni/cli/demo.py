@@ -12,6 +12,7 @@ from rich.console import Console
 from wandb import Settings as WandbSettings
 
 from asr_dni.cli.lightning import quiet_expected_warnings
+from asr_dni.cli.run import call_trainer
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
@@ -52,6 +53,8 @@ def demo(
     # Mistakes are found before anything is made.
     if epochs < 1:
         raise UserError(f"epochs is {epochs}: give 1 or more")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}: give a number from 0 to {2**32 - 1}")
     NoiseAnnealing(sigma_train)
     NetworkSettings(units=units)
     NoiseCurveCallback(SIGMAS, draws=draws)
@@ -108,8 +111,8 @@ def demo(
                 RichProgressBar(leave=False),
             ],
         )
-        trainer.fit(spotter, datamodule=module)
-        trainer.test(spotter, datamodule=module, verbose=False)
+        call_trainer(trainer, trainer.fit, _how_to_go_on, model=spotter, datamodule=module)
+        call_trainer(trainer, trainer.test, _how_to_go_on, model=spotter, datamodule=module, verbose=False)
         for logger in loggers:
             logger.finalize("success")
         curves.append(Path(files.log_dir))
@@ -122,6 +125,10 @@ def demo(
     figure = next(file for file in comparison.files if file.suffix == ".png")
     console.print(f"done in {minutes:.1f} minutes; the figure is {figure}", soft_wrap=True)
     console.print(f"W&B runs and checkpoints: {', '.join(map(str, curves))}", soft_wrap=True)
+
+
+def _how_to_go_on() -> str:
+    return "the demo begins anew next time; the spoken commands are kept"
 
 
 def _finish_wandb() -> None:

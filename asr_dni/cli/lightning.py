@@ -29,6 +29,7 @@ from asr_dni.cli.run import (
     BestCheckpoint,
     LastCheckpoint,
     TrainingLog,
+    call_trainer,
     check_monitors,
     describe_wandb,
     on_terminal,
@@ -267,20 +268,17 @@ class SpotterCLI(LightningCLI):
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
+    def _how_to_go_on(self) -> str:
+        if self.subcommand != "fit":
+            return ""
+        last = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+        if last is None or not last.best_model_path or not Path(last.best_model_path).is_file():
+            return "before the end of the first epoch, nothing to resume"
+        return f"to resume: asr-dni fit --ckpt_path {_shorten(last.best_model_path)}"
+
     def _call(self, function: Callable[..., Any], **arguments: Any) -> None:
-        """Call a method of the trainer, which ends the whole process when it is interrupted."""
         try:
-            function(**arguments)
-        except SystemExit:
-            if not self.trainer.interrupted:
-                raise
-            last = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
-            if self.subcommand != "fit":
-                raise KeyboardInterrupt from None
-            if last is None or not last.best_model_path or not Path(last.best_model_path).is_file():
-                raise KeyboardInterrupt("before the end of the first epoch, nothing to resume") from None
-            resume = _shorten(last.best_model_path)
-            raise KeyboardInterrupt(f"to resume: asr-dni fit --ckpt_path {resume}") from None
+            call_trainer(self.trainer, function, self._how_to_go_on, **arguments)
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise

@@ -1,7 +1,12 @@
 """The console command ``asr-dni``: says what there is, and starts it. Heavy imports wait until they are needed."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from asr_dni import __version__
 from asr_dni.errors import UserError
@@ -52,8 +57,37 @@ def _command(name: str) -> Callable[[Sequence[str]], None]:
     return commands.COMMANDS[name]
 
 
+@contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM do what Ctrl-C does; yield whether it came.
+
+    Lightning's own handler, which calls this one, looks at batches' ends only, not everywhere, and exits with 0.
+    """
+    process, received = os.getpid(), False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if os.getpid() != process:  # a worker that inherited the handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not received:  # once: a second one would break into the clearing up
+            received = True
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: received
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield lambda: received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``asr-dni``; a user's mistake ends it with one line on standard error and exit code 2.
+
+    An interruption ends it with one line as well, and with 130 (Ctrl-C) or 143 (SIGTERM).
 
     Args:
         arguments: the command line without the program's name; ``None`` takes it from ``sys.argv``.
@@ -66,21 +100,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"asr-dni {__version__}")
         return
     name, rest = arguments[0], arguments[1:]
-    try:
-        if name not in COMMANDS:
-            raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
-        _command(name)(rest)
-    except UserError as error:
-        print(f"asr-dni: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        # The disk is full, a folder may not be written to: nothing that a traceback would explain better.
-        if error.strerror is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"asr-dni: error: {where}{error.strerror}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as interruption:
-        said = f", {interruption}" if str(interruption) else ""
-        print(f"\nasr-dni: interrupted{said}", file=sys.stderr)
-        sys.exit(130)
+    with _termination() as terminated:
+        try:
+            if name not in COMMANDS:
+                raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
+            _command(name)(rest)
+        except UserError as error:
+            print(f"asr-dni: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            # The disk is full, a folder may not be written to: nothing that a traceback would explain better.
+            if error.strerror is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"asr-dni: error: {where}{error.strerror}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt as interruption:
+            said = f", {interruption}" if str(interruption) else ""
+            what, code = ("terminated", 143) if terminated() else ("interrupted", 130)
+            print(f"\nasr-dni: {what}{said}", file=sys.stderr)
+            sys.exit(code)

@@ -1,7 +1,7 @@
 """What a run does beside training: keep its last state, choose its best one, and say how it goes."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +148,28 @@ def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback, trainer: Map
                 f" trainer.check_val_every_n_epoch {between}, trainer.limit_val_batches"
                 f" {trainer.get('limit_val_batches')}; validate more often, or give {name}.monitor null"
             )
+
+
+def call_trainer(
+    trainer: pl.Trainer, function: Callable[..., Any], how_to_go_on: Callable[[], str], **arguments: Any
+) -> None:
+    """Call a method of a trainer, which by itself ends the whole process when it is interrupted.
+
+    Args:
+        trainer: whose method is called.
+        function: the method.
+        how_to_go_on: says what can be done after an interruption; may be empty.
+        **arguments: of the method.
+
+    Raises:
+        KeyboardInterrupt: with what ``how_to_go_on`` says.
+    """
+    try:
+        function(**arguments)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt(how_to_go_on()) from None
 
 
 def on_terminal() -> bool:
