@@ -6,6 +6,7 @@ from test_figures import make_curve
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.compare import compare_curves, find_curves
+from asr_dni.evaluation.noise_curve import NoiseCurve
 
 
 def save_runs(folder, **more):
@@ -74,17 +75,88 @@ def test_one_training_is_not_two_seeds(tmp_path):
         compare_curves([first, copy])
 
 
-def test_of_a_training_evaluated_twice_the_newest_curve_counts(tmp_path):
+@pytest.mark.parametrize(
+    "same",
+    [{"checkpoint": "2.0-0.ckpt"}, {"checkpoint": "moved.ckpt", "weights": "ab12"}],
+    ids=["checkpoint", "weights"],
+)
+def test_of_weights_evaluated_twice_the_newest_curve_counts(tmp_path, same):
     save_runs(tmp_path / "runs")
     older = tmp_path / "runs" / "2.0" / "seed0" / "noise_curve.csv"
+    if "weights" in same:
+        curve = NoiseCurve.from_csv(older)
+        NoiseCurve(curve.frame, curve.settings | {"weights": same["weights"]}).to_csv(older)
     os.utime(older, (0, 0))
-    settings = {"sigma_train": 2.0, "seed": 0, "checkpoint": "moved.ckpt"}
+    settings = {"sigma_train": 2.0, "seed": 0, **same}
     make_curve((0.5, 0.4, 0.3), **settings).to_csv(tmp_path / "runs" / "again" / "noise_curve.csv")
     comparison = compare_curves([tmp_path / "runs"])
     assert comparison.left_out == (older,)
     dni = comparison.summaries["DNI σ_train=2"].frame
     assert dni["n_seeds"].tolist() == [3, 3, 3]
     assert dni["accuracy"][0] == pytest.approx((0.5 + 0.96 + 0.97) / 3)
+
+
+@pytest.mark.parametrize("noted", ["checkpoint", "weights"])
+def test_of_two_trainings_that_look_alike_none_is_dropped(tmp_path, noted):
+    for name in ("a", "b"):
+        settings = {"sigma_train": 2.0, "seed": 0, noted: name}
+        make_curve((0.9 if name == "a" else 0.8, 0.5, 0.3), **settings).to_csv(
+            tmp_path / name / "noise_curve.csv"
+        )
+    with pytest.raises(UserError, match=r"a/noise_curve\.csv and .*b/noise_curve\.csv .* seed 0"):
+        compare_curves([tmp_path])
+
+
+def save_trainings(folder, *trainings, **more):
+    for index, training in enumerate(trainings):
+        for seed in range(2):
+            settings = {"seed": seed, "weights": f"{index}{seed}", "sigma_train": 1.0} | more
+            curve = make_curve((0.9 - 0.1 * index - 0.01 * seed, 0.5, 0.3), **settings, training=training)
+            curve.to_csv(folder / str(index) / str(seed) / "noise_curve.csv")
+
+
+def test_other_trainings_are_other_experiments(tmp_path):
+    """Seeds are pooled within each; the label says in what they differ."""
+    common = {"trainer.max_epochs": 30, "annealing.warm_up": 0.1, "model.warm_up": 0.1, "optimizer.lr": 0.003}
+    save_trainings(
+        tmp_path,
+        common,
+        common | {"optimizer.lr": 0.001},
+        common | {"annealing.warm_up": 0.2, "model.noise.sites": ["input", "output"]},
+    )
+    comparison = compare_curves([tmp_path])
+    assert list(comparison.summaries) == [
+        "DNI σ_train=1, annealing warm_up 0.1, lr 0.003",
+        "DNI σ_train=1, annealing warm_up 0.1, lr 0.001",
+        "DNI σ_train=1, annealing warm_up 0.2, lr 0.003, noise sites input output",
+    ]
+    assert all(set(s.frame["n_seeds"]) == {2} for s in comparison.summaries.values())
+    assert "lr" not in comparison.markdown.splitlines()[-1]
+
+
+def test_the_training_is_not_shown_where_labels_differ_anyway(tmp_path):
+    save_trainings(tmp_path / "a", {"optimizer.lr": 0.1}, sigma_train=0.0)
+    save_trainings(tmp_path / "b", {"optimizer.lr": 0.2}, sigma_train=2.0)
+    assert list(compare_curves([tmp_path]).summaries) == ["conventional", "DNI σ_train=2"]
+
+
+def test_many_differences_of_trainings_are_counted(tmp_path):
+    save_trainings(tmp_path, *({f"model.n{k}": float(value) for k in range(6)} for value in (1, 2)))
+    assert list(compare_curves([tmp_path]).summaries) == [
+        f"DNI σ_train=1, n0 {value}, n1 {value}, n2 {value}, n3 {value}, 2 more" for value in (1, 2)
+    ]
+
+
+def test_further_measurements_are_compared_where_they_are_named(tmp_path):
+    """What noise-curve writes beside a checkpoint, in other scales say, does not belong to the runs' curves."""
+    own = make_curve(seed=0).to_csv(tmp_path / "version_0" / "noise_curve.csv")
+    further = tmp_path / "version_0" / "checkpoints" / "noise_curve-last-own-test-absolute"
+    other = make_curve((0.8, 0.7, 0.6), scale="absolute", seed=0).to_csv(further / "noise_curve.csv")
+    assert find_curves([tmp_path]) == [own]
+    assert find_curves([further]) == [other]
+    own.unlink()
+    with pytest.raises(UserError, match=r"but in folders noise_curve-.*name them.*noise_curve-last-own"):
+        find_curves([tmp_path])
 
 
 def test_curves_of_other_scales_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from asr_dni.evaluation.noise_curve import (
     NoiseCurveMetric,
     count_passes,
     curve_label,
+    fingerprint,
     measure_noise_curve,
     summarise_curves,
 )
@@ -137,9 +138,29 @@ def test_snr_is_the_networks(clips):
 
 def test_settings_are_noted(clips):
     noise = Noise(scale="signal", sites=("recurrent",), seed=5)
-    curve = measure_noise_curve(MarginNetwork(), batches(clips, 600), [1], 2, noise, {"cell": "LSTM"})
-    expected = {"scale": "signal", "sites": ["recurrent"], "arrays": "joint", "noise_seed": 5, "draws": 2}
+    network = MarginNetwork()
+    curve = measure_noise_curve(network, batches(clips, 600), [1], 2, noise, {"cell": "LSTM"})
+    expected = {
+        "weights": fingerprint(network),
+        "scale": "signal",
+        "sites": ["recurrent"],
+        "arrays": "joint",
+        "noise_seed": 5,
+        "draws": 2,
+    }
     assert curve.settings == expected | {"cell": "LSTM"}
+
+
+def test_the_fingerprint_is_of_the_weights():
+    assert fingerprint(MarginNetwork(1.0)) == fingerprint(MarginNetwork(1.0).eval())
+    assert fingerprint(MarginNetwork(1.0)) != fingerprint(MarginNetwork(1.0000001))
+
+
+def test_noise_without_sites_is_not_measured(clips):
+    nowhere = Noise(sites=())
+    with pytest.raises(UserError, match=r"sites is empty.*sigma 2"):
+        measure_noise_curve(MarginNetwork(), batches(clips, 600), [0, 2], 1, nowhere)
+    assert measure_noise_curve(MarginNetwork(), batches(clips, 600), [0], 1, nowhere).sigmas == [0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from standin_network import MarginData, MarginNetwork, MarginSpotter, batches, m
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
-from asr_dni.evaluation.noise_curve import NoiseCurve, measure_noise_curve
+from asr_dni.evaluation.noise_curve import NoiseCurve, fingerprint, measure_noise_curve
 from asr_dni.noise import Noise
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
@@ -62,6 +62,7 @@ def test_test_curve_is_logged_written_and_right(tmp_path):
     curve = NoiseCurve.from_csv(folder / "noise_curve.csv")
     pd.testing.assert_frame_equal(curve.frame, expected.frame, rtol=1e-6)
     assert curve.settings == {
+        "weights": fingerprint(module.network),
         "scale": "signal",
         "sites": ["output"],
         "arrays": "joint",
@@ -89,6 +90,7 @@ def test_validation_curve_every_second_epoch_and_last(tmp_path):
     assert files == ["epoch_0001.csv", "epoch_0003.csv", "epoch_0004.csv"]
     newest = NoiseCurve.from_csv(folder / "noise_curve_validation.csv")
     assert newest.settings["epoch"] == 4
+    assert newest.settings["protocol"] == "stand-in, two classes"
     assert newest.settings["split"] == "validation"
     assert newest.sigmas == [0.0, 0.5, 1.0]
     assert len(newest.frame) == 1 + 3 + 3
@@ -109,7 +111,9 @@ def test_validation_accuracy_is_the_closed_form(tmp_path):
     correct = round(float(trainer.callback_metrics["val/accuracy@1.0"]) * 40 * 100)
     # 40 draws of 100 clips; fails once in 10,000 correct programs.
     assert stats.binomtest(correct, 4000, stats.norm.cdf(0.5 / math.sqrt(2))).pvalue > 1e-4
-    assert (tmp_path / "noise_curve_validation.csv").exists()
+    settings = NoiseCurve.from_csv(tmp_path / "noise_curve_validation.csv").settings
+    assert settings["split"] == "validation"
+    assert "epoch" not in settings  # Lightning would say 0, whatever the weights
 
 
 def test_training_goes_on_as_if_the_callback_were_not_there(tmp_path):
@@ -149,11 +153,22 @@ def test_curve_settings_of_module_and_data(tmp_path):
     assert (settings["sigma_train"], settings["units"], settings["protocol"]) == (1.5, 4, "other")
 
 
+def test_the_protocol_is_that_of_the_split(tmp_path):
+    module, data = MarginSpotter(), MarginData()
+    data.protocol_of = lambda split: f"numbers, {split}"
+    callback = NoiseCurveCallback([0], directory=tmp_path)
+    trainer = pl.Trainer(**QUIET, logger=False, callbacks=[callback])
+    for evaluate, split in ((trainer.test, "test"), (trainer.validate, "validation")):
+        evaluate(module, data, verbose=False)
+        assert callback.curve.settings["protocol"] == f"numbers, {split}"
+
+
 def test_the_checkpoint_is_noted(tmp_path):
     callback = NoiseCurveCallback([0], every_n_epochs=0)
     trainer, _ = train(tmp_path, callback, ModelCheckpoint(tmp_path), enable_checkpointing=True, epochs=1)
-    trainer.test(ckpt_path="best", datamodule=MarginData(), verbose=False)
-    assert callback.curve.settings["checkpoint"] == trainer.checkpoint_callback.best_model_path
+    for evaluate in (trainer.test, trainer.validate):
+        evaluate(ckpt_path="best", datamodule=MarginData(), verbose=False)
+        assert callback.curve.settings["checkpoint"] == trainer.checkpoint_callback.best_model_path
 
 
 def test_trial_runs_write_nothing(tmp_path):
@@ -174,6 +189,8 @@ def test_mistakes_are_named(tmp_path):
         NoiseCurveCallback([1], validation_draws=0)
     with pytest.raises(UserError, match="every_n_epochs is -1"):
         NoiseCurveCallback([1], every_n_epochs=-1)
+    with pytest.raises(UserError, match="sites is empty"):
+        NoiseCurveCallback([0, 1], sites=[])
     with pytest.raises(UserError, match="noise site 'inputs' is not known"):
         NoiseCurveCallback([1], sites=["inputs"])
     module = MarginSpotter()

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 
 import pandas as pd
@@ -8,10 +9,11 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
+from asr_dni.cli.main import main
 from asr_dni.cli.run import LastCheckpoint
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurveCallback, measure_noise_curve
+from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, measure_noise_curve
 from asr_dni.features import MFCCSettings
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
 from asr_dni.noise import Noise
@@ -175,6 +177,74 @@ def test_curve_settings_say_how_it_was_trained(trained):
     settings = KeywordSpotter.from_checkpoint(trained[1]).curve_settings()
     assert settings["sigma_train"] == 1.0
     assert (settings["cell"], settings["units"], settings["layers"]) == ("lstm", 6, 2)
+
+
+def test_what_was_configured_but_the_seed_tells_trainings_apart(tmp_path, data):
+    """Only the seed, the folder and the number of threads leave it as it is; every other setting is named."""
+
+    def training(name, *callbacks, replaced=None, **options):
+        module = data(**{"seed": options.get("seed", 0), **(replaced or {})})
+        _, spotter = train(tmp_path / name, module, *callbacks, **{"epochs": 1, "units": 4, **options})
+        settings = spotter.curve_settings()["training"]
+        path = tmp_path / name / "run" / "0" / "checkpoints" / "last.ckpt"
+        assert KeywordSpotter.from_checkpoint(path).curve_settings()["training"] == settings
+        assert json.loads(json.dumps(settings)) == settings
+        return settings
+
+    first = training("first")
+    assert first["optimizer.lr"] == 3e-3
+    assert first["annealing.warm_up"] == 0.2
+    assert first["data.augmentation.time_shift_ms"] == 100.0
+    assert first["data.source"].startswith("folder ")
+    assert training("seed", seed=1, replaced={"num_workers": 1}) == first
+    stopping = EarlyStopping("val/loss", patience=7)
+    for name, changed in {
+        "trainer.max_epochs": training("epochs", epochs=2),
+        "model.network.dropout": training("dropout", dropout=0.0),
+        "model.noise.sites": training("sites", noise=TrainingNoise(sites=["output"])),
+        "model.noise.arrays": training("arrays", noise=TrainingNoise(arrays="separate")),
+        "data.clip_seconds": training("data", replaced={"clip_seconds": 0.9}),
+        "early_stopping.patience": training("stopping", stopping),
+    }.items():
+        differing = {key for key in first.keys() | changed.keys() if first.get(key) != changed.get(key)}
+        assert {key for key in differing if not key.startswith("early_stopping")} <= {name}
+        assert name in differing
+
+
+def test_a_training_that_goes_on_otherwise_is_another_one(tmp_path, data):
+    train(tmp_path / "first", data(), Sigmas(epochs=1), epochs=2)
+    checkpoint = tmp_path / "first" / "run" / "0" / "checkpoints" / "last.ckpt"
+    _, as_it_was = train(tmp_path / "same", data(), epochs=2, ckpt_path=checkpoint)
+    _, longer = train(tmp_path / "longer", data(), epochs=3, ckpt_path=checkpoint)
+    before = KeywordSpotter.from_checkpoint(checkpoint).curve_settings()["training"]
+    assert as_it_was.curve_settings()["training"] == before
+    assert longer.curve_settings()["training"] == before | {"trainer.max_epochs": 3, "after": [before]}
+
+
+def test_noise_curve_of_a_checkpoint_is_of_the_same_training_and_weights(tmp_path, data, capsys):
+    module = data()
+    curves = NoiseCurveCallback([0.0, 1.0], draws=1, every_n_epochs=0)
+    trainer, spotter = train(tmp_path, module, curves, epochs=1)
+    trainer.test(spotter, datamodule=module, verbose=False)
+    run = tmp_path / "run" / "0"
+    last = str(run / "checkpoints" / "last.ckpt")
+    for options in ([], ["--split", "validation"], ["--scale", "signal"], ["--sites", "input,recurrent"]):
+        main(["noise-curve", last, "--sigmas", "0,1", "--draws", "1", *options])
+    folders = {path.name: path for path in (run / "checkpoints").iterdir() if path.is_dir()}
+    beginning, end = "noise_curve-last-own", "sigmas_0_1-draws_1"
+    assert set(folders) == {
+        f"{beginning}-test-{end}",
+        f"{beginning}-validation-{end}",
+        f"{beginning}-test-signal-{end}",
+        f"{beginning}-test-input+recurrent-{end}",
+    }
+    settings = NoiseCurve.from_csv(folders[f"{beginning}-test-{end}"] / "noise_curve.csv").settings
+    assert settings.pop("checkpoint") == last
+    assert settings == NoiseCurve.from_csv(run / "noise_curve.csv").settings
+    of_validation = NoiseCurve.from_csv(folders[f"{beginning}-validation-{end}"] / "noise_curve.csv").settings
+    assert "test" not in of_validation["protocol"]
+    assert of_validation["protocol"] == module.protocol_of("validation")
+    assert settings["protocol"] == module.protocol != of_validation["protocol"]
 
 
 @pytest.mark.parametrize("scale", ["signal", "range"])

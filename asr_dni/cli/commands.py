@@ -1,6 +1,8 @@
 """The commands that are not Lightning's own; each parses its settings from a function's signature and docstring."""
 
+import hashlib
 import platform
+import re
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from asr_dni.errors import UserError
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+_DEFAULT_DRAWS = 10
 
 
 def noise_curve(
@@ -24,7 +27,7 @@ def noise_curve(
     data: Path | None = None,
     split: Literal["train", "validation", "test", "all"] = "test",
     sigmas: list[float] = list(DEFAULT_SIGMAS),  # noqa: B006  shown as the default on the command line
-    draws: int = 10,
+    draws: int = _DEFAULT_DRAWS,
     scale: Scale = "absolute",
     sites: list[Site] = list(MVM_SITES),  # noqa: B006
     arrays: Arrays = "joint",
@@ -48,13 +51,14 @@ def noise_curve(
         seed: of the noise.
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
-        output: folder for noise_curve.csv, .png and .svg; by default noise_curve-<data> beside the checkpoint.
+        output: folder for noise_curve.csv, .png and .svg; by default noise_curve-<checkpoint>-<data or own>-<split>,
+            and what differs from the defaults, beside the checkpoint.
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
     """
     from asr_dni.data import KeywordData
     from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
-    from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, curve_label
+    from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
     from asr_dni.model import KeywordSpotter, load_checkpoint
 
     check_sigmas(sigmas)
@@ -62,6 +66,7 @@ def noise_curve(
     where = _device(device)
     _check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
+    check_sites(noise.sites, sigmas)
     contents = load_checkpoint(checkpoint)
     spotter = KeywordSpotter.from_checkpoint(contents)
     replacements = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
@@ -103,22 +108,57 @@ def noise_curve(
                 **spotter.curve_settings(),
                 "checkpoint": str(checkpoint),
                 "seed": module.seed,
-                "protocol": module.protocol,
+                "protocol": module.protocol_of(split),
                 "split": split,
                 "n_classes": len(spotter.label_names),
             },
             progress=lambda: progress.advance(task),
         )
-    folder = (
-        output
-        or checkpoint.resolve().parent / f"noise_curve-{data.resolve().name if data else 'own'}-{split}"
+    folder = checkpoint.resolve().parent / _folder_name(
+        checkpoint, data, split, sigmas, draws, noise, damaged
     )
-    files = curve.save(folder)
+    files = curve.save(output or folder)
     console.print(noise_curve_table({curve_label(curve.settings): curve}))
     if module.left_out:
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())
         console.print(f"left out, words that the network does not know: {listed}")
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
+
+
+def _folder_name(
+    checkpoint: Path,
+    data: Path | None,
+    split: str,
+    sigmas: Sequence[float],
+    draws: int,
+    noise: Noise,
+    damaged: str | None,
+) -> str:
+    """Return a name for what was measured: other settings, other folder, so that nothing is overwritten by them."""
+    from asr_dni.evaluation.compare import FURTHER_CURVES
+
+    parts = [checkpoint.stem, data.resolve().name if data else "own", split]
+    default = Noise()
+    if noise.scale != default.scale:
+        parts.append(noise.scale)
+    if set(noise.sites) != set(default.sites):
+        parts.append("+".join(sorted(noise.sites)) or "no_sites")
+    if noise.arrays != default.arrays:
+        parts.append(noise.arrays)
+    levels = sorted(map(float, sigmas))
+    if levels != list(DEFAULT_SIGMAS):
+        named = "_".join(str(level).removesuffix(".0") for level in levels)
+        if len(named) > 40:
+            digest = hashlib.blake2b(named.encode(), digest_size=3).hexdigest()
+            named = f"{levels[0]:g}_to_{levels[-1]:g}_{digest}"
+        parts.append(f"sigmas_{named}")
+    if draws != _DEFAULT_DRAWS:
+        parts.append(f"draws_{draws}")
+    if noise.seed != default.seed:
+        parts.append(f"seed_{noise.seed}")
+    if damaged:
+        parts.append(f"damaged_{damaged}")
+    return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
 
 
 def _device(name: str) -> torch.device:
@@ -144,7 +184,8 @@ def compare(
     """Overlay noise curves; runs that differ only in their seed are pooled, with intervals over seeds.
 
     Args:
-        runs: folders that are searched for noise_curve.csv, or such files.
+        runs: folders that are searched for noise_curve.csv, or such files; what noise-curve wrote is compared where
+            its folder is named itself.
         output: folder for noise_curves.png, .svg, .csv and .md.
         title: stands above figure and table.
     """
@@ -155,7 +196,7 @@ def compare(
     console = Console()
     console.print(comparison.table)
     for path in comparison.left_out:
-        console.print(f"left out {path}: the training was evaluated again later", soft_wrap=True)
+        console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)
     console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
 
 
@@ -195,7 +236,21 @@ def _run(
     function(**parser.instantiate_classes(parsed).as_dict())
 
 
+def _with_brackets(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Let a list be given as ``0,1,2`` as well as ``[0,1,2]``."""
+    bracketed: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if equals and option in options and not value.startswith("["):
+            argument = f"{option}=[{value}]"
+        elif bracketed and bracketed[-1] in options and not argument.startswith(("[", "--")):
+            argument = f"[{argument}]"
+        bracketed.append(argument)
+    return bracketed
+
+
 def _noise_curve(arguments: Sequence[str]) -> None:
+    arguments = _with_brackets(arguments, ("--sigmas", "--sites"))
     checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
     _run(noise_curve, "noise-curve", arguments, checkpoint=checkpoint)
 

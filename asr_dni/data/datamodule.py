@@ -144,6 +144,13 @@ class KeywordData(LightningDataModule):
             return f"{self.source.identity}, {'all clips' if split is None else f'{split} split'}"
         return f"{self.source.identity}, {self.labels.protocol}"
 
+    def protocol_of(self, split: str) -> str:
+        """Return what an accuracy on ``split`` has to be called by: only on the test split does it name a test set."""
+        if self._foreign or split == "test":
+            return self.protocol
+        labels, _, _ = self.labels.protocol.rpartition(", ")
+        return f"{self.source.identity}, {labels}"
+
     # ------------------------------------------------------------------ preparing
 
     def prepare_data(self) -> None:

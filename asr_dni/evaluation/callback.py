@@ -19,6 +19,7 @@ from asr_dni.evaluation.noise_curve import (
     Over,
     check_draws,
     check_sigmas,
+    check_sites,
 )
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
@@ -32,6 +33,10 @@ def metric_name(split: str, quantity: str, sigma: float) -> str:
 
 def _is_trial(trainer: pl.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
+    return {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
 
 
 class NoiseCurveCallback(Callback):
@@ -60,8 +65,9 @@ class NoiseCurveCallback(Callback):
 
     The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
     of the noise, the training seed that Lightning's ``seed_everything`` noted, the number of classes, the
-    datamodule's ``protocol``, what the module's and the datamodule's method ``curve_settings() -> dict``
-    returns where they have one, and ``settings``.
+    datamodule's ``protocol_of(split)`` or ``protocol``, what the module's and the datamodule's method
+    ``curve_settings() -> dict`` returns where they have one, and ``settings``. The fingerprint ``weights`` tells
+    checkpoints apart.
 
     Args:
         sigmas: levels of the curve.
@@ -79,7 +85,7 @@ class NoiseCurveCallback(Callback):
         settings: noted with the curve; overrides what is found by itself.
 
     Raises:
-        UserError: an argument is out of range, or the module has no noisy ``network``.
+        UserError: an argument is out of range, there are no sites, or the module has no noisy ``network``.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class NoiseCurveCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.watched_sigmas = check_sigmas(watched_sigmas) if watched_sigmas else ()
         self.noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
+        check_sites(self.noise.sites, (*self.sigmas, *self.watched_sigmas))
         self.over: Over = over
         self.directory = directory
         self.settings = dict(settings or {})
@@ -147,16 +154,23 @@ class NoiseCurveCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Run the batch through the levels; of several data loaders the first one's."""
-        self._update(pl_module, batch, dataloader_idx)
+        if self._metric is None or dataloader_idx > 0:
+            return
+        if not all(hasattr(batch, name) for name in ("features", "labels", "clip_ids")):
+            raise UserError(
+                "the noise curve needs batches with features, labels and clip_ids, not"
+                f" {type(batch).__name__}"
+            )
+        self._metric.update(cast(NoisyClassifier, pl_module.network), batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log and write what was measured."""
-        curve = self._finish(
-            trainer, pl_module, "val", {"split": "validation", "epoch": trainer.current_epoch}
-        )
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        # Outside of a training Lightning's count of epochs is 0, whatever the weights.
+        found = {"epoch": trainer.current_epoch} if fitting else _checkpoint(trainer)
+        curve = self._finish(trainer, pl_module, "val", {"split": "validation", **found})
         if curve is None or not self._whole:
             return
-        fitting = trainer.state.fn == TrainerFn.FITTING
         self.curve = self._validation_curve = curve
         if trainer.is_global_zero and not _is_trial(trainer):
             directory = self._directory(trainer)
@@ -176,24 +190,11 @@ class NoiseCurveCallback(Callback):
         """Start the test's curve."""
         self._start(pl_module, trainer, sorted({*self.sigmas, *self.watched_sigmas}), self.draws)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Run the batch through the levels; of several data loaders the first one's."""
-        self._update(pl_module, batch, dataloader_idx)
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log and write the test's curve."""
-        found: dict[str, Any] = {"split": "test"}
-        if trainer.ckpt_path:
-            found["checkpoint"] = str(trainer.ckpt_path)
-        curve = self._finish(trainer, pl_module, "test", found)
+        curve = self._finish(trainer, pl_module, "test", {"split": "test", **_checkpoint(trainer)})
         if curve is None:
             return
         self.curve = curve
@@ -216,22 +217,12 @@ class NoiseCurveCallback(Callback):
         if trainer.world_size > 1:
             self._metric.to(pl_module.device)  # processes on GPUs can only exchange what is there
 
-    def _update(self, pl_module: pl.LightningModule, batch: Any, dataloader_idx: int) -> None:
-        if self._metric is None or dataloader_idx > 0:
-            return
-        if not all(hasattr(batch, name) for name in ("features", "labels", "clip_ids")):
-            raise UserError(
-                "the noise curve needs batches with features, labels and clip_ids, not"
-                f" {type(batch).__name__}"
-            )
-        self._metric.update(cast(NoisyClassifier, pl_module.network), batch)
-
     def _finish(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, found: Mapping[str, Any]
     ) -> NoiseCurve | None:
         if self._metric is None:
             return None
-        settings = self._common_settings(trainer, pl_module) | dict(found) | self.settings
+        settings = self._common_settings(trainer, pl_module, found["split"]) | dict(found) | self.settings
         curve = self._metric.curve(cast(NoisyClassifier, pl_module.network), settings)
         self._metric = None
         for row in curve.summary().frame.to_dict("records"):
@@ -247,17 +238,21 @@ class NoiseCurveCallback(Callback):
                 )
         return curve
 
-    def _common_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    def _common_settings(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str
+    ) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         if "PL_GLOBAL_SEED" in os.environ:  # where seed_everything notes it
             settings["seed"] = int(os.environ["PL_GLOBAL_SEED"])
-        protocol = getattr(getattr(trainer, "datamodule", None), "protocol", None)
+        data = getattr(trainer, "datamodule", None)
+        protocol_of = getattr(data, "protocol_of", None)
+        protocol = protocol_of(split) if callable(protocol_of) else getattr(data, "protocol", None)
         if protocol:
             settings["protocol"] = str(protocol)
         label_names = getattr(pl_module, "label_names", None)
         if label_names:
             settings["n_classes"] = len(label_names)
-        for part in (getattr(trainer, "datamodule", None), pl_module):
+        for part in (data, pl_module):
             describe = getattr(part, "curve_settings", None)
             if callable(describe):
                 settings |= describe()

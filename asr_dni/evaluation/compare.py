@@ -34,7 +34,7 @@ class Comparison:
         table: for the terminal.
         markdown: the same table in Markdown.
         files: what was written.
-        left_out: older curves of trainings that were evaluated again.
+        left_out: older curves of weights that were evaluated again.
     """
 
     summaries: dict[str, CurveSummary]
@@ -45,8 +45,17 @@ class Comparison:
     left_out: tuple[Path, ...] = ()
 
 
+FURTHER_CURVES = "noise_curve-"
+"""Beginning of the names of folders that hold further measurements of a checkpoint, on other data or noise."""
+
+_MOST_DIFFERENCES = 4  # of the training, that a label names
+
+
 def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> list[Path]:
     """Return noise curve files: those given, and those called ``name`` anywhere below the directories given.
+
+    Folders ``noise_curve-...`` are searched only where they are given themselves: what ``asr-dni noise-curve`` wrote
+    there was measured otherwise than the runs' own curves.
 
     Raises:
         UserError: a path does not exist, or a directory holds no noise curve.
@@ -54,7 +63,13 @@ def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> l
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(path.rglob(name))
+            every = sorted(path.rglob(name))
+            files = [file for file in every if not _is_further(file.relative_to(path))]
+            if not files and every:
+                raise UserError(
+                    f"{path} holds no {name} but in folders {FURTHER_CURVES}...: name them to compare them, such as"
+                    f" {every[0].parent}"
+                )
             if not files:
                 raise UserError(f"{path} holds no {name}: give a directory of runs that were tested")
         elif path.exists():
@@ -66,6 +81,10 @@ def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> l
     if not found:
         raise UserError("there is nothing to compare: give noise curve files or directories that hold some")
     return list(found.values())
+
+
+def _is_further(file: Path) -> bool:
+    return any(part.startswith(FURTHER_CURVES) for part in file.parts[:-1])
 
 
 def _experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,17 +106,26 @@ def _group(curves: Mapping[Path, NoiseCurve]) -> list[dict[Path, NoiseCurve]]:
 
 
 def _older_of_one_training(curves: Mapping[Path, NoiseCurve]) -> list[Path]:
-    """Return the files that a newer one of the same experiment and seed replaces, as when a run is tested again."""
-    newest: list[tuple[dict[str, Any], Path]] = []
+    """Return the files that a newer one of the same weights replaces, as when a run is tested again."""
+    newest: list[dict[str, Any]] = []
     older = []
     for path in sorted(curves, key=lambda path: path.stat().st_mtime, reverse=True):
         settings = curves[path].settings
-        training = _experiment(settings) | {"seed": settings.get("seed")}
-        if "seed" in settings and any(training == known for known, _ in newest):
+        if any(_same_weights(settings, known) for known in newest):
             older.append(path)
         else:
-            newest.append((training, path))
+            newest.append(settings)
     return older
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two curves are of one checkpoint: by the weights, or by its name where they are not noted."""
+    if _experiment(one) != _experiment(other) or one.get("seed") != other.get("seed"):
+        return False
+    for key in ("weights", "checkpoint"):
+        if one.get(key) and other.get(key):
+            return bool(one[key] == other[key])
+    return False
 
 
 def _check_independent(members: Mapping[Path, NoiseCurve]) -> None:
@@ -108,7 +136,8 @@ def _check_independent(members: Mapping[Path, NoiseCurve]) -> None:
             seed = curve.settings.get("seed")
             if seed is not None and seed == other.settings.get("seed"):
                 raise UserError(
-                    f"{other_path} and {path} are of the same experiment and seed {seed}: give one of them"
+                    f"{other_path} and {path} are of the same experiment and seed {seed}: give one of them, or train"
+                    " with another seed"
                 )
             if curve.frame.equals(other.frame):
                 raise UserError(f"{other_path} and {path} hold the same curve: give one of them")
@@ -123,15 +152,50 @@ def _value_text(key: str, value: Any) -> str:
     return f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
 
 
+def _training_texts(trainings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each of several trainings what it has otherwise than the others; nothing where that is not noted."""
+    known = [training for training in trainings if training]
+    names = list(dict.fromkeys(name for training in known for name in training))
+    differing = [name for name in names if any(one.get(name) != known[0].get(name) for one in known)]
+    endings = [name.rpartition(".")[2] for name in names]
+    texts = []
+    for training in trainings:
+        parts = []
+        for name in differing:
+            # The last name is enough where no other setting has it, the evaluation's noise included: "dropout", but
+            # "annealing warm_up" and "noise sites".
+            first, _, ending = name.rpartition(".")
+            part = first.rpartition(".")[2]
+            shown = ending if endings.count(ending) == 1 and part != "noise" else f"{part} {ending}"
+            value = training.get(name)
+            if not training or (value is None and name not in training):
+                continue
+            if name == "after":
+                parts.append("trained on")
+            elif isinstance(value, list) and len(value) > 4:
+                parts.append(f"{shown} of {len(value)}")
+            elif isinstance(value, list):
+                parts.append(f"{shown} {' '.join(map(str, value))}")
+            else:
+                parts.append(f"{shown} {value:g}" if isinstance(value, float) else f"{shown} {value}")
+        if len(parts) > _MOST_DIFFERENCES:
+            parts = [*parts[:_MOST_DIFFERENCES], f"{len(parts) - _MOST_DIFFERENCES} more"]
+        texts.append(", ".join(parts))
+    return texts
+
+
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a label per experiment: how it was trained, then the settings in which experiments differ."""
+    """Return a label per experiment: how it was trained, then the settings in which experiments differ.
+
+    What else was configured for a training is named only where labels would be the same without it.
+    """
     if all(one.get("label") for one in settings) and len({one["label"] for one in settings}) == len(settings):
         return [str(one["label"]) for one in settings]
     keys = dict.fromkeys(key for one in settings for key in _experiment(one))
     differing = [
         key
         for key in keys
-        if key not in ("sigma_train", "label", "draws")
+        if key not in ("sigma_train", "label", "draws", "training")
         and any(one.get(key) != settings[0].get(key) for one in settings)
     ]
     labels = []
@@ -139,6 +203,13 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         more = [_value_text(key, one[key]) for key in differing if one.get(key) is not None]
         name = curve_label(one)
         labels.append(", ".join(([] if name == "network" and more else [name]) + more))
+    for label in dict.fromkeys(labels):
+        places = [place for place, other in enumerate(labels) if other == label]
+        if len(places) > 1:
+            texts = _training_texts([settings[place].get("training") or {} for place in places])
+            for place, text in zip(places, texts, strict=True):
+                more = ([] if label == "network" and text else [label]) + ([text] if text else [])
+                labels[place] = ", ".join(more)
     for index, label in enumerate(labels):
         same = [place for place, other in enumerate(labels) if other == label]
         if len(same) > 1:
@@ -158,13 +229,14 @@ def compare_curves(
 ) -> Comparison:
     """Read noise curves, pool those that differ only in their seed, and show all together.
 
-    An experiment is what has the same settings, all but the training seed, the noise seed, checkpoint, epoch,
-    step and run. With several seeds the interval is over seeds, with one as ``over`` says; the small print
-    and the tables say which.
+    An experiment is what has the same settings, everything about the training among them, all but the training
+    seed, the noise seed, the checkpoint and its weights, epoch, step and run. With several seeds the interval is
+    over seeds, with one as ``over`` says; the small print and the tables say which.
 
     Args:
         paths: CSV files written by :meth:`NoiseCurve.save`, or directories that are searched for
-            ``noise_curve.csv``; of several that a directory holds of one experiment and seed the newest counts.
+            ``noise_curve.csv``, see :func:`find_curves`; of several that directories hold of the same weights the
+            newest counts.
         output: directory for ``noise_curves.png``, ``.svg``, ``.md`` and ``.csv`` (the summaries); ``None``:
             nothing is written.
         over: what the interval of a single seed covers, see :meth:`NoiseCurve.summary`.

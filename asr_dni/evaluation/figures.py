@@ -125,7 +125,8 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     if data:
         parts.append(" · ".join(data))
     clips = f"{span('n_clips')[1]} clips"
-    parts.append(f"{clips} ({shared('split')} split)" if shared("split") else clips)
+    split = shared("split")
+    parts.append(f"{clips} ({split} split)" if split and split != "all" else clips)
     size = " × ".join(str(shared(key)) for key in ("layers", "units") if shared(key))
     network = [str(shared("cell")).upper()] if shared("cell") else []
     network += [f"{size} units"] if size and shared("units") else []

@@ -1,5 +1,6 @@
 """Accuracy and loss of one network against the computation noise it runs under: the noise curve."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from torchmetrics import Metric
 from asr_dni.errors import UserError
 from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
 from asr_dni.files import write_atomically
-from asr_dni.noise import Noise
+from asr_dni.noise import MVM_SITES, Noise, Site
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 COLUMNS = ("sigma", "draw", "snr_db", "accuracy", "loss", "n_clips")
 """Columns of a noise curve's table, one row per sigma and draw."""
 
-REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "epoch", "step", "run")
+REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings in which repetitions of one experiment differ; all others tell experiments apart."""
 
 Over: TypeAlias = Literal["draws", "clips"]
@@ -83,6 +84,31 @@ def check_draws(draws: int, name: str = "draws") -> int:
     return draws
 
 
+def check_sites(sites: Sequence[Site], sigmas: Sequence[float]) -> None:
+    """Check that a noise level above 0 has somewhere to enter.
+
+    Raises:
+        UserError: there are levels above 0, but no sites: every draw would be the same noiseless pass.
+    """
+    if not sites and any(sigma > 0 for sigma in sigmas):
+        raise UserError(
+            f"sites is empty, so there is no noise to measure at sigma {max(sigmas):g}: give some, such as"
+            f" [{','.join(MVM_SITES)}], or sigmas [0]"
+        )
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return 16 hexadecimal digits that tell a network's weights and buffers from any others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(network.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def count_passes(sigmas: Sequence[float], draws: int) -> int:
     """Return how many noisy passes one batch takes: ``draws`` per level, but one at sigma 0."""
     return sum(draws if sigma > 0 else 1 for sigma in sigmas)
@@ -113,6 +139,9 @@ class NoiseCurveMetric(Metric):
         sigmas: noise levels.
         draws: realisations of the noise per level; sigma 0, where all are the same, takes one.
         noise: seed, scale and sites; its ``sigma``, ``draw`` and ``sample_ids`` are replaced.
+
+    Raises:
+        UserError: a level or the number of draws is out of range, or the noise has no sites.
     """
 
     full_state_update = False
@@ -124,6 +153,7 @@ class NoiseCurveMetric(Metric):
         super().__init__()
         self.sigmas = check_sigmas(sigmas)
         self.draws = check_draws(draws)
+        check_sites(noise.sites, self.sigmas)
         self.noise = noise
         self.passes = [
             (sigma, draw) for sigma in self.sigmas for draw in range(self.draws if sigma > 0 else 1)
@@ -195,6 +225,7 @@ class NoiseCurveMetric(Metric):
             "arrays": self.noise.arrays,
             "noise_seed": self.noise.seed,
             "draws": self.draws,
+            "weights": fingerprint(cast(nn.Module, network)),
         }
         return NoiseCurve(frame, noted | dict(settings or {}))
 
@@ -234,7 +265,7 @@ def measure_noise_curve(
         The noise curve.
 
     Raises:
-        UserError: a level or the number of draws is out of range, or there are no clips.
+        UserError: a level or the number of draws is out of range, the noise has no sites, or there are no clips.
     """
     metric = NoiseCurveMetric(sigmas, draws, noise)
     for batch in batches:
@@ -307,10 +338,11 @@ class NoiseCurve:
     Attributes:
         frame: columns ``sigma``, ``draw``, ``snr_db`` (inf at sigma 0, NaN where not known), ``accuracy`` (0
             to 1), ``loss`` (mean cross entropy, nats), ``n_clips``; ascending in sigma and draw.
-        settings: what was measured, as plain values: ``scale``, ``sites``, ``arrays``, ``noise_seed``, ``draws``, and
-            what the caller notes. Known to figures and comparisons are ``n_classes``, ``seed`` (of the
-            training), ``sigma_train``, ``cell``, ``units``, ``data``, ``protocol``, ``split``,
-            ``checkpoint``, ``epoch``, ``label``.
+        settings: what was measured, as plain values: ``scale``, ``sites``, ``arrays``, ``noise_seed``, ``draws``,
+            ``weights`` (a fingerprint), and what the caller notes. Known to figures and comparisons are
+            ``n_classes``, ``seed`` (of the training), ``sigma_train``, ``cell``, ``units``, ``data``,
+            ``protocol``, ``split``, ``checkpoint``, ``epoch``, ``training`` (everything else that was configured
+            for it), ``label``.
     """
 
     frame: pd.DataFrame

@@ -84,6 +84,13 @@ class NoiseAnnealing(Callback):
             q = math.floor(self.n_steps * q) / self.n_steps
         return self.start + (self.sigma - self.start) * q
 
+    def training_settings(self) -> dict[str, dict[str, Any]]:
+        """Return what tells trainings apart, see :func:`asr_dni.model.training.describe_training`."""
+        names = ["sigma", "start", "schedule", "warm_up", "by"]
+        names += [] if self.schedule == "constant" else ["length"]
+        names += ["n_steps"] if self.schedule == "steps" else []
+        return {"annealing": {name: getattr(self, name) for name in names}}
+
     def _progress(self, trainer: pl.Trainer) -> float:
         steps = trainer.estimated_stepping_batches
         if not math.isfinite(steps):

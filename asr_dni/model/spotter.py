@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.training import describe_training, join_trainings
 from asr_dni.nn import calibrate
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.philox import derive_key
@@ -109,6 +110,9 @@ class KeywordSpotter(pl.LightningModule):
         """Strength of the noise of the next training step."""
         self.annealed_to: float | None = None
         """Strength that the training noise is moved to, where NoiseAnnealing moves it."""
+        self.trainings: list[dict[str, Any]] = []
+        """How the weights were trained, see :func:`asr_dni.model.training.describe_training`; more than one where a
+        training went on with other settings."""
         self._random_state: dict[str, Tensor] | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
@@ -159,7 +163,7 @@ class KeywordSpotter(pl.LightningModule):
     def curve_settings(self) -> dict[str, Any]:
         """Return what a noise curve's file says of the network."""
         network = self.network.settings
-        return {
+        settings: dict[str, Any] = {
             "cell": network.cell,
             "units": network.units,
             "layers": network.layers,
@@ -168,22 +172,30 @@ class KeywordSpotter(pl.LightningModule):
             "sigma_train": self.sigma_train if self.annealed_to is None else self.annealed_to,
             "train_scale": self.training_noise.scale,
         }
+        if self.trainings:
+            settings["training"] = join_trainings(self.trainings)
+        return settings
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the strength of the training noise, and the state of the random numbers that dropout takes."""
+        """Note how it is trained, the training noise's strength, and the state of the random numbers of dropout."""
+        checkpoint["trainings"] = self.trainings
         checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the strength of the training noise back."""
+        """Take back how it was trained and the strength of the training noise."""
+        self.trainings = list(checkpoint.get("trainings", []))
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
         self._random_state = checkpoint.get("random_state")
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers of the run that is resumed."""
+        """Note how it is trained; go on with the random numbers of the run that is resumed."""
+        training = describe_training(self.trainer, self)
+        if self.trainer.global_step == 0 or training not in self.trainings[-1:]:
+            self.trainings = [*self.trainings, training]
         state, self._random_state = self._random_state, None
         if state is None:
             return

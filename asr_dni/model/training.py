@@ -1,0 +1,130 @@
+"""Say how a network was trained: everything that was configured but the seed, as plain values."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
+from torch.optim import Optimizer
+
+_NOT_OF_THE_TRAINING = ("seed", "cache_dir", "num_workers")
+"""Settings in which repetitions differ, or that do not change the result."""
+
+_ELSEWHERE = (
+    # The curve's settings name these by themselves, ...
+    "model.network.cell",
+    "model.network.units",
+    "model.network.layers",
+    "model.network.bidirectional",
+    "model.network.pooling",
+    "model.noise.scale",
+    "annealing.sigma",
+    # ... and these follow from the data's.
+    "model.n_features",
+)
+
+_OF_THE_TRAINER = (
+    "max_epochs",
+    "max_steps",
+    "precision",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+    "overfit_batches",
+    "world_size",
+)
+_SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
+
+
+def plain(value: Any) -> Any:
+    """Return a setting as JSON has it; of an object that JSON cannot hold, the name of its class.
+
+    Paths become the name of the file or folder: where it lies differs between machines.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.name
+    if value is None or isinstance(value, str | bool | int | float):
+        return json.loads(json.dumps(value))  # makes numpy's float64 and enumerations of strings plain
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names, without the seeds and what does not change the result."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if key in _NOT_OF_THE_TRAINING or name in _ELSEWHERE:
+            continue
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def describe_training(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    """Return how ``module`` is being trained, by dotted names such as ``optimizer.lr``.
+
+    It is what tells one experiment from another: the hyper-parameters of the module (``model.``) and of the
+    datamodule (``data.``), the optimiser, what callbacks say of themselves in a method
+    ``training_settings() -> dict[str, dict]``, early stopping, and what of the trainer changes the result. Two
+    trainings that differ in their seed only give the same.
+
+    Args:
+        trainer: in the middle of a training, when the optimisers are there.
+        module: what it trains.
+    """
+    nested: dict[str, Any] = {"model": dict(module.hparams.get("model", module.hparams))}
+    data = getattr(trainer, "datamodule", None)
+    if data is not None:
+        nested["data"] = dict(data.hparams.get("data", data.hparams))
+        identity = getattr(getattr(data, "source", None), "identity", None)
+        if identity is not None:
+            nested["data"]["source"] = identity  # its configuration holds paths of this machine
+    optimizers: list[Optimizer] = list(trainer.optimizers)
+    for index, optimizer in enumerate(optimizers):
+        name = "optimizer" if len(optimizers) == 1 else f"optimizer{index}"
+        arguments = {k: v for k, v in optimizer.defaults.items() if k not in _SPEED_OF_OPTIMIZER}
+        nested[name] = {"class": type(optimizer), **arguments}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        describe = getattr(callback, "training_settings", None)
+        if callable(describe):
+            nested |= describe()
+        elif isinstance(callback, EarlyStopping):
+            nested["early_stopping"] = {
+                name: getattr(callback, name) for name in ("monitor", "mode", "patience", "min_delta")
+            }
+        elif isinstance(callback, StochasticWeightAveraging | GradientAccumulationScheduler):
+            nested.setdefault("callbacks", {})[type(callback).__name__] = True
+    nested["trainer"] = {name: getattr(trainer, name) for name in _OF_THE_TRAINER}
+    return flatten(plain(nested))
+
+
+def join_trainings(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one description of trainings that followed each other on the same weights.
+
+    Args:
+        trainings: what :func:`describe_training` said, the first one first; a training that was resumed as it was
+            is one.
+
+    Returns:
+        The last one; the earlier ones are listed under ``after``, if there are any.
+    """
+    *earlier, last = trainings
+    return {**last, "after": [dict(one) for one in earlier]} if earlier else dict(last)
