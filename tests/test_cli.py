@@ -311,7 +311,7 @@ def test_stopped_in_a_process_of_its_own(here, number, code):
     assert (
         f"to resume: asr-dni fit --ckpt_path runs/stopped{number}/version_0/checkpoints/last.ckpt" in errors
     )
-    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 2, errors  # the first is empty: after ^C
     assert (
         torch.load(f"runs/stopped{number}/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] >= 1
     )

@@ -73,6 +73,8 @@ def quiet_expected_warnings() -> None:
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
+    # "Received SIGTERM": the command's last line says so.
+    logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     for message in (
         ".*LightningCLI's args parameter is intended.*",
         ".*callbacks used to create the checkpoint need to be provided.*",  # they only matter to a training

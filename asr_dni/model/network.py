@@ -39,7 +39,7 @@ class NetworkSettings:
         inner_gain: the same for the inputs of further layers.
         recurrent_gain: the same for the recurrent weights.
         output_gain: the same for the classifier's weights.
-        forget_bias: added to the initial bias of an LSTM's forget gates.
+        forget_bias: added to the initial bias of an LSTM's forget gates; rnn and gru have none, and it does nothing.
 
     Raises:
         UserError: a value is out of its range.
