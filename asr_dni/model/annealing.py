@@ -32,9 +32,10 @@ class NoiseAnnealing(Callback):
         start: sigma_train at its beginning, and during the warm-up.
         schedule: the shape of the movement.
         warm_up: part of the run, in [0, 1], in which sigma stays at ``start``.
-        length: part of the run that the movement takes; after it sigma stays where it is.
+        length: part of the run that the movement takes; after it sigma stays where it is. ``constant`` jumps, and does
+            not use it.
         by: whether sigma moves at every optimiser ``step`` or only at the beginning of an ``epoch``.
-        n_steps: number of jumps of the schedule ``steps``.
+        n_steps: number of jumps of the schedule ``steps``; the others do not use it.
 
     Raises:
         UserError: a value is out of its range, or the length of the run is not known (``max_epochs: -1``).
