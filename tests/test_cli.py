@@ -413,6 +413,16 @@ def test_a_checkpoint_on_other_words(here, tmp_path, capsys):
     assert not (here / "runs" / "mistake").exists()
 
 
+@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize(
+    "other", ["--model.network.units=5", "--model.network.layers=1", "--model.network.cell=gru"]
+)
+def test_a_checkpoint_of_another_network(command, other, here, capsys):
+    options = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--name", "mistake", other]
+    assert f"{LAST}: holds another network" in fails(capsys, command, *options)
+    assert not (here / "runs" / "mistake").exists()
+
+
 def test_mistakes_in_configuration_files(here, tmp_path, capsys):
     (tmp_path / "broken.yaml").write_text("a: [1,")
     (tmp_path / "unknown.yaml").write_text("modell: {units: 3}\n")

@@ -127,7 +127,7 @@ class SpotterCLI(LightningCLI):
 
     def __init__(self, subcommand: str, **keywords: Any) -> None:
         self._only = subcommand
-        self._trained_labels: list[str] | None = None
+        self._checkpoint: Mapping[str, Any] = {}
         super().__init__(KeywordSpotter, KeywordData, **keywords)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -193,9 +193,7 @@ class SpotterCLI(LightningCLI):
                 f"name is {config.name}: give a folder below --runs, such as spotter or words/lstm"
             )
         if config.ckpt_path is not None:
-            contents = load_checkpoint(config.ckpt_path)
-            hyper_parameters = contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {})
-            self._trained_labels = hyper_parameters.get("model", {}).get("label_names")
+            self._checkpoint = load_checkpoint(config.ckpt_path)
         elif self.subcommand != "fit":
             raise UserError(
                 f"{self.subcommand} needs a trained network: give --ckpt_path FILE, a .ckpt that asr-dni fit wrote"
@@ -216,16 +214,27 @@ class SpotterCLI(LightningCLI):
             self.model.optimizer_callable(self.model.parameters())
         except ValueError as error:
             raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
-        checkpoint = self.config[self.subcommand].ckpt_path
-        if self._trained_labels not in (None, self.model.label_names):
-            assert self._trained_labels is not None
-            other = f"{checkpoint}: knows the labels {', '.join(self._trained_labels)}"
-            other += f", but the data have {', '.join(self.model.label_names)}"
-            raise UserError(
-                f"{other}; a training goes on with its own labels"
-                if self.subcommand == "fit"
-                else f"{other}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
+        if not self._checkpoint:
+            return
+        checkpoint, self._checkpoint, contents = self.config[self.subcommand].ckpt_path, {}, self._checkpoint
+        trained = contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {})
+        known, asked = trained.get("label_names", self.model.label_names), self.model.label_names
+        if known != asked:
+            differ = (
+                f"{checkpoint}: knows the labels {', '.join(known)}, but the data have {', '.join(asked)}"
             )
+            raise UserError(
+                f"{differ}; a training goes on with its own labels"
+                if self.subcommand == "fit"
+                else f"{differ}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
+            )
+        try:
+            self.model.load_state_dict(contents["state_dict"])  # the trainer does so again
+        except RuntimeError as error:
+            raise UserError(
+                f"{checkpoint}: holds another network than the settings describe; give the checkpoint alone, and it"
+                " finds its own settings"
+            ) from error
 
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
@@ -279,15 +288,7 @@ class SpotterCLI(LightningCLI):
         return f"to resume: asr-dni fit --ckpt_path {_shorten(last.best_model_path)}"
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> None:
-        try:
-            call_trainer(self.trainer, function, self._how_to_go_on, **arguments)
-        except RuntimeError as error:
-            if "Error(s) in loading state_dict" not in str(error):
-                raise
-            raise UserError(
-                f"{self.trainer.ckpt_path}: holds another network than the settings describe; give the checkpoint"
-                " alone, and it finds its own settings"
-            ) from error
+        call_trainer(self.trainer, function, self._how_to_go_on, **arguments)
 
     def fit(self, **arguments: Any) -> None:
         """Train; say where the results go."""
