@@ -150,6 +150,15 @@ def test_fit_leaves_a_run(here):
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+def test_what_is_not_kept_is_not_checked(here, tmp_path, capsys):
+    """Without checkpoints there is nothing to choose, so the run need not be validated."""
+    options = ["--trainer.enable_checkpointing", "false", "--trainer.limit_val_batches", "0"]
+    options += ["--trainer.max_epochs", "1", "--test_after_fit", "false"]
+    main(["fit", "--config", "tiny.yaml", "--wandb", "disabled", "--runs", str(tmp_path), *options])
+    assert "epoch 1/1" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 @pytest.mark.parametrize("command", ["test", "validate"])
 def test_a_checkpoint_finds_its_settings(command, here, capsys):
     main([command, "--ckpt_path", LAST, "--name", f"again_{command}", "--wandb", "disabled"])

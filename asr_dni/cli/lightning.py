@@ -264,10 +264,11 @@ class SpotterCLI(LightningCLI):
         given = given if isinstance(given, list) else [given]
         if self.subcommand == "fit":
             curve = next(callback for callback in callbacks if isinstance(callback, NoiseCurveCallback))
-            check_monitors([*given, *callbacks], curve, config)
             callbacks = [*callbacks, TrainingLog(), LastCheckpoint()]
         if config.get("enable_checkpointing") is False or self.subcommand != "fit":
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+        if self.subcommand == "fit":
+            check_monitors([*given, *callbacks], curve, config)
         if config.get("enable_progress_bar") is None:
             config["enable_progress_bar"] = on_terminal()
         if config["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in given):
