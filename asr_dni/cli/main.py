@@ -25,7 +25,7 @@ COMMANDS = {
 _EPILOG = """\
 examples:
   asr-dni demo
-  asr-dni fit --config conf/experiment/eight_words_lstm_dni.yaml
+  asr-dni fit --config conf/experiment/synthetic_lstm_dni.yaml
   asr-dni noise-curve runs/demo/dni/version_0/checkpoints/last.ckpt --data FOLDER --split all
   asr-dni compare runs/eight_words --output figures
 
