@@ -351,7 +351,7 @@ def stopping(monitor: str, mode: str) -> str:
     return json.dumps([{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": settings}])
 
 
-FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "disabled"]
+FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "offline"]
 
 
 @pytest.mark.parametrize(

@@ -241,23 +241,26 @@ class SpotterCLI(LightningCLI):
         self._check_model()
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        if config.trainer.logger is None and not config.trainer.fast_dev_run:
-            files = CSVLogger(config.runs, name=config.name)
-            loggers: list[Logger] = [files]
-            if self.subcommand in ("fit", "test") and config.wandb != "disabled":
-                mode = None if config.wandb == "auto" else config.wandb
-                run_name = f"{config.name}-{Path(files.log_dir).name}"
-                loggers.append(
-                    make_wandb_logger(
-                        config.wandb_project,
-                        run_name,
-                        save_dir=files.log_dir,
-                        mode=mode,
-                        settings=WandbSettings(silent=True),
-                    )
+        if config.trainer.logger is not None or config.trainer.fast_dev_run:
+            return super().instantiate_trainer(**keywords)
+        # W&B's logger makes its folder at once, so it waits until the trainer's settings have turned out valid.
+        trainer = super().instantiate_trainer(**{**keywords, "logger": False})
+        files = CSVLogger(config.runs, name=config.name)
+        loggers: list[Logger] = [files]
+        if self.subcommand in ("fit", "test") and config.wandb != "disabled":
+            mode = None if config.wandb == "auto" else config.wandb
+            run_name = f"{config.name}-{Path(files.log_dir).name}"
+            loggers.append(
+                make_wandb_logger(
+                    config.wandb_project,
+                    run_name,
+                    save_dir=files.log_dir,
+                    mode=mode,
+                    settings=WandbSettings(silent=True),
                 )
-            keywords["logger"] = loggers
-        return super().instantiate_trainer(**keywords)
+            )
+        trainer.loggers = loggers
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         given = config.get("callbacks") or []
