@@ -1,6 +1,7 @@
 import json
 import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def read_run(path):
             yield record
 
 
+def whole_run(path):
+    """Read a run that was finished: W&B's service may still be writing the file then."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        records = list(read_run(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} is not whole a minute after the run was finished")
+
+
 def history_rows(records):
     rows = []
     for record in records:
@@ -90,7 +102,7 @@ def run(tmp_path_factory):
         logger.experiment.finish()
         mode_in_environment = os.environ.get("WANDB_MODE")
     (file,) = (folder / "runs" / "wandb").glob("offline-run-*/*.wandb")
-    records = list(read_run(file))
+    records = whole_run(file)
     return {
         "records": records,
         "history": history_rows(records),
