@@ -110,6 +110,8 @@ class PromptlessWandbLogger(WandbLogger):
         resolved = resolve_wandb_mode(mode)
         # wandb writes to a temporary folder, with a warning only, if this one does not exist.
         os.makedirs(save_dir, exist_ok=True)
+        # W&B's service may be an older process with another working directory.
+        save_dir = os.path.abspath(save_dir)
         super().__init__(name=name, save_dir=save_dir, project=project, mode=resolved, **kwargs)
         # An argument that Lightning still passes and wandb warns of.
         self._wandb_init.pop("anonymous", None)
