@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from asr_dni.checkpoint import read_checkpoint
 from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
@@ -451,7 +452,7 @@ class KeywordData(LightningDataModule):
             UserError: the file is missing or is not a checkpoint with these data.
         """
         where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-        contents = checkpoint if isinstance(checkpoint, Mapping) else _load(Path(checkpoint))
+        contents = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
         settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
         state = contents.get(cls.__qualname__)
         if settings is None or state is None:
@@ -561,19 +562,6 @@ class KeywordData(LightningDataModule):
                 f"{self.source.identity}: no training clips of {', '.join(without)}; add some or leave it "
                 "out with labels.words"
             )
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a checkpoint ({reason})") from None
-    if not isinstance(contents, Mapping):
-        raise UserError(f"{path}: not a checkpoint (holds a {type(contents).__name__})")
-    return contents
 
 
 def silence(background: Tensor, clip_ids: Tensor, key: Key, n_samples: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
+from asr_dni.checkpoint import read_checkpoint
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.training import describe_training, join_trainings
@@ -279,20 +280,12 @@ class KeywordSpotter(pl.LightningModule):
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file without running code from it.
+    """Read a Lightning checkpoint file without running code from it.
 
     Raises:
         UserError: the file is missing or is no checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint file")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its parts raise
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint; expected a .ckpt that asr-dni fit wrote"
-        ) from error
-    if not isinstance(contents, dict) or "state_dict" not in contents:
+    contents = read_checkpoint(path)
+    if "state_dict" not in contents:
         raise UserError(f"{path}: is not a Lightning checkpoint; expected a .ckpt that asr-dni fit wrote")
     return contents
