@@ -5,6 +5,7 @@ steps for the weight gradient. Held to :func:`asr_dni.nn.recurrence.run_referenc
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights, State
 
 
 def why_not(
-    weights: RecurrentWeights, projection: Tensor, noise: LayerNoise, lengths: Tensor | None
+    weights: RecurrentWeights, projection: Tensor, noise: Sequence[LayerNoise], lengths: Tensor | None
 ) -> str | None:
     """Return why the fused recurrence cannot run this, or ``None`` where it can."""
     if weights.w_hr is not None:
@@ -272,20 +273,38 @@ class _FusedRNN(torch.autograd.Function):
         return d_gates, d_weight, d_bias, dh, None, None
 
 
-def run_fused(
-    weights: RecurrentWeights, projection: Tensor, state: State, noise: LayerNoise
+def run(
+    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
 ) -> tuple[Tensor, State]:
-    """Run the recurrence; arguments and results as of :func:`asr_dni.nn.recurrence.run_reference`.
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.implementation.run_recurrence`.
 
     Raises:
         AssertionError: :func:`why_not` gives a reason.
     """
-    arguments = (projection, weights.w_hh, weights.b_hh, *state, noise)
-    if weights.cell == "lstm":
+    results = [
+        _run_one(
+            weights.cell,
+            weights.w_hh[k],
+            None if weights.b_hh is None else weights.b_hh[k],
+            projection[k],
+            tuple(part[k] for part in state),
+            its_noise,
+        )
+        for k, its_noise in enumerate(noise)
+    ]
+    finals = zip(*(final for _, final in results), strict=True)
+    return torch.stack([outputs for outputs, _ in results]), tuple(torch.stack(parts) for parts in finals)
+
+
+def _run_one(
+    cell: str, w_hh: Tensor, b_hh: Tensor | None, projection: Tensor, state: State, noise: LayerNoise
+) -> tuple[Tensor, State]:
+    arguments = (projection, w_hh, b_hh, *state, noise)
+    if cell == "lstm":
         outputs, c = _FusedLSTM.apply(*arguments)  # type: ignore[no-untyped-call]
         return outputs, (outputs[-1], c)
-    if weights.cell == "gru":
+    if cell == "gru":
         outputs = _FusedGRU.apply(*arguments)  # type: ignore[no-untyped-call]
     else:
-        outputs = _FusedRNN.apply(*arguments, weights.cell == "rnn_relu")  # type: ignore[no-untyped-call]
+        outputs = _FusedRNN.apply(*arguments, cell == "rnn_relu")  # type: ignore[no-untyped-call]
     return outputs, (outputs[-1],)

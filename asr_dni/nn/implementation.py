@@ -1,12 +1,16 @@
-"""Which implementation of the recurrence runs: chosen by what it is given, or by an explicit setting."""
+"""The registry of implementations of the recurrence: chosen by what there is to run, or by an explicit setting."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal, Protocol, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
+from asr_dni.errors import UserError
 from asr_dni.nn import fused, native
 from asr_dni.nn.recurrence import (
     LayerNoise,
@@ -19,7 +23,48 @@ from asr_dni.nn.recurrence import (
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused"]
 
-_chosen: ContextVar[Implementation] = ContextVar("asr_dni_implementation", default="auto")
+SETTING = "ASR_DNI_IMPLEMENTATION"
+"""Environment variable: the implementation where :func:`use_implementation` says nothing."""
+
+
+class _Implementation(Protocol):
+    """A module that runs the recurrence of K networks; one network comes as K = 1."""
+
+    def why_not(
+        self,
+        weights: RecurrentWeights,
+        projection: Tensor,
+        noise: Sequence[LayerNoise],
+        lengths: Tensor | None,
+    ) -> str | None:
+        """Return in a line why it cannot run this, or ``None`` where it can."""
+
+    def run(
+        self, weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
+    ) -> tuple[Tensor, State]:
+        """Run it; see :func:`run_recurrence`, form of K networks."""
+
+
+IMPLEMENTATIONS: dict[str, _Implementation] = {"fused": fused}
+"""Add an implementation here; the first one that can run is taken, and the reference loop where none can."""
+
+_chosen: ContextVar[Implementation | None] = ContextVar("asr_dni_implementation", default=None)
+
+
+def chosen_implementation() -> Implementation:
+    """Return the setting in force: of :func:`use_implementation`, else of the environment, else ``auto``.
+
+    Raises:
+        UserError: the environment's is not known.
+    """
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
+    named = os.environ.get(SETTING, "auto")
+    for known in get_args(Implementation):
+        if named == known:
+            return known  # type: ignore[no-any-return]
+    raise UserError(f"{SETTING} is {named!r}: give one of {', '.join(get_args(Implementation))}")
 
 
 @contextmanager
@@ -27,8 +72,8 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
     """Choose the implementation of the recurrence for a block.
 
     Args:
-        implementation: ``auto`` takes the fused one wherever it can run; ``fused`` raises ``RuntimeError`` where it
-            cannot; ``reference`` takes the plain loop and the plain generator.
+        implementation: ``auto`` takes the first of the registry that can run; a name of the registry takes that one,
+            and raises ``RuntimeError`` where it cannot run; ``reference`` takes the plain loop and the plain generator.
     """
     token = _chosen.set(implementation)
     try:
@@ -37,28 +82,96 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
         _chosen.reset(token)
 
 
+def choose(
+    weights: RecurrentWeights, projection: Tensor, noise: Sequence[LayerNoise], lengths: Tensor | None = None
+) -> tuple[str, dict[str, str]]:
+    """Return the name of the implementation that would run this, and why those before it would not.
+
+    Arguments are those of :func:`run_recurrence`, form of K networks.
+
+    Raises:
+        RuntimeError: the implementation that was asked for cannot run it.
+    """
+    chosen = chosen_implementation()
+    if chosen == "reference":
+        return chosen, {}
+    reasons: dict[str, str] = {}
+    for name, implementation in IMPLEMENTATIONS.items():
+        if chosen in ("auto", name):
+            reason = implementation.why_not(weights, projection, noise, lengths)
+            if reason is None:
+                return name, reasons
+            reasons[name] = reason
+    if chosen != "auto":
+        raise RuntimeError(
+            f"the {chosen} recurrence was asked for, but cannot run: {'; '.join(reasons.values())}"
+        )
+    return "reference", reasons
+
+
 def draw_noise(
     noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
 ) -> Tensor:
     """Draw the noise of a site; see :class:`asr_dni.nn.recurrence.Draw`."""
-    if _chosen.get() == "reference" or like.device.type != "cpu" or native.library() is None:
+    if chosen_implementation() == "reference" or like.device.type != "cpu" or native.library() is None:
         return draw_plain(noise, sample_ids, first_step, steps, groups, width, like)
     return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
+
+
+def _member(weights: RecurrentWeights, k: int) -> RecurrentWeights:
+    return replace(
+        weights,
+        w_hh=weights.w_hh[k],
+        b_hh=None if weights.b_hh is None else weights.b_hh[k],
+        w_hr=None if weights.w_hr is None else weights.w_hr[k],
+    )
+
+
+def _population_of_one(weights: RecurrentWeights) -> RecurrentWeights:
+    return replace(
+        weights,
+        w_hh=weights.w_hh[None],
+        b_hh=None if weights.b_hh is None else weights.b_hh[None],
+        w_hr=None if weights.w_hr is None else weights.w_hr[None],
+    )
 
 
 def run_recurrence(
     weights: RecurrentWeights,
     projection: Tensor,
     state: State,
-    noise: LayerNoise,
+    noise: LayerNoise | Sequence[LayerNoise],
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction; see :func:`asr_dni.nn.recurrence.run_reference`."""
-    chosen = _chosen.get()
-    if chosen != "reference":
-        reason = fused.why_not(weights, projection, noise, lengths)
-        if reason is None:
-            return fused.run_fused(weights, projection, state, noise)
-        if chosen == "fused":
-            raise RuntimeError(f"the fused recurrence was asked for, but cannot run: {reason}")
-    return run_reference(weights, projection, state, noise, lengths, draw=draw_noise)
+    """Run one layer in one direction, of one network or of K networks of one shape.
+
+    With one :class:`~asr_dni.nn.recurrence.LayerNoise` see :func:`asr_dni.nn.recurrence.run_reference`. With a
+    sequence of K of them every tensor has a leading axis of K networks: weights ``(K, gates * H, H or P)``, projection
+    ``(K, T, N, gates * H)``, states ``(K, N, H or P)``, lengths ``(K, N)``, outputs ``(K, T, N, H or P)``. Network k's
+    result is what its slices give alone, whichever networks are beside it.
+    """
+    if isinstance(noise, LayerNoise):
+        of_one = _population_of_one(weights), projection[None], (noise,)
+        name, _ = choose(*of_one, None if lengths is None else lengths[None])
+        if name == "reference":
+            return run_reference(weights, projection, state, noise, lengths, draw=draw_noise)
+        outputs, final = IMPLEMENTATIONS[name].run(
+            of_one[0], of_one[1], tuple(part[None] for part in state), (noise,)
+        )
+        return outputs[0], tuple(part[0] for part in final)
+    name, _ = choose(weights, projection, noise, lengths)
+    if name != "reference":
+        return IMPLEMENTATIONS[name].run(weights, projection, state, noise)
+    results = [
+        run_reference(
+            _member(weights, k),
+            projection[k],
+            tuple(part[k] for part in state),
+            its_noise,
+            None if lengths is None else lengths[k],
+            draw=draw_noise,
+        )
+        for k, its_noise in enumerate(noise)
+    ]
+    finals = zip(*(final for _, final in results), strict=True)
+    return torch.stack([outputs for outputs, _ in results]), tuple(torch.stack(parts) for parts in finals)
