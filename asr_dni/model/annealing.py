@@ -103,6 +103,14 @@ class NoiseAnnealing(Callback):
         assert trainer.max_epochs is not None
         return min(trainer.current_epoch / trainer.max_epochs, 1.0)
 
+    def sigma_now(self, trainer: pl.Trainer) -> float:
+        """Return sigma_train of the step that ``trainer`` is about to take.
+
+        Raises:
+            UserError: the length of the run is not known.
+        """
+        return self.sigma_at(self._progress(trainer))
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell the module where its noise goes."""
         if not isinstance(pl_module, KeywordSpotter):
@@ -115,7 +123,7 @@ class NoiseAnnealing(Callback):
     ) -> None:
         """Set sigma_train for this step."""
         assert isinstance(pl_module, KeywordSpotter)
-        pl_module.sigma_train = self.sigma_at(self._progress(trainer))
+        pl_module.sigma_train = self.sigma_now(trainer)
         pl_module.log("sigma_train", pl_module.sigma_train)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

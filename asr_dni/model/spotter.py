@@ -10,8 +10,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
 from asr_dni.checkpoint import read_checkpoint
@@ -181,9 +183,7 @@ class KeywordSpotter(pl.LightningModule):
         """Note how it is trained, the training noise's strength, and the state of the random numbers of dropout."""
         checkpoint["trainings"] = self.trainings
         checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["random_state"] = random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back how it was trained and the strength of the training noise."""
@@ -198,11 +198,8 @@ class KeywordSpotter(pl.LightningModule):
         if self.trainer.global_step == 0 or training not in self.trainings[-1:]:
             self.trainings = [*self.trainings, training]
         state, self._random_state = self._random_state, None
-        if state is None:
-            return
-        torch.set_rng_state(state["cpu"])
-        if self.device.type == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self.device)
+        if state is not None:
+            restore_random_state(state, self.device)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``, under ``network.noise``."""
@@ -219,7 +216,8 @@ class KeywordSpotter(pl.LightningModule):
         )
         features, targets = batch.features, batch.labels
         if self.mixup:
-            features, targets = self._mixed(features, targets)
+            weights = mixup_weights(self.mixup, self.training_noise.seed, self.global_step, len(targets))
+            features, targets = mix(features, targets, weights.to(features), len(self.label_names))
         with self.network.under(noise):
             logits = self.network(features)
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
@@ -228,14 +226,6 @@ class KeywordSpotter(pl.LightningModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
         return loss
-
-    def _mixed(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix each clip with the one at the other end of the batch; labels become ``(N, C)`` probabilities."""
-        random = np.random.default_rng(derive_key(self.training_noise.seed, "mixup", self.global_step))
-        weights = torch.from_numpy(random.beta(self.mixup, self.mixup, len(labels))).to(features)
-        one_hot = functional.one_hot(labels, len(self.label_names)).to(features)
-        mixed = torch.lerp(features.flip(0), features, weights[:, None, None])
-        return mixed, torch.lerp(one_hot.flip(0), one_hot, weights[:, None])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""
@@ -259,24 +249,77 @@ class KeywordSpotter(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser, with its learning rate scheduled by step."""
         optimizer = self.optimizer_callable(self.parameters())
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise UserError(
-                "the learning rate's schedule needs a run of known length: give trainer.max_epochs"
-            )
+        return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
 
-        def factor(step: int) -> float:
-            progress = min(step / steps, 1.0)
-            if progress < self.warm_up:
-                # The first step is taken with half a step's worth, not with a rate of zero.
-                return (step + 0.5) / (self.warm_up * steps)
-            rest = (progress - self.warm_up) / (1 - self.warm_up)
-            if self.schedule == "constant":
-                return 1.0
-            return 1.0 - rest if self.schedule == "linear" else (1.0 + math.cos(math.pi * rest)) / 2
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+def schedule_learning_rate(
+    optimizer: Optimizer, trainer: pl.Trainer, schedule: LearningRateSchedule, warm_up: float
+) -> OptimizerLRSchedulerConfig:
+    """Return an optimiser whose learning rate rises and falls by step over the whole run, as Lightning wants it.
+
+    Args:
+        optimizer: with the highest rate.
+        trainer: of the run.
+        schedule: the rate after the warm-up.
+        warm_up: part of the run in which it rises linearly.
+
+    Raises:
+        UserError: the length of the run is not known.
+    """
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise UserError("the learning rate's schedule needs a run of known length: give trainer.max_epochs")
+
+    def factor(step: int) -> float:
+        progress = min(step / steps, 1.0)
+        if progress < warm_up:
+            # The first step is taken with half a step's worth, not with a rate of zero.
+            return (step + 0.5) / (warm_up * steps)
+        rest = (progress - warm_up) / (1 - warm_up)
+        if schedule == "constant":
+            return 1.0
+        return 1.0 - rest if schedule == "linear" else (1.0 + math.cos(math.pi * rest)) / 2
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:
+    """Return the weights ``(size,)``, float64 in [0, 1], that a step's clips have in :func:`mix`."""
+    random = np.random.default_rng(derive_key(seed, "mixup", step))
+    return torch.from_numpy(random.beta(alpha, alpha, size))
+
+
+def mix(features: Tensor, labels: Tensor, weights: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
+    """Mix each clip with the one at the other end of the batch.
+
+    Args:
+        features: ``(*, N, T, F)``.
+        labels: ``(*, N)`` positions in the label names.
+        weights: ``(*, N)``, each clip's own share. Leading dimensions broadcast.
+        n_labels: C.
+
+    Returns:
+        Mixed features, and labels as ``(*, N, C)`` probabilities.
+    """
+    one_hot = functional.one_hot(labels, n_labels).to(features)
+    mixed = torch.lerp(features.flip(-3), features, weights[..., None, None])
+    return mixed, torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of torch's random numbers on the host and on ``device``."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Go on with the random numbers where :func:`random_state` was asked."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -78,7 +78,12 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe_training(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+def describe_training(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: Any = None,
+    replaced: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return how ``module`` is being trained, by dotted names such as ``optimizer.lr``.
 
     It is what tells one experiment from another: the hyper-parameters of the module (``model.``) and of the
@@ -89,9 +94,11 @@ def describe_training(trainer: pl.Trainer, module: pl.LightningModule) -> dict[s
     Args:
         trainer: in the middle of a training, when the optimisers are there.
         module: what it trains.
+        data: the datamodule; ``None``: the trainer's.
+        replaced: settings by group, such as ``trainer``, that hold instead of those found.
     """
     nested: dict[str, Any] = {"model": dict(module.hparams.get("model", module.hparams))}
-    data = getattr(trainer, "datamodule", None)
+    data = getattr(trainer, "datamodule", None) if data is None else data
     if data is not None:
         nested["data"] = dict(data.hparams.get("data", data.hparams))
         identity = getattr(getattr(data, "source", None), "identity", None)
@@ -113,6 +120,8 @@ def describe_training(trainer: pl.Trainer, module: pl.LightningModule) -> dict[s
         elif isinstance(callback, StochasticWeightAveraging | GradientAccumulationScheduler):
             nested.setdefault("callbacks", {})[type(callback).__name__] = True
     nested["trainer"] = {name: getattr(trainer, name) for name in _OF_THE_TRAINER}
+    for group, settings in (replaced or {}).items():
+        nested[group] = {**nested.get(group, {}), **settings}
     return flatten(plain(nested))
 
 
