@@ -1,0 +1,98 @@
+"""Configuration files that are layered: a file may name others that it starts from."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asr_dni.errors import UserError
+
+LAYERS_KEY = "layers"
+_OPTIONS = ("--config", "-c")
+
+
+def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+    """Return the contents of a configuration file and, before it, of the files that its ``layers`` name.
+
+    Args:
+        path: a YAML file; its key ``layers`` is a list of files, relative to it.
+        above: the files that named it.
+
+    Returns:
+        Mappings without the key ``layers``; later ones win over earlier ones.
+
+    Raises:
+        UserError: a file is missing, is not a YAML mapping, or names itself.
+    """
+    named = f" (a layer of {above[-1]})" if above else ""
+    if path.resolve() in (other.resolve() for other in above):
+        raise UserError(f"{path}: names itself in its layers")
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such configuration file{named}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read{named}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if contents is None:
+        contents = {}
+    if not isinstance(contents, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    layers = contents.pop(LAYERS_KEY, [])
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        raise UserError(f"{path}: {LAYERS_KEY} has to be a list of file names")
+    below = [part for layer in layers for part in read_layers(path.parent / layer, (*above, path))]
+    return [*below, contents] if contents else below
+
+
+def explain(error: Exception, longest: int = 400) -> str:
+    """Return one line that says what the command line's parser found wrong, without the parser's own vocabulary.
+
+    Where a value could have been of several types, the parser explains for each why it was not; only the reasons stay.
+    """
+    text = str(error)
+    key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
+    if union:
+        causes = re.findall(r"^\s*- (.*)$", reasons.partition("Errors:")[2], re.MULTILINE)
+        given = re.search(r"^\s*Given value: (.*)$", reasons, re.MULTILINE)
+        causes = [cause for cause in causes if "NoneType" not in cause]
+        text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (f" Got value: {given.group(1)}" if given else "")
+    for pattern, replacement in (
+        (r'Parser key "([^"]+)":', r"\1:"),
+        (r"- Expected a path but \S+ either not accessible or invalid", ""),
+        (r"- Problem with", "Problem with"),
+        (r"Type typing\.Callable\S*(?: \S+)? expects a function or a callable class:", ""),
+        (r"Expected a typing\.Literal\[([^\]]*)\]\.?", r"expected one of \1."),
+        (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),
+        (r"Got value: Namespace\(.*", ""),
+        (r"Got value:", "Got"),
+        (r"arguments are required: (?:fit|validate|test|predict)\.", "settings are required: "),
+    ):
+        text = re.sub(pattern, replacement, text)
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[:longest]} ..."
+
+
+def expand_layers(arguments: Sequence[str]) -> list[str]:
+    """Replace every ``--config FILE`` by the contents of the file and its layers, in order.
+
+    The command line's parser takes a configuration's text in place of a file's name.
+    """
+    expanded: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        option, equals, value = argument.partition("=")
+        if option not in _OPTIONS:
+            expanded.append(argument)
+            continue
+        if not equals:
+            if not rest:
+                raise UserError(f"{option} needs the name of a configuration file")
+            value = rest.pop(0)
+        for contents in read_layers(Path(value)):
+            expanded += ["--config", yaml.safe_dump(contents, sort_keys=False)]
+    return expanded
