@@ -14,13 +14,15 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from asr_dni.files import write_atomically
-from asr_dni.nn.recurrence import LayerNoise, SiteNoise
+from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, SiteNoise
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
@@ -50,9 +52,67 @@ def _site(noise: SiteNoise | None) -> _SiteNoise:
     return _SiteNoise(0.0, 0, 0) if noise is None else _SiteNoise(noise.std, *noise.key)
 
 
-def c_layer_noise(noise: LayerNoise) -> _LayerNoise:
-    """Return the C struct ``layer_noise``."""
+def _layer(noise: LayerNoise) -> _LayerNoise:
     return _LayerNoise(_site(noise.input), _site(noise.recurrent), _site(noise.elementwise))
+
+
+def _fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
+    return tuple((name, kind) for name in names.split())
+
+
+class _Recurrence(ctypes.Structure):
+    _fields_ = (
+        *_fields(ctypes.c_int64, "networks steps rows width first_step"),
+        *_fields(ctypes.c_int32, "cell recurrent_n_only keep threads"),
+        *_fields(
+            ctypes.c_void_p,
+            "weight bias projection h c outputs gates kept noise samples packed scratch d_outputs d_gates d_kept dh dc",
+        ),
+    )
+
+
+def run_recurrence(
+    direction: Literal["forward", "backward"],
+    cell: Cell,
+    noise: Sequence[LayerNoise],
+    sizes: tuple[int, int, int, int],
+    keep: bool,
+    **arrays: Tensor | None,
+) -> None:
+    """Run the C function ``recurrence_forward`` or ``recurrence_backward`` of ``recurrence.c`` on its struct's arrays.
+
+    Args:
+        direction: which.
+        cell: which equations.
+        noise: of each network; the backward pass does not look at it.
+        sizes: K networks, T steps, N rows, H units.
+        keep: whether activations are kept for the backward pass.
+        **arrays: float32 tensors on the CPU, made contiguous where they are read; the C file says their shapes.
+
+    Raises:
+        AssertionError: :func:`library` is ``None``.
+    """
+    kernels = library()
+    assert kernels is not None
+    ids = [layer.sample_ids.to("cpu", torch.int64).contiguous() for layer in noise]
+    arrays = {name: None if array is None else array.contiguous() for name, array in arrays.items()}
+    problem = _Recurrence(
+        *sizes,
+        noise[0].first_step,
+        list(GATES).index(cell),
+        noise[0].recurrent_n_only,
+        keep,
+        torch.get_num_threads(),
+        noise=ctypes.addressof(noises := (_LayerNoise * len(noise))(*map(_layer, noise))),
+        samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(noise))(*(i.data_ptr() for i in ids))),
+        **{name: None if array is None else array.data_ptr() for name, array in arrays.items()},
+    )
+    needed = (ctypes.c_int64 * 2)()
+    kernels.scratch_sizes(ctypes.byref(problem), needed)
+    packed, scratch = torch.empty(needed[0]), torch.empty(needed[1])
+    problem.packed, problem.scratch = packed.data_ptr(), scratch.data_ptr()
+    getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
+    del noises, pointers  # kept alive until here
 
 
 def cache_directory() -> Path:

@@ -1,9 +1,12 @@
-/* One time step of a noisy recurrence, gate arithmetic and noise in one pass.
+/* The noisy recurrence of K networks over all time steps, forward and backward.
  *
  * The definition is run_reference in recurrence.py; the random numbers are those of asr_dni/philox.py.
- * Matrices are row-major float, one row a sample; a row of gates holds the gates one after another.
+ * Matrices are row-major float, one row a sample; a row of gates holds the gates one after another. A thread takes a
+ * block of rows of one network through all steps without waiting for the others: rows do not meet inside a recurrence.
+ * Every number is summed in an order of its own, so results do not depend on the blocks, the threads or K.
  */
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -206,182 +209,359 @@ void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width,
     }
 }
 
-/* gates: W_hh h on entry; i, f, g, o after activation on return. products: scratch of 3 H per row, or NULL. */
-void lstm_forward(float *gates, const float *projection, const float *bias, const float *c_before, float *c, float *h,
-                  ptrdiff_t rows, ptrdiff_t width, const layer_noise *noise, const int64_t *samples, int64_t step,
-                  float *products) {
-#pragma omp parallel for schedule(static)
-    for (ptrdiff_t n = 0; n < rows; n++) {
-        float *row = gates + n * 4 * width;
-        const float *inward = projection + n * 4 * width;
-        if (bias) {
-#pragma omp simd
-            for (ptrdiff_t k = 0; k < 4 * width; k++) row[k] += inward[k] + bias[k];
-        } else {
-#pragma omp simd
-            for (ptrdiff_t k = 0; k < 4 * width; k++) row[k] += inward[k];
-        }
-        add_noise(row, width, 4, noise->input, samples[n], (uint32_t)step);
-        add_noise(row, width, 4, noise->recurrent, samples[n], (uint32_t)step);
-        const float *before = c_before + n * width;
-        float *cell = c + n * width, *out = h + n * width;
-        if (noise->elementwise.std != 0.0f) {
-            float *extra = products + n * 3 * width;
-            for (ptrdiff_t k = 0; k < 3 * width; k++) extra[k] = 0.0f;
-            add_noise(extra, width, 3, noise->elementwise, samples[n], (uint32_t)step);
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) {
-                float i = sigmoid(row[u]), f = sigmoid(row[width + u]);
-                float g = tanh_(row[2 * width + u]), o = sigmoid(row[3 * width + u]);
-                float state = f * before[u] + extra[u] + i * g + extra[width + u];
-                row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o;
-                cell[u] = state;
-                out[u] = o * tanh_(state) + extra[2 * width + u];
-            }
-        } else {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) {
-                float i = sigmoid(row[u]), f = sigmoid(row[width + u]);
-                float g = tanh_(row[2 * width + u]), o = sigmoid(row[3 * width + u]);
-                float state = f * before[u] + i * g;
-                row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o;
-                cell[u] = state;
-                out[u] = o * tanh_(state);
-            }
+/* ---- Products ---------------------------------------------------------------------------------------------------
+ *
+ * out = a B + add + bias for a few rows at a time: B is packed once into panels of PANEL columns, of which a tile of
+ * ROWS x PANEL sums stays in registers. A library call a step would cost the threads a meeting a step. */
+#if defined(__AVX512F__)
+enum { VECTOR = 16, ROWS = 12 };
+#elif defined(__AVX__)
+enum { VECTOR = 8, ROWS = 6 };
+#elif defined(__aarch64__)
+enum { VECTOR = 4, ROWS = 12 };
+#else
+enum { VECTOR = 4, ROWS = 6 };
+#endif
+enum { PANEL = 2 * VECTOR };
+typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+typedef struct {
+    const float *a, *b, *add, *bias; /* add, bias: may be NULL */
+    float *out;
+    ptrdiff_t a_stride, b_stride, out_stride; /* of a row, of a panel, of a row of out and add */
+    ptrdiff_t rows, depth, columns;
+} product;
+
+INLINE void tile(int rows, const product *p, ptrdiff_t first, ptrdiff_t column) {
+    const float *a = p->a + first * p->a_stride, *b = p->b + column / PANEL * p->b_stride;
+    const ptrdiff_t a_stride = p->a_stride, depth = p->depth;
+    vector sums[ROWS][2];
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; m++) sums[m][0] = sums[m][1] = (vector){0};
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        vector left = *(const vector *)(b + k * PANEL), right = *(const vector *)(b + k * PANEL + VECTOR);
+#pragma GCC unroll 12
+        for (int m = 0; m < rows; m++) {
+            vector factor = a[m * a_stride + k] - (vector){0};
+            sums[m][0] += factor * left;
+            sums[m][1] += factor * right;
         }
     }
-}
-
-/* gates: activations. dgates: gradient of the pre-activations. dc: gradient of the cell state, from this step's on
- * entry to the step before's on return. dh: gradient of h from the later step; dout: from the output of this step. */
-void lstm_backward(const float *gates, float *dgates, const float *c_before, const float *c, const float *dout,
-                   const float *dh, float *dc, ptrdiff_t rows, ptrdiff_t width) {
-#pragma omp parallel for schedule(static)
-    for (ptrdiff_t n = 0; n < rows; n++) {
-        const float *row = gates + n * 4 * width;
-        float *drow = dgates + n * 4 * width;
-        const float *before = c_before + n * width, *cell = c + n * width;
-        const float *from_out = dout + n * width, *from_later = dh + n * width;
-        float *dcell = dc + n * width;
-#pragma omp simd
-        for (ptrdiff_t u = 0; u < width; u++) {
-            float i = row[u], f = row[width + u], g = row[2 * width + u], o = row[3 * width + u];
-            float t = tanh_(cell[u]), grad = from_out[u] + from_later[u];
-            float d = dcell[u] + grad * o * (1.0f - t * t);
-            drow[u] = d * g * i * (1.0f - i);
-            drow[width + u] = d * before[u] * f * (1.0f - f);
-            drow[2 * width + u] = d * i * (1.0f - g * g);
-            drow[3 * width + u] = grad * t * o * (1.0f - o);
-            dcell[u] = d * f;
-        }
-    }
-}
-
-/* hidden: W_hh h, scratch. gates: r, z, n after activation on return. hidden_n: W_hn h + b_hn and its noise, which
- * the backward pass needs. products: scratch of 3 H per row, or NULL. */
-void gru_forward(float *hidden, const float *projection, const float *bias, const float *h_before, float *gates,
-                 float *hidden_n, float *h, ptrdiff_t rows, ptrdiff_t width, const layer_noise *noise,
-                 int recurrent_n_only, const int64_t *samples, int64_t step, float *products) {
-#pragma omp parallel for schedule(static)
-    for (ptrdiff_t n = 0; n < rows; n++) {
-        float *hid = hidden + n * 3 * width, *row = gates + n * 3 * width, *kept = hidden_n + n * width;
-        const float *inward = projection + n * 3 * width, *before = h_before + n * width;
-        float *out = h + n * width;
-        if (bias) {
-#pragma omp simd
-            for (ptrdiff_t k = 0; k < 3 * width; k++) hid[k] += bias[k];
-        }
-        for (ptrdiff_t k = 0; k < 3 * width; k++) row[k] = inward[k];
-        add_noise(row, width, 3, noise->input, samples[n], (uint32_t)step);
-        if (recurrent_n_only)
-            add_noise_to(NULL, NULL, hid + 2 * width, NULL, width, noise->recurrent, samples[n], (uint32_t)step);
-        else
-            add_noise(hid, width, 3, noise->recurrent, samples[n], (uint32_t)step);
-        if (noise->elementwise.std != 0.0f) {
-            float *extra = products + n * 3 * width;
-            for (ptrdiff_t k = 0; k < 3 * width; k++) extra[k] = 0.0f;
-            add_noise(extra, width, 3, noise->elementwise, samples[n], (uint32_t)step);
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) {
-                float r = sigmoid(row[u] + hid[u]), z = sigmoid(row[width + u] + hid[width + u]);
-                float candidate = tanh_(row[2 * width + u] + r * hid[2 * width + u] + extra[u]);
-                row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hid[2 * width + u];
-                out[u] = (1.0f - z) * candidate + extra[width + u] + z * before[u] + extra[2 * width + u];
+    ptrdiff_t columns = p->columns - column;
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; m++) {
+        ptrdiff_t at = (first + m) * p->out_stride + column;
+        if (columns >= PANEL) {
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                vector sum = sums[m][half];
+                if (p->bias) sum += *(const vector *)(p->bias + column + half * VECTOR);
+                if (p->add) sum += *(const vector *)(p->add + at + half * VECTOR);
+                *(vector *)(p->out + at + half * VECTOR) = sum;
             }
         } else {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) {
-                float r = sigmoid(row[u] + hid[u]), z = sigmoid(row[width + u] + hid[width + u]);
-                float candidate = tanh_(row[2 * width + u] + r * hid[2 * width + u]);
-                row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hid[2 * width + u];
-                out[u] = (1.0f - z) * candidate + z * before[u];
+            float row[PANEL];
+            *(vector *)row = sums[m][0], *(vector *)(row + VECTOR) = sums[m][1];
+            for (ptrdiff_t n = 0; n < columns; n++) {
+                float sum = row[n];
+                if (p->bias) sum += p->bias[column + n];
+                if (p->add) sum += p->add[at + n];
+                p->out[at + n] = sum;
             }
         }
     }
 }
 
-/* gates: activations. dgates: gradient of W_ih x + b_ih; dhidden: of W_hh h + b_hh. dh: gradient of h from the later
- * step on entry; on return the part of the step before's that does not come through W_hh. */
-void gru_backward(const float *gates, const float *hidden_n, const float *h_before, const float *dout, float *dgates,
-                  float *dhidden, float *dh, ptrdiff_t rows, ptrdiff_t width) {
-#pragma omp parallel for schedule(static)
-    for (ptrdiff_t n = 0; n < rows; n++) {
-        const float *row = gates + n * 3 * width, *kept = hidden_n + n * width, *before = h_before + n * width;
-        const float *from_out = dout + n * width;
-        float *dinward = dgates + n * 3 * width, *dhid = dhidden + n * 3 * width, *later = dh + n * width;
+static void multiply(const product *p) {
+    ptrdiff_t tiles = (p->rows + ROWS - 1) / ROWS;
+    for (ptrdiff_t column = 0; column < p->columns; column += PANEL)
+        for (ptrdiff_t t = 0; t < tiles; t++) {
+            ptrdiff_t first = t * p->rows / tiles;
+            switch ((t + 1) * p->rows / tiles - first) {
+#define CASE(rows) \
+    case rows: tile(rows, p, first, column); break;
+                CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if defined(__AVX512F__) || defined(__aarch64__)
+                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+            }
+        }
+}
+
+INLINE ptrdiff_t packed_size(ptrdiff_t depth, ptrdiff_t columns) {
+    return (columns + PANEL - 1) / PANEL * PANEL * depth;
+}
+
+/* One panel of a matrix whose entry (k, n) is at k * down + n * right. */
+static void pack_panel(const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth, ptrdiff_t columns,
+                       ptrdiff_t column, float *packed) {
+    float *panel = packed + column * depth;
+    for (ptrdiff_t k = 0; k < depth; k++)
+        for (ptrdiff_t n = 0; n < PANEL; n++)
+            panel[k * PANEL + n] = column + n < columns ? from[k * down + (column + n) * right] : 0.0f;
+}
+
+/* ---- One row, one step ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const layer_noise *noise;
+    int64_t sample;
+    uint32_t step;
+    float *products; /* scratch of 3 H */
+} row_noise;
+
+/* Draw the noise of the products inside a cell into scratch. */
+INLINE const float *product_noise(const row_noise *noise, ptrdiff_t width) {
+    for (ptrdiff_t k = 0; k < 3 * width; k++) noise->products[k] = 0.0f;
+    add_noise(noise->products, width, 3, noise->noise->elementwise, noise->sample, noise->step);
+    return noise->products;
+}
+
+/* row: clean pre-activations on entry; i, f, g, o after activation on return. */
+INLINE void lstm_row(float *row, const float *before, float *cell, float *out, ptrdiff_t width,
+                     const row_noise *noise) {
+    add_noise(row, width, 4, noise->noise->input, noise->sample, noise->step);
+    add_noise(row, width, 4, noise->noise->recurrent, noise->sample, noise->step);
+    const int noisy_products = noise->noise->elementwise.std != 0.0f;
+    const float *extra = noisy_products ? product_noise(noise, width) : NULL;
+#define LSTM_UNITS(FIRST, SECOND, THIRD) \
+    _Pragma("omp simd") for (ptrdiff_t u = 0; u < width; u++) { \
+        float i = sigmoid(row[u]), f = sigmoid(row[width + u]); \
+        float g = tanh_(row[2 * width + u]), o = sigmoid(row[3 * width + u]); \
+        float state = f * before[u] FIRST + i * g SECOND; \
+        row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o; \
+        cell[u] = state; \
+        out[u] = o * tanh_(state) THIRD; \
+    }
+    if (noisy_products) LSTM_UNITS(+ extra[u], + extra[width + u], + extra[2 * width + u])
+    else LSTM_UNITS(, , )
+}
+
+/* row: W_ih x + b_ih on entry; r, z, n after activation on return. hidden: W_hh h + b_hh, of which the last third
+ * with its noise goes to `kept`, which the backward pass needs. */
+INLINE void gru_row(float *row, float *hidden, const float *before, float *kept, float *out, ptrdiff_t width,
+                    int recurrent_n_only, const row_noise *noise) {
+    add_noise(row, width, 3, noise->noise->input, noise->sample, noise->step);
+    if (recurrent_n_only)
+        add_noise_to(NULL, NULL, hidden + 2 * width, NULL, width, noise->noise->recurrent, noise->sample,
+                     noise->step);
+    else
+        add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
+    const int noisy_products = noise->noise->elementwise.std != 0.0f;
+    const float *extra = noisy_products ? product_noise(noise, width) : NULL;
+#define GRU_UNITS(FIRST, SECOND, THIRD) \
+    _Pragma("omp simd") for (ptrdiff_t u = 0; u < width; u++) { \
+        float r = sigmoid(row[u] + hidden[u]), z = sigmoid(row[width + u] + hidden[width + u]); \
+        float candidate = tanh_(row[2 * width + u] + r * hidden[2 * width + u] FIRST); \
+        row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hidden[2 * width + u]; \
+        out[u] = (1.0f - z) * candidate SECOND + z * before[u] THIRD; \
+    }
+    if (noisy_products) GRU_UNITS(+ extra[u], + extra[width + u], + extra[2 * width + u])
+    else GRU_UNITS(, , )
+}
+
+/* row: clean pre-activation on entry, h on return. */
+INLINE void rnn_row(float *row, ptrdiff_t width, int relu, const row_noise *noise) {
+    add_noise(row, width, 1, noise->noise->input, noise->sample, noise->step);
+    add_noise(row, width, 1, noise->noise->recurrent, noise->sample, noise->step);
+    if (relu) {
 #pragma omp simd
-        for (ptrdiff_t u = 0; u < width; u++) {
-            float r = row[u], z = row[width + u], candidate = row[2 * width + u];
-            float grad = from_out[u] + later[u];
-            float d_candidate = grad * (1.0f - z) * (1.0f - candidate * candidate);
-            float d_r = d_candidate * kept[u] * r * (1.0f - r);
-            float d_z = grad * (before[u] - candidate) * z * (1.0f - z);
-            dinward[u] = d_r, dinward[width + u] = d_z, dinward[2 * width + u] = d_candidate;
-            dhid[u] = d_r, dhid[width + u] = d_z, dhid[2 * width + u] = d_candidate * r;
-            later[u] = grad * z;
+        for (ptrdiff_t u = 0; u < width; u++) row[u] = row[u] < 0.0f ? 0.0f : row[u];
+    } else {
+#pragma omp simd
+        for (ptrdiff_t u = 0; u < width; u++) row[u] = tanh_(row[u]);
+    }
+}
+
+/* row: activations. drow: gradient of the pre-activations. dcell: gradient of the cell state, from this step's on entry
+ * to the step before's on return. from_later: gradient of h from the later step; from_out: from this step's output. */
+INLINE void lstm_row_backward(const float *row, float *drow, const float *before, const float *cell,
+                              const float *from_out, const float *from_later, float *dcell, ptrdiff_t width) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float i = row[u], f = row[width + u], g = row[2 * width + u], o = row[3 * width + u];
+        float t = tanh_(cell[u]), grad = from_out[u] + from_later[u];
+        float d = dcell[u] + grad * o * (1.0f - t * t);
+        drow[u] = d * g * i * (1.0f - i);
+        drow[width + u] = d * before[u] * f * (1.0f - f);
+        drow[2 * width + u] = d * i * (1.0f - g * g);
+        drow[3 * width + u] = grad * t * o * (1.0f - o);
+        dcell[u] = d * f;
+    }
+}
+
+/* row: activations. drow: gradient of W_ih x + b_ih, whose first two thirds are also that of W_hh h + b_hh; dkept: the
+ * last third of the latter. later: gradient of h from the later step on entry; on return the part of the step before's
+ * that does not come through W_hh. */
+INLINE void gru_row_backward(const float *row, const float *kept, const float *before, const float *from_out,
+                             float *drow, float *dkept, float *later, ptrdiff_t width) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float r = row[u], z = row[width + u], candidate = row[2 * width + u];
+        float grad = from_out[u] + later[u];
+        float d_candidate = grad * (1.0f - z) * (1.0f - candidate * candidate);
+        drow[u] = d_candidate * kept[u] * r * (1.0f - r);
+        drow[width + u] = grad * (before[u] - candidate) * z * (1.0f - z);
+        drow[2 * width + u] = d_candidate;
+        dkept[u] = d_candidate * r;
+        later[u] = grad * z;
+    }
+}
+
+/* out: h. drow: gradient of the pre-activation. */
+INLINE void rnn_row_backward(const float *out, float *drow, const float *from_out, const float *from_later,
+                             ptrdiff_t width, int relu) {
+    if (relu) {
+#pragma omp simd
+        for (ptrdiff_t u = 0; u < width; u++) drow[u] = out[u] > 0.0f ? from_out[u] + from_later[u] : 0.0f;
+    } else {
+#pragma omp simd
+        for (ptrdiff_t u = 0; u < width; u++) drow[u] = (from_out[u] + from_later[u]) * (1.0f - out[u] * out[u]);
+    }
+}
+
+/* ---- All steps of all networks ---------------------------------------------------------------------------------- */
+
+enum { RNN_TANH, RNN_RELU, LSTM, GRU }; /* the order is that of CELLS in fused.py */
+
+/* K networks, T steps, N rows, H units, G gates. `kept` is c (LSTM) or W_hn h + b_hn and its noise (GRU). Where the
+ * activations are not kept, `kept` has one step only, which every step overwrites, and gates is NULL. */
+typedef struct {
+    int64_t networks, steps, rows, width, first_step;
+    int32_t cell, recurrent_n_only, keep, threads;
+    const float *weight, *bias;     /* (K, G H, H), (K, G H) or NULL */
+    const float *projection;        /* (K, T, N, G H) */
+    const float *h, *c;             /* (K, N, H), before the first step */
+    float *outputs, *gates, *kept;  /* (K, T, N, H), (K, T, N, G H), (K, T, N, H) */
+    const layer_noise *noise;       /* (K) */
+    const int64_t *const *samples;  /* K pointers to (N) */
+    float *packed, *scratch;        /* see scratch_sizes */
+    const float *d_outputs;         /* (K, T, N, H) */
+    float *d_gates, *d_kept;        /* (K, T, N, G H), and (K, T, N, H) for the GRU */
+    float *dh, *dc;                 /* (K, N, H) */
+} recurrence;
+
+static const int GATES[] = {1, 1, 4, 3};
+
+/* Blocks of rows for each network, so that all threads have as much to do. */
+INLINE ptrdiff_t blocks_of(const recurrence *p) {
+    ptrdiff_t most = (p->rows + ROWS - 1) / ROWS;
+    if (p->networks % p->threads == 0 || p->networks >= 8 * p->threads || most < 1) return 1;
+    return p->threads < most ? p->threads : most;
+}
+
+INLINE ptrdiff_t scratch_of_thread(const recurrence *p) {
+    ptrdiff_t blocks = blocks_of(p), rows = (p->rows + blocks - 1) / blocks;
+    return (rows * GATES[p->cell] + 6) * p->width;
+}
+
+/* Numbers of floats that `packed` and `scratch` must have room for. */
+void scratch_sizes(const recurrence *p, int64_t sizes[2]) {
+    ptrdiff_t gates = GATES[p->cell] * p->width, forward = packed_size(p->width, gates);
+    ptrdiff_t backward = packed_size(gates, p->width);
+    sizes[0] = p->networks * (forward > backward ? forward : backward);
+    sizes[1] = p->threads * scratch_of_thread(p);
+}
+
+static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch) {
+    const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H;
+    float *products = scratch, *spare = scratch + 3 * H, *block = scratch + 6 * H;
+    row_noise noise = {.noise = p->noise + k, .products = products};
+    product mvm = {.b = p->packed + k * packed_size(H, G), .bias = p->bias ? p->bias + k * G : NULL,
+                   .a_stride = H, .b_stride = PANEL * H, .out_stride = G, .rows = rows, .depth = H, .columns = G};
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
+        const float *before = t ? p->outputs + (at - N) * H : p->h + (k * N + first) * H;
+        float *out = p->outputs + at * H, *kept = p->kept ? p->kept + slot * H : NULL;
+        float *gates = p->keep && p->gates ? p->gates + at * G : block;
+        const float *inward = p->projection + at * G;
+        mvm.a = before;
+        mvm.add = p->cell == GRU ? NULL : inward;
+        mvm.out = p->cell == LSTM ? gates : p->cell == GRU ? block : out;
+        multiply(&mvm);
+        noise.step = (uint32_t)(p->first_step + t);
+        const float *cell_before = NULL;
+        if (p->cell == LSTM) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
+        for (ptrdiff_t n = 0; n < rows; n++) {
+            noise.sample = p->samples[k][first + n];
+            if (p->cell == LSTM) {
+                lstm_row(gates + n * G, cell_before + n * H, kept + n * H, out + n * H, H, &noise);
+            } else if (p->cell == GRU) {
+                float *row = p->keep ? gates + n * G : spare;
+                for (ptrdiff_t u = 0; u < G; u++) row[u] = inward[n * G + u];
+                gru_row(row, block + n * G, before + n * H, kept + n * H, out + n * H, H, p->recurrent_n_only,
+                        &noise);
+            } else {
+                rnn_row(out + n * H, H, p->cell == RNN_RELU, &noise);
+            }
         }
     }
 }
 
-/* h: W_hh h_{t-1} on entry, h_t on return. */
-void rnn_forward(float *h, const float *projection, const float *bias, int relu, ptrdiff_t rows, ptrdiff_t width,
-                 const layer_noise *noise, const int64_t *samples, int64_t step) {
-#pragma omp parallel for schedule(static)
-    for (ptrdiff_t n = 0; n < rows; n++) {
-        float *row = h + n * width;
-        const float *inward = projection + n * width;
-        if (bias) {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] += inward[u] + bias[u];
-        } else {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] += inward[u];
+static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows) {
+    const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H;
+    float *dh = p->dh + (k * N + first) * H, *dc = p->dc ? p->dc + (k * N + first) * H : NULL;
+    const float *packed = p->packed + k * packed_size(G, H);
+    /* Of a GRU the gradient of W_hh h lies in two places. */
+    const ptrdiff_t depth = p->cell == GRU ? 2 * H : G;
+    product mvm = {.b = packed, .out = dh, .a_stride = G, .b_stride = PANEL * G, .out_stride = H, .rows = rows,
+                   .depth = depth, .columns = H, .add = p->cell == GRU ? dh : NULL};
+    product rest = {.b = packed + depth * PANEL, .out = dh, .a_stride = H, .b_stride = PANEL * G, .out_stride = H,
+                    .rows = rows, .depth = H, .columns = H, .add = dh};
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        const ptrdiff_t at = (k * T + t) * N + first;
+        const float *row = p->cell == LSTM || p->cell == GRU ? p->gates + at * G : NULL;
+        const float *before = t ? p->outputs + (at - N) * H : p->h + (k * N + first) * H;
+        const float *out = p->outputs + at * H, *from_out = p->d_outputs + at * H;
+        float *drow = p->d_gates + at * G;
+        for (ptrdiff_t n = 0; n < rows; n++) {
+            if (p->cell == LSTM) {
+                const float *cell = p->kept + (at + n) * H;
+                const float *cell_before = t ? cell - N * H : p->c + (k * N + first + n) * H;
+                lstm_row_backward(row + n * G, drow + n * G, cell_before, cell, from_out + n * H, dh + n * H,
+                                  dc + n * H, H);
+            } else if (p->cell == GRU) {
+                gru_row_backward(row + n * G, p->kept + (at + n) * H, before + n * H, from_out + n * H, drow + n * G,
+                                 p->d_kept + (at + n) * H, dh + n * H, H);
+            } else {
+                rnn_row_backward(out + n * H, drow + n * H, from_out + n * H, dh + n * H, H, p->cell == RNN_RELU);
+            }
         }
-        add_noise(row, width, 1, noise->input, samples[n], (uint32_t)step);
-        add_noise(row, width, 1, noise->recurrent, samples[n], (uint32_t)step);
-        if (relu) {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] = row[u] < 0.0f ? 0.0f : row[u];
-        } else {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] = tanh_(row[u]);
+        mvm.a = drow;
+        multiply(&mvm);
+        if (p->cell == GRU) {
+            rest.a = p->d_kept + at * H;
+            multiply(&rest);
         }
     }
 }
 
-/* dgates: gradient of the pre-activation. dh: gradient of h from the later step. */
-void rnn_backward(const float *h, const float *dout, const float *dh, float *dgates, int relu, ptrdiff_t rows,
-                  ptrdiff_t width) {
-#pragma omp parallel for schedule(static) if (rows * width > 16384)
-    for (ptrdiff_t k = 0; k < rows; k++) {
-        const float *out = h + k * width, *from_out = dout + k * width, *later = dh + k * width;
-        float *row = dgates + k * width;
-        if (relu) {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] = out[u] > 0.0f ? from_out[u] + later[u] : 0.0f;
-        } else {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < width; u++) row[u] = (from_out[u] + later[u]) * (1.0f - out[u] * out[u]);
+static void run(const recurrence *p, int backward) {
+    const ptrdiff_t H = p->width, G = GATES[p->cell] * H;
+    const ptrdiff_t depth = backward ? G : H, columns = backward ? H : G;
+    const ptrdiff_t panels = (columns + PANEL - 1) / PANEL, blocks = blocks_of(p), size = scratch_of_thread(p);
+#pragma omp parallel num_threads(p->threads)
+    {
+#pragma omp for schedule(static)
+        for (ptrdiff_t j = 0; j < p->networks * panels; j++) {
+            ptrdiff_t k = j / panels, column = j % panels * PANEL;
+            pack_panel(p->weight + k * G * H, backward ? H : 1, backward ? 1 : H, depth, columns, column,
+                       p->packed + k * packed_size(depth, columns));
+        }
+#pragma omp for schedule(dynamic)
+        for (ptrdiff_t j = 0; j < p->networks * blocks; j++) {
+            ptrdiff_t k = j / blocks, block = j % blocks;
+            ptrdiff_t first = block * p->rows / blocks, rows = (block + 1) * p->rows / blocks - first;
+            if (backward)
+                backward_block(p, k, first, rows);
+            else
+                forward_block(p, k, first, rows, p->scratch + omp_get_thread_num() * size);
         }
     }
 }
+
+/* Fill outputs, kept and, where they are kept, gates. */
+void recurrence_forward(const recurrence *p) { run(p, 0); }
+
+/* dh and dc: gradients of the final states on entry, of the initial ones on return. Fill d_gates and d_kept. */
+void recurrence_backward(const recurrence *p) { run(p, 1); }
