@@ -75,6 +75,9 @@ class NetworkSettings:
 class KeywordNetwork(NoisyModule):
     """Features in, logits out, under whatever noise is set.
 
+    In a population (:func:`asr_dni.nn.stack_networks`) projections and logits have a leading axis of K networks, and so
+    have features, unless the members share them.
+
     Args:
         settings: what the network is made of.
         n_features: F, features per frame.
@@ -111,40 +114,45 @@ class KeywordNetwork(NoisyModule):
         """Do the noise-free work, once for any number of noisy passes.
 
         Args:
-            features: ``(N, T, F)``.
+            features: ``(N, T, F)``; for a population ``(K, N, T, F)``, or ``(N, T, F)`` for all members.
 
         Returns:
-            ``(T, N, directions * gates * units)``, the first layer's clean input projection.
+            ``(T, N, directions * gates * units)``, the first layer's clean input projection; of a population
+            ``(K, T, N, directions * gates * units)``.
         """
-        return self.recurrent.input_projection(features.transpose(0, 1))
+        return self.recurrent.input_projection(features.transpose(-3, -2))
 
     def classify(self, projection: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` under the noise in force, for what :meth:`project` gave."""
-        state = self.recurrent.initial_state(projection.shape[1], projection)
+        """Return logits ``(N, C)``, of a population ``(K, N, C)``, under the noise in force.
+
+        Args:
+            projection: what :meth:`project` gave.
+        """
+        state = self.recurrent.initial_state(projection.shape[-2], projection)
         outputs, _ = self.recurrent.forward_projected(projection, state)
         if self.settings.pooling == "frame":
-            logits: Tensor = self.classifier(self.dropout(outputs).transpose(0, 1))
-            return logits.mean(1)
+            logits: Tensor = self.classifier(self.dropout(outputs).transpose(-3, -2))
+            return logits.mean(-2)
         if self.settings.pooling == "last":
             # In the reverse direction the output at the first frame is the last one computed.
-            forward, backward = outputs[-1], outputs[0]
+            forward, backward = outputs[..., -1, :, :], outputs[..., 0, :, :]
             units = self.settings.units
             pooled = (
-                torch.cat((forward[:, :units], backward[:, units:]), 1)
+                torch.cat((forward[..., :units], backward[..., units:]), -1)
                 if self.settings.bidirectional
                 else forward
             )
         elif self.settings.pooling == "mean":
-            pooled = outputs.mean(0)
+            pooled = outputs.mean(-3)
         else:
-            pooled = outputs.amax(0)
+            pooled = outputs.amax(-3)
         logits = self.classifier(self.dropout(pooled))
         return logits
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` for features ``(N, T, F)``."""
+        """Return logits ``(N, C)`` for features ``(N, T, F)``; shapes of a population as :meth:`project` has them."""
         return self.classify(self.project(features))
 
-    def snr_db(self, noise: Noise) -> float | None:
+    def snr_db(self, noise: Noise, member: int | None = None) -> float | None:
         """Return the signal-to-noise ratio of a noise in this network, see :func:`asr_dni.nn.snr_db`."""
-        return snr_db(self, noise)
+        return snr_db(self, noise, member)

@@ -2,6 +2,7 @@
 
 from asr_dni.nn.implementation import Implementation, use_implementation
 from asr_dni.nn.linear import NoisyLinear
+from asr_dni.nn.population import stack_networks, unstack_network
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
 from asr_dni.nn.statistics import CalibratedModule, calibrate, snr_db
 
@@ -14,5 +15,7 @@ __all__ = [
     "NoisyRNN",
     "calibrate",
     "snr_db",
+    "stack_networks",
+    "unstack_network",
     "use_implementation",
 ]

@@ -13,12 +13,35 @@ from asr_dni.noise import Noise, Site
 from asr_dni.philox import derive_key
 
 
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, shared: bool = False) -> Tensor:
+    """``torch.nn.functional.linear``, of one network or of K at once.
+
+    Args:
+        input: ``(*, in)``; for K networks ``(K, *, in)``, or ``(*, in)`` where they share it.
+        weight: ``(out, in)`` or ``(K, out, in)``.
+        bias: ``(out,)`` or ``(K, out)``.
+        shared: whether K networks share one input.
+
+    Returns:
+        ``(*, out)`` or ``(K, *, out)``, contiguous.
+    """
+    if weight.dim() == 2:
+        return functional.linear(input, weight, bias)
+    networks, width = weight.shape[:2]
+    # A batched product that reads the shared input K times is as fast as one product with all weights side by side,
+    # (T * N, F) x (F, K * out), and leaves each network's result in one piece.
+    rows = input.flatten(0, -2).expand(networks, -1, -1) if shared else input.flatten(1, -2)
+    product = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
+    return product.view(networks, *input.shape[0 if shared else 1 : -1], width)
+
+
 class NoisyLinear(CalibratedModule, nn.Linear):
     """``torch.nn.Linear`` with additive Gaussian noise on every output (site ``output``).
 
     Constructor, call, shapes and ``state_dict`` are those of ``torch.nn.Linear``; without noise so are outputs and
     gradients. The noise of an input ``(N, *, in_features)`` is named by sample (first dimension) and by the
-    position in the dimensions between, which counts as the time step.
+    position in the dimensions between, which counts as the time step. A population takes ``(K, N, *, in_features)`` to
+    ``(K, N, *, out_features)``.
     """
 
     def __init__(
@@ -30,34 +53,50 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
-        self._statistics = {"l0": SignalStatistics(("output",))}
+        self._statistics = ({"l0": SignalStatistics(("output",))},)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, *, out_features)`` for an input ``(N, *, in_features)``; a lone vector is one sample."""
-        if self._observing:
-            self._statistics["l0"].observe_output("output", functional.linear(input, self.weight))
-            self._statistics["l0"].observe_input("output", input)
-        clean = functional.linear(input, self.weight, self.bias)
-        noise = self._noise
-        if not noise.on or "output" not in noise.sites:
+        if self.networks is not None and (input.dim() < 3 or input.shape[0] != self.networks):
+            raise ValueError(
+                f"expected an input (K, N, *, {self.in_features}) for K = {self.networks} networks, got"
+                f" {tuple(input.shape)}"
+            )
+        if self._estimates is not None:
+            self._estimates["l0"].observe_output("output", linear(input, self.weight))
+            self._estimates["l0"].observe_input("output", input)
+        clean = linear(input, self.weight, self.bias)
+        if not any(noise.on and "output" in noise.sites for noise in self._noises):
             return clean
-        std = self._std("l0", "output", noise)
+        draws = self._next_draws()
+        if self.networks is None:
+            return self._add_noise(clean, draws[0])
+        members = enumerate(zip(clean, draws, strict=True))
+        return torch.stack([self._add_noise(its, draw, member) for member, (its, draw) in members])
+
+    def _add_noise(self, clean: Tensor, draw: int, member: int = 0) -> Tensor:
+        noise = self._noises[member]
+        if not noise.on:
+            return clean
+        std = self._std("l0", "output", noise, member)
         rows = clean.shape[0] if clean.dim() > 1 else 1
         steps = math.prod(clean.shape[1:-1])
         ids = noise.sample_ids
         ids = torch.arange(rows, device=clean.device) if ids is None else ids.to(clean.device)
         if ids.shape != (rows,):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
-        key = derive_key(noise.seed, "output", self._stream, self._next_draw())
+        key = derive_key(noise.seed, "output", self._stream, draw)
         drawn = draw_noise(SiteNoise(std, key), ids, noise.first_step, steps, 1, self.out_features, clean)
         return clean + drawn.transpose(0, 1).reshape(clean.shape)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]
 
-    def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
+    def signal_and_noise_power(
+        self, noise: Noise, member: int | None = None
+    ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
         if "output" not in noise.sites:
             return []
-        std = self._std("l0", "output", noise)
-        return [("l0", "output", self._statistics["l0"].rms["output"] ** 2, std**2)]
+        std = self._std("l0", "output", noise, self._member(member))
+        return [("l0", "output", self.statistics(member)["l0"].rms["output"] ** 2, std**2)]

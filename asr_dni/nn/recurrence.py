@@ -3,7 +3,7 @@
 Gates are named i, f, g, o (LSTM) and r, z, n (GRU); equations and order of rows are those of ``torch.nn``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ from asr_dni.philox import Key, normal
 
 Cell: TypeAlias = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 State: TypeAlias = tuple[Tensor, ...]
-"""``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``."""
+"""``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``, of K networks ``(K, N, units)``."""
 
 Observer: TypeAlias = Callable[[Tensor, Tensor], None]
 """Called with the two factors of each product inside the cell, without the rows that are past their length."""
@@ -54,7 +54,7 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class RecurrentWeights:
-    """What the recurrence of one layer in one direction multiplies with.
+    """What the recurrence of one layer in one direction multiplies with; of K networks with a leading axis K.
 
     Attributes:
         cell: which equations.
@@ -97,12 +97,14 @@ def run_reference(
     weights: RecurrentWeights,
     projection: Tensor,
     state: State,
-    noise: LayerNoise,
+    noise: LayerNoise | Sequence[LayerNoise],
     lengths: Tensor | None = None,
     observe: Observer | None = None,
     draw: Draw = draw_plain,
 ) -> tuple[Tensor, State]:
     """Run the recurrence as a loop over time steps: the definition that every faster implementation is held to.
+
+    With a sequence of K noises everything else has a leading axis of K networks, and so has the result.
 
     Args:
         weights: the layer's recurrent weights.
@@ -117,21 +119,32 @@ def run_reference(
         ``(T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step.
     """
     cell, w_hh = weights.cell, weights.w_hh
-    steps, width = projection.shape[0], projection.shape[2] // GATES[cell]
+    steps, width = projection.shape[-3], projection.shape[-1] // GATES[cell]
+    noises = [noise] if isinstance(noise, LayerNoise) else noise
 
-    def numbers(site: SiteNoise | None, groups: int, width: int) -> Tensor:
-        if site is None:
-            return projection.new_zeros(steps, 1, 1)  # adds nothing
-        return draw(site, noise.sample_ids, noise.first_step, steps, groups, width, projection)
+    def numbers(site: Literal["input", "recurrent", "elementwise", "projection"], groups: int) -> Tensor:
+        """Draw ``(T, N, groups * width)``, of K networks ``(T, K, N, groups * width)``."""
+        site_width = w_hh.shape[-1] if site == "projection" else width
+        drawn = []
+        for its_noise in noises:
+            its_site: SiteNoise | None = getattr(its_noise, site)
+            if its_site is None:
+                drawn.append(projection.new_zeros(steps, 1, 1))  # adds nothing
+                continue
+            arguments = its_noise.sample_ids, its_noise.first_step, steps, groups, site_width, projection
+            its_drawn = draw(its_site, *arguments)
+            if site == "recurrent" and its_noise.recurrent_n_only:
+                zeros = torch.zeros_like(its_drawn[..., : 2 * width])
+                its_drawn = torch.cat((zeros, its_drawn[..., 2 * width :]), -1)
+            drawn.append(its_drawn)
+        if isinstance(noise, LayerNoise):
+            return drawn[0]
+        return torch.stack(torch.broadcast_tensors(*drawn), 1)  # type: ignore[no-untyped-call]
 
-    n_input = numbers(noise.input, GATES[cell], width)
-    n_recurrent = numbers(noise.recurrent, GATES[cell], width)
-    if noise.recurrent_n_only and noise.recurrent is not None:
-        n_recurrent = torch.cat(
-            (torch.zeros_like(n_recurrent[..., : 2 * width]), n_recurrent[..., 2 * width :]), -1
-        )
-    n_products = numbers(noise.elementwise, PRODUCTS[cell], width)
-    n_projection = numbers(noise.projection, 1, w_hh.shape[1])
+    n_input, n_recurrent = numbers("input", GATES[cell]), numbers("recurrent", GATES[cell])
+    n_products, n_projection = numbers("elementwise", PRODUCTS[cell]), numbers("projection", 1)
+    b_hh = None if weights.b_hh is None else weights.b_hh.unsqueeze(-2)
+    projection = projection.movedim(-3, 0)
 
     def product(left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
         if observe is not None:
@@ -142,17 +155,19 @@ def run_reference(
     outputs = []
     for t in range(steps):
         h = state[0]
-        mvm = h @ w_hh.t()
-        hidden = mvm + n_recurrent[t] if weights.b_hh is None else mvm + weights.b_hh + n_recurrent[t]
+        mvm = h @ w_hh.mT
+        hidden = mvm + n_recurrent[t] if b_hh is None else mvm + b_hh + n_recurrent[t]
         inward = projection[t] + n_input[t]
-        n_a, n_b, n_c = n_products[t].expand(-1, 3 * width).chunk(3, -1) if PRODUCTS[cell] else (inward,) * 3
+        n_a, n_b, n_c = (inward,) * 3
+        if PRODUCTS[cell]:
+            n_a, n_b, n_c = n_products[t].expand(*n_products[t].shape[:-1], 3 * width).chunk(3, -1)
         if cell == "lstm":
             i, f, g, o = (inward + hidden).chunk(4, -1)
             i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
             c = product(f, state[1], n_a) + product(i, g, n_b)
             h = product(o, c.tanh(), n_c)
             if weights.w_hr is not None:
-                h = h @ weights.w_hr.t() + n_projection[t]
+                h = h @ weights.w_hr.mT + n_projection[t]
             new: State = (h, c)
         elif cell == "gru":
             inward_r, inward_z, inward_n = inward.chunk(3, -1)
@@ -165,10 +180,10 @@ def run_reference(
             total = inward + hidden
             new = (total.tanh() if cell == "rnn_tanh" else total.relu(),)
         if lengths is not None:
-            valid = (t < lengths)[:, None]
+            valid = (t < lengths)[..., None]
             outputs.append(torch.where(valid, new[0], torch.zeros_like(new[0])))
             new = tuple(torch.where(valid, after, before) for after, before in zip(new, state, strict=True))
         else:
             outputs.append(new[0])
         state = new
-    return torch.stack(outputs), state
+    return torch.stack(outputs, -3), state

@@ -1,4 +1,8 @@
-"""Noisy counterparts of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``."""
+"""Noisy counterparts of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``.
+
+A population of K networks has a leading axis K in parameters, outputs and states; axes are counted from the end here,
+so that an ordinary network and a population are the same code.
+"""
 
 from typing import Any, TypeAlias, cast
 
@@ -7,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from asr_dni.errors import UserError
 from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.linear import linear
 from asr_dni.nn.recurrence import (
     PRODUCTS,
     Cell,
@@ -34,9 +40,11 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             sites += ("elementwise",)
         if self.proj_size:
             sites += ("projection",)
-        self._statistics = {
-            self._part(k): SignalStatistics(sites) for k in range(self.num_layers * self._directions)
-        }
+        depth = self.num_layers * self._directions
+        self._statistics = ({self._part(k): SignalStatistics(sites) for k in range(depth)},)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: it is for cuDNN, which does not run here."""
 
     @property
     def _cell(self) -> Cell:
@@ -58,17 +66,19 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             w_hr=getattr(self, f"weight_hr_{part}") if self.proj_size else None,
         )
 
-    def _layer_noise(self, part: str, index: int, draw: int, rows: int, device: torch.device) -> LayerNoise:
-        noise = self._noise
+    def _layer_noise(
+        self, part: str, index: int, draw: int, rows: int, device: torch.device, member: int = 0
+    ) -> LayerNoise:
+        noise = self._noises[member]
         ids = noise.sample_ids
         ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
         if ids.shape != (rows,):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
 
         def at(site: str, switch: Site, reference: str | None = None) -> SiteNoise | None:
-            if not noise.on or switch not in noise.sites or site not in self._statistics[part].sites:
+            if not noise.on or switch not in noise.sites or site not in self._statistics[0][part].sites:
                 return None
-            std = self._std(part, reference or site, noise)
+            std = self._std(part, reference or site, noise, member)
             key = derive_key(noise.seed, site, self._stream, index, draw)
             return SiteNoise(std, key) if std > 0 else None
 
@@ -92,70 +102,84 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         matrices = [getattr(self, f"weight_{kind}h_{part}") for kind in kinds]
         return [getattr(self, f"weight_hr_{part}")] if site == "projection" else matrices
 
-    def _project(self, x: Tensor, layer: int) -> Tensor:
+    def _project(self, x: Tensor, layer: int, shared: bool = False) -> Tensor:
         """Return ``W_ih x_t + b_ih`` of a layer's directions, ``(T, N, directions * gates * H)``, for all steps."""
         parts = [self._part(layer * self._directions + d) for d in range(self._directions)]
         weights = [getattr(self, f"weight_ih_{part}") for part in parts]
         biases = [getattr(self, f"bias_ih_{part}") for part in parts] if self.bias else []
-        if self._observing:
+        if self._estimates is not None:
             for part in parts:
-                self._statistics[part].observe_input("input", x)
+                self._estimates[part].observe_input("input", x, shared)
         if len(parts) == 1:
-            return functional.linear(x, weights[0], biases[0] if biases else None)
-        return functional.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+            return linear(x, weights[0], biases[0] if biases else None, shared)
+        return linear(x, torch.cat(weights, -2), torch.cat(biases, -1) if biases else None, shared)
 
     def _run_part(
-        self, part: str, index: int, draw: int, projection: Tensor, state: State, lengths: Tensor | None
+        self,
+        part: str,
+        index: int,
+        draws: tuple[int, ...],
+        projection: Tensor,
+        state: State,
+        lengths: Tensor | None,
     ) -> tuple[Tensor, State]:
-        weights = self._weights(part)
-        if self._observing:
-            clean = LayerNoise(torch.arange(projection.shape[1], device=projection.device))
-            observe = self._statistics[part].observe_product
-            outputs, final = run_reference(weights, projection, state, clean, lengths, observe)
-            self._observe(part, projection, torch.cat((state[0][None], outputs)), lengths)
-            return outputs, final
-        noise = self._layer_noise(part, index, draw, projection.shape[1], projection.device)
-        return run_recurrence(weights, projection, state, noise, lengths)
+        weights, device = self._weights(part), projection.device
+        noises = [
+            self._layer_noise(part, index, draw, projection.shape[-2], device, member)
+            for member, draw in enumerate(draws)
+        ]
+        noise = noises[0] if self.networks is None else noises
+        if self._estimates is None:
+            return run_recurrence(weights, projection, state, noise, lengths)
+        observe = self._estimates[part].observe_product  # the noise is off
+        outputs, final = run_reference(weights, projection, state, noise, lengths, observe)
+        self._observe(part, projection, torch.cat((state[0].unsqueeze(-3), outputs), -3), lengths)
+        return outputs, final
 
     def _observe(self, part: str, projection: Tensor, h: Tensor, lengths: Tensor | None) -> None:
         """Take the size of the clean signals from a noise-free pass; ``h`` has one step more than ``projection``."""
-        before, after = h[:-1], h[1:]
+        assert self._estimates is not None
+        estimate = self._estimates[part]
+        before, after = h[..., :-1, :, :], h[..., 1:, :, :]
+        inward = projection
+        if self.bias:
+            inward = projection - getattr(self, f"bias_ih_{part}")[..., None, None, :]
+        mvm = linear(before, getattr(self, f"weight_hh_{part}"))
         if lengths is not None:
             valid = torch.arange(projection.shape[0], device=projection.device)[:, None] < lengths
-            projection, before, after = projection[valid], before[valid], after[valid]
-        statistics = self._statistics[part]
-        inward = projection - getattr(self, f"bias_ih_{part}") if self.bias else projection
-        mvm = functional.linear(before, getattr(self, f"weight_hh_{part}"))
+            inward, mvm, after = inward[valid], mvm[valid], after[valid]
         gates = inward + mvm
         if self._cell == "gru":
             rz = 2 * self.hidden_size
             gates = torch.cat((gates[..., :rz], inward[..., rz:], mvm[..., rz:]), -1)
-        statistics.observe_output("input", inward)
-        statistics.observe_output("recurrent", mvm)
-        statistics.observe_output("gates", gates)
-        statistics.observe_input("recurrent", h)
-        statistics.observe_input("gates", h)
-        statistics.observe_input("gates", inward.new_tensor(statistics.largest("input")))
+        estimate.observe_output("input", inward)
+        estimate.observe_output("recurrent", mvm)
+        estimate.observe_output("gates", gates)
+        estimate.observe_input("recurrent", h)
+        estimate.observe_input("gates", h)
+        estimate.observe_input("gates", estimate.largest("input"))
         if self.proj_size:
             # W_hr h_t is what comes out; what goes in, o * tanh(c), is at most 1.
-            statistics.observe_output("projection", after)
-            statistics.observe_input("projection", h.new_ones(1))
+            estimate.observe_output("projection", after)
+            estimate.observe_input("projection", h.new_ones(1), shared=True)
 
     def input_projection(self, input: Tensor) -> Tensor:
         """Return the clean first input projection: the work that does not depend on the noise.
 
         Args:
-            input: ``(N, T, F)`` with ``batch_first``, else ``(T, N, F)``.
+            input: ``(N, T, F)`` with ``batch_first``, else ``(T, N, F)``; for a population with a leading axis K, or
+                without it where the members share one input.
 
         Returns:
-            ``(T, N, directions * gates * H)``, for :meth:`forward_projected`.
+            ``(T, N, directions * gates * H)``, for :meth:`forward_projected`; of a population with a leading axis K.
         """
-        return self._project(input.transpose(0, 1) if self.batch_first else input, 0)
+        steps_first = input.transpose(-3, -2) if self.batch_first else input
+        return self._project(steps_first, 0, self.networks is not None and input.dim() == 3)
 
     def forward_projected(
         self, projection: Tensor, state: State, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """Run all layers from the first input projection on.
+        """Run all layers from the first input projection on; in a population everything has a leading axis K.
 
         Args:
             projection: what :meth:`input_projection` gave.
@@ -166,7 +190,8 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
         """
         self._check_state(state, projection)
-        draw = self._next_draw() if self._noise.on and not self._observing else 0
+        on = any(noise.on for noise in self._noises)
+        draws = self._next_draws() if on else (0,) * len(self._noises)
         finals: list[State] = []
         outputs = projection
         for layer in range(self.num_layers):
@@ -177,43 +202,61 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
             directions = []
             for direction, projected in enumerate(projection.chunk(self._directions, -1)):
                 index = layer * self._directions + direction
-                before = tuple(part[index] for part in state)
+                before = tuple(part[..., index, :, :] for part in state)
                 if direction:
                     projected = _reverse(projected, lengths)
-                out, final = self._run_part(self._part(index), index, draw, projected, before, lengths)
+                out, final = self._run_part(self._part(index), index, draws, projected, before, lengths)
                 directions.append(_reverse(out, lengths) if direction else out)
                 finals.append(final)
             outputs = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
-        return outputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        return outputs, tuple(torch.stack(parts, -3) for parts in zip(*finals, strict=True))
+
+    @property
+    def _leading(self) -> tuple[int, ...]:
+        return () if self.networks is None else (self.networks,)
 
     def initial_state(self, rows: int, like: Tensor) -> State:
         """Return zero states for ``rows`` samples, with the dtype and device of ``like``."""
-        h = like.new_zeros(self.num_layers * self._directions, rows, self.proj_size or self.hidden_size)
+        depth = self.num_layers * self._directions
+        h = like.new_zeros(*self._leading, depth, rows, self.proj_size or self.hidden_size)
         if self._cell != "lstm":
             return (h,)
-        return h, like.new_zeros(self.num_layers * self._directions, rows, self.hidden_size)
+        return h, like.new_zeros(*self._leading, depth, rows, self.hidden_size)
 
     def _forward(self, input: Sequences, state: State | None) -> tuple[Sequences, State]:
+        if self.networks is not None:
+            self._check_population_input(input)
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, state)
-        if input.dim() not in (2, 3):
+        if input.dim() not in (2, 3) and self.networks is None:
             raise ValueError(f"{type(self).__name__}: expected a 2-D or 3-D input, got {input.dim()}-D")
-        batched = input.dim() == 3
+        batched = input.dim() > 2
         if not batched:
             input = input.unsqueeze(0 if self.batch_first else 1)
             state = None if state is None else tuple(part.unsqueeze(1) for part in state)
         if input.shape[-1] != self.input_size:
             raise ValueError(f"expected {self.input_size} input features, got {input.shape[-1]}")
-        if input.shape[1 if self.batch_first else 0] == 0:
+        if input.shape[-2 if self.batch_first else -3] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        rows = input.shape[0 if self.batch_first else 1]
+        rows = input.shape[-3 if self.batch_first else -2]
         if state is None:
             state = self.initial_state(rows, input)
         outputs, final = self.forward_projected(self.input_projection(input), state)
-        outputs = outputs.transpose(0, 1) if self.batch_first else outputs
+        outputs = outputs.transpose(-3, -2) if self.batch_first else outputs
         if not batched:
             return outputs.squeeze(0 if self.batch_first else 1), tuple(part.squeeze(1) for part in final)
         return outputs, final
+
+    def _check_population_input(self, input: Sequences) -> None:
+        name = f"{type(self).__name__}, a population of {self.networks} networks"
+        if isinstance(input, PackedSequence):
+            raise UserError(f"{name}, takes no packed sequences: pad them, or unstack the networks")
+        if input.dim() != 3 and (input.dim() != 4 or input.shape[0] != self.networks):
+            axes = "N, T, F" if self.batch_first else "T, N, F"
+            raise ValueError(
+                f"{name}: expected an input ({axes}) for all or ({self.networks}, {axes}), got"
+                f" {tuple(input.shape)}"
+            )
 
     def _forward_packed(self, input: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
         padded, lengths = pad_packed_sequence(input)  # in the order of the unsorted samples
@@ -229,12 +272,12 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         return packed, final
 
     def _check_state(self, state: State, projection: Tensor) -> None:
-        rows, autocast = projection.shape[1], torch.is_autocast_enabled(projection.device.type)
+        rows, autocast = projection.shape[-2], torch.is_autocast_enabled(projection.device.type)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self._cell == "lstm" else 1]
         if len(state) != len(widths):
             raise RuntimeError(f"Expected {len(widths)} hidden states, got {len(state)}")
         for part, width in zip(state, widths, strict=True):
-            expected = (self.num_layers * self._directions, rows, width)
+            expected = (*self._leading, self.num_layers * self._directions, rows, width)
             if tuple(part.shape) != expected:
                 raise RuntimeError(f"Expected hidden state of size {expected}, got {tuple(part.shape)}")
             if part.device != projection.device or (part.dtype != projection.dtype and not autocast):
@@ -243,24 +286,28 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
                     f"Expected hidden state of {expected_kind}, got {part.dtype} on {part.device}"
                 )
 
-    def signal_and_noise_power(self, noise: Noise) -> list[tuple[str, Site, float, float]]:
+    def signal_and_noise_power(
+        self, noise: Noise, member: int | None = None
+    ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
         rows: list[tuple[str, Site, float, float]] = []
         switches: dict[str, Site] = (
             {"gates": "input"} if noise.joint else {"input": "input", "recurrent": "recurrent"}
         )
         switches |= {"projection": "recurrent", "elementwise": "elementwise"}
-        for part, statistics in self._statistics.items():
+        place = self._member(member)
+        for part, statistics in self._statistics[place].items():
             for site, switch in switches.items():
                 if site in statistics.sites and switch in noise.sites:
-                    rows.append((part, switch, statistics.rms[site] ** 2, self._std(part, site, noise) ** 2))
+                    power = self._std(part, site, noise, place) ** 2
+                    rows.append((part, switch, statistics.rms[site] ** 2, power))
         return rows
 
 
 def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Reverse ``(T, N, F)`` in time; each sample within its own length."""
     if lengths is None:
-        return x.flip(0)
+        return x.flip(-3)
     steps = torch.arange(x.shape[0], device=x.device)[:, None]
     order = torch.where(steps < lengths, lengths - 1 - steps, steps)
     return x.gather(0, order[:, :, None].expand_as(x))

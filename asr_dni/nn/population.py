@@ -1,0 +1,166 @@
+"""Populations: K networks of one shape in one module, whose parameters have a leading axis K.
+
+A population is called as its members are. Whatever an ordinary module returns has a leading axis K, and entry k is what
+member k returns alone, within rounding, whichever networks are beside it. Inputs have a leading axis K as well, or none
+where all members get the same:
+
+===================  =================================================  ===============================
+module               input                                              output
+===================  =================================================  ===============================
+NoisyRNN, LSTM, GRU  ``(T, N, F)`` for all, or ``(K, T, N, F)``; with   ``(K, T, N, D * H)``, with
+                     ``batch_first`` ``(N, T, F)`` or                   ``batch_first``
+                     ``(K, N, T, F)``                                   ``(K, N, T, D * H)``
+their states         ``(K, layers * D, N, H)``                          ``(K, layers * D, N, H)``
+NoisyLinear          ``(K, N, *, in)``                                  ``(K, N, *, out)``
+===================  =================================================  ===============================
+
+D is the number of directions. The gradient of a sum of K losses, one for each member, is for each member that of its own
+loss.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asr_dni.errors import UserError
+from asr_dni.nn.statistics import CalibratedModule
+from asr_dni.noise import Noise, NoisyModule
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def stack_networks(networks: Sequence[Network]) -> Network:
+    """Make one module of K networks.
+
+    Parameters, buffers and signal statistics are copied; a member's noise is not, the population starts without.
+
+    Args:
+        networks: noisy layers, or networks of them, of one class, with the same settings, shapes, dtypes and devices.
+            Modules without parameters of their own may be of any kind that works on tensors of any shape.
+
+    Returns:
+        A module of that class, with ``networks`` K, in the mode (training or evaluation) of the first.
+
+    Raises:
+        UserError: there is no network, they differ in something (which is named), one is itself a population, or a
+            module with parameters is not a noisy one, and so has no form for K networks.
+    """
+    if not networks:
+        raise UserError("there is no network to stack: give at least one")
+    first = networks[0]
+    for name, module in first.named_modules():
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if any(tensor is not None for tensor in own) and not isinstance(module, NoisyModule):
+            raise UserError(
+                f"networks with a {type(module).__name__} ({name or 'the network itself'}) cannot be stacked: only"
+                " noisy modules can be K networks"
+            )
+    for k, network in enumerate(networks):
+        _check_alike(first, network, k)
+    replacements: dict[int, Tensor] = {}
+    for tensors in zip(*(_own_tensors(network) for network in networks), strict=True):
+        stacked = torch.stack([tensor.detach() for tensor in tensors])
+        replacements[id(tensors[0])] = _like(tensors[0], stacked)
+    population = copy.deepcopy(first, dict(replacements))
+    modules = zip(population.modules(), *(network.modules() for network in networks), strict=True)
+    for module, *members in modules:
+        if isinstance(module, NoisyModule):
+            module.networks = len(networks)
+            module._noises, module._stream, module._passes = (Noise(),) * len(networks), 0, 0
+        if isinstance(module, CalibratedModule):
+            module._statistics = tuple(copy.deepcopy(member._statistics[0]) for member in members)
+    return population
+
+
+def unstack_network(population: Network, member: int) -> Network:
+    """Make an ordinary network of one member of a population, with copies of its parameters and statistics.
+
+    Args:
+        population: what :func:`stack_networks` made.
+        member: which network, from 0.
+
+    Returns:
+        A module without noise, whose ``state_dict()`` is that of an ordinary one.
+
+    Raises:
+        UserError: the module is not a population, or has no such member.
+    """
+    sizes = {module.networks for module in population.modules() if isinstance(module, NoisyModule)}
+    networks = sizes.pop() if len(sizes) == 1 else None
+    if networks is None:
+        raise UserError(f"this {type(population).__name__} is not a population: there is nothing to unstack")
+    if not 0 <= member < networks:
+        raise UserError(f"member is {member}: give one from 0 to {networks - 1}")
+    replacements = {
+        id(tensor): _like(tensor, tensor.detach()[member].clone()) for tensor in _own_tensors(population)
+    }
+    network = copy.deepcopy(population, dict(replacements))
+    for module in network.modules():
+        if isinstance(module, NoisyModule):
+            module.networks = None
+            module._noises, module._stream, module._passes = (Noise(),), 0, 0
+        if isinstance(module, CalibratedModule):
+            module._statistics = (module._statistics[member],)
+    return network
+
+
+def _own_tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _like(original: Tensor, values: Tensor) -> Tensor:
+    if isinstance(original, nn.Parameter):
+        return nn.Parameter(values, requires_grad=original.requires_grad)
+    return values
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Return what a module was configured with: its public plain attributes."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and name != "training"
+        and (isinstance(value, int | float | str | tuple | None) or dataclasses.is_dataclass(value))
+    }
+
+
+def _check_alike(first: nn.Module, other: nn.Module, k: int) -> None:
+    """Check that a network has the class, settings and shapes of the first one."""
+
+    def differ(what: str, its: object, others: object) -> UserError:
+        return UserError(
+            f"networks of other kinds cannot be stacked: {what} is {its} in network 0 and {others} in network {k}"
+        )
+
+    ours, theirs = dict(first.named_modules()), dict(other.named_modules())
+    if list(ours) != list(theirs):
+        raise differ("the list of modules", list(ours), list(theirs))
+    for name, module in ours.items():
+        twin, label = theirs[name], name or "the network"
+        if type(module) is not type(twin):
+            raise differ(f"the class of {label}", type(module).__name__, type(twin).__name__)
+        if isinstance(module, NoisyModule) and isinstance(twin, NoisyModule):
+            for its in (module.networks, twin.networks):
+                if its is not None:
+                    raise UserError(f"{label} is a population of {its} networks: unstack it first")
+        settings, others = _settings(module), _settings(twin)
+        for key in settings | others:
+            if settings.get(key) != others.get(key):
+                raise differ(f"{key} of {label}", settings.get(key), others.get(key))
+    tensors = dict(first.named_parameters()) | dict(first.named_buffers())
+    others = dict(other.named_parameters()) | dict(other.named_buffers())
+    if list(tensors) != list(others):
+        raise differ("the list of parameters", list(tensors), list(others))
+    for name, tensor in tensors.items():
+        twin_tensor = others[name]
+        for key in ("shape", "dtype", "device", "requires_grad"):
+            its, others_its = getattr(tensor, key), getattr(twin_tensor, key)
+            if its != others_its:
+                raise differ(
+                    f"{key} of {name}", *(tuple(v) if key == "shape" else v for v in (its, others_its))
+                )
