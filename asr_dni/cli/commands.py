@@ -56,7 +56,7 @@ def noise_curve(
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
     """
-    from asr_dni.data import KeywordData
+    from asr_dni.data import KeywordData, data_class_of, data_from_checkpoint
     from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
     from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
     from asr_dni.model import KeywordSpotter, load_checkpoint
@@ -70,8 +70,10 @@ def noise_curve(
     contents = load_checkpoint(checkpoint)
     spotter = KeywordSpotter.from_checkpoint(contents)
     replacements = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
-    module = KeywordData.from_checkpoint(contents, **replacements)
-    if data is not None:
+    if (data or damaged) and data_class_of(contents) is not KeywordData:
+        raise UserError(f"{checkpoint}: was not trained on recordings; leave out --data and --damaged")
+    module = data_from_checkpoint(contents, **replacements)
+    if isinstance(module, KeywordData) and data is not None:
         module = module.with_folder(data, split)
     elif split == "all":
         raise UserError(
@@ -119,7 +121,7 @@ def noise_curve(
     )
     files = curve.save(output or folder)
     console.print(noise_curve_table({curve_label(curve.settings): curve}))
-    if module.left_out:
+    if isinstance(module, KeywordData) and module.left_out:
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())
         console.print(f"left out, words that the network does not know: {listed}")
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)

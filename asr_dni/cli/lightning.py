@@ -6,7 +6,7 @@ import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import yaml
@@ -34,7 +34,7 @@ from asr_dni.cli.run import (
     describe_wandb,
     on_terminal,
 )
-from asr_dni.data import KeywordData
+from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
@@ -51,6 +51,7 @@ _KEYS = """
 The settings that matter most; all of them are listed below, and conf/ has files of them:
   --config FILE                          YAML; several are layered, later ones and the command line win
   --data.source, --data.source.path      where the recordings come from (asr_dni.data.Folder, ...)
+  --data_class                           which data; without it recordings. --data.* are the settings of this class
   --data.augmentation.*                  what happens to training clips
   --model.network.cell, .units, .layers  the network
   --annealing.sigma                      sigma_train: the noise that is trained under; 0 is conventional training
@@ -125,10 +126,12 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class SpotterCLI(LightningCLI):
     """Lightning's command line with the noise's annealing, the noise curve and the run's folder as settings."""
 
-    def __init__(self, subcommand: str, **keywords: Any) -> None:
+    def __init__(self, subcommand: str, data_class: str = KeywordData.__qualname__, **keywords: Any) -> None:
         self._only = subcommand
+        self._data_class = data_class
         self._checkpoint: Mapping[str, Any] = {}
-        super().__init__(KeywordSpotter, KeywordData, **keywords)
+        module = cast(type[pl.LightningDataModule], DATA_MODULES[data_class])
+        super().__init__(KeywordSpotter, module, **keywords)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the one subcommand that is run: building the parsers of the others takes a second each."""
@@ -151,6 +154,12 @@ class SpotterCLI(LightningCLI):
             type=bool,
             default=True,
             help="test the chosen checkpoint (without a choice the last one) when the training has ended",
+        )
+        parser.add_argument(
+            "--data_class",
+            type=Literal[tuple(DATA_MODULES)],
+            default=self._data_class,
+            help="the data module that --data.* are the settings of: KeywordData for recordings, or another task's",
         )
         parser.add_lightning_class_args(NoiseAnnealing, "annealing")
         parser.add_lightning_class_args(NoiseCurveCallback, "noise_curve")
@@ -363,8 +372,9 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
         if (folder / "config.yaml").is_file():
             return expand_layers(["--config", str(folder / "config.yaml")])
     model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
-    data = dict(contents.get(KeywordData.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
-    if not model or not data:
+    data = dict(contents.get(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
+    data_class = data_class_of(contents)
+    if not model or not data or data_class is None:
         raise UserError(
             f"{checkpoint}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
         )
@@ -372,7 +382,34 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
     # These follow from the data and from seed_everything.
     del model["label_names"], model["n_features"]
     model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
-    return ["--config", yaml.safe_dump({"seed_everything": seed, "model": model, "data": data})]
+    settings = {"data_class": data_class.__qualname__, "data": data, "model": model, "seed_everything": seed}
+    return ["--config", yaml.safe_dump(settings)]
+
+
+def _data_class(arguments: Sequence[str]) -> str:
+    """Return the name of the data module's class: the last ``data_class`` of configurations and command line.
+
+    It has to be known before the parser is built, which has this class's settings.
+
+    Args:
+        arguments: with the text of configurations in place of their files' names.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    chosen: Any = KeywordData.__qualname__
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not equals:
+            value = arguments[index + 1] if index + 1 < len(arguments) else ""
+        if option == "--data_class":
+            chosen = value
+        elif option == "--config":
+            contents = yaml.safe_load(value)
+            chosen = contents.get("data_class", chosen) if isinstance(contents, dict) else chosen
+    if not isinstance(chosen, str) or chosen not in DATA_MODULES:
+        raise UserError(f"data_class is {chosen}: give one of {', '.join(DATA_MODULES)}")
+    return chosen
 
 
 def _with_configuration(arguments: list[str]) -> list[str]:
@@ -414,6 +451,7 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
     try:
         return SpotterCLI(
             subcommand,
+            _data_class(arguments),
             args=[subcommand, *arguments],
             seed_everything_default=0,
             trainer_defaults=defaults,

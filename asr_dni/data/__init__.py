@@ -1,16 +1,19 @@
-"""Recordings in, batches of features out."""
+"""Recordings (or images) in, batches of features out."""
 
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.datamodule import KeywordData
+from asr_dni.data.digits import DeformationSettings, DigitsData
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import LabelSettings
+from asr_dni.data.modules import DATA_MODULES, SequenceData, data_class_of, data_from_checkpoint
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.store import PackedStore
 from asr_dni.data.synthetic import Synthetic
 
 __all__ = [
+    "DATA_MODULES",
     "AudioBatch",
     "Augmentation",
     "AugmentationSettings",
@@ -18,11 +21,16 @@ __all__ = [
     "BatchLoader",
     "BatchOrder",
     "Clip",
+    "DeformationSettings",
+    "DigitsData",
     "Folder",
     "KeywordData",
     "LabelSettings",
     "PackedStore",
+    "SequenceData",
     "Source",
     "SpeechCommands",
     "Synthetic",
+    "data_class_of",
+    "data_from_checkpoint",
 ]

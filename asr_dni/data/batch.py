@@ -1,7 +1,8 @@
 """Batches: what a data loader yields, what the network gets, and the loader itself."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -101,11 +102,55 @@ class BatchOrder:
             yield positions[first : first + self.batch_size]
 
 
-class BatchLoader:
-    """Batches gathered straight from the store: an index per batch, no work per clip, no worker processes.
+_Loaded = TypeVar("_Loaded")
+
+
+class OrderedLoader(ABC, Generic[_Loaded]):
+    """Batches gathered from what lies in memory: an index per batch, no work per clip, no worker processes.
 
     Its state is the position in the epoch, so a run that is resumed in the middle of an epoch goes on with
     the batch that would have come next.
+
+    Args:
+        order: how the clips are put into batches.
+        pin_memory: whether batches lie in page-locked memory, from which copies to a GPU do not wait.
+    """
+
+    def __init__(self, order: BatchOrder, pin_memory: bool = False) -> None:
+        self.sampler = order  # the name under which the trainer looks for `set_epoch`
+        self.batch_sampler = None  # the trainer asks for it where there is a sampler
+        self.pin_memory = pin_memory
+        self._next_batch = 0
+        self._resumed_epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[_Loaded]:
+        resumed = self._resumed_epoch == self.sampler.epoch and self._next_batch < len(self)
+        first = self._next_batch if resumed else 0
+        self._resumed_epoch = None
+        for number, positions in enumerate(self.sampler):
+            if number >= first:
+                self._next_batch = number + 1
+                yield self.gather(positions)
+
+    @abstractmethod
+    def gather(self, positions: NDArray[np.int64]) -> _Loaded:
+        """Return the clips at these positions of the order."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and how many of its batches were handed out."""
+        return {"epoch": self.sampler.epoch, "next_batch": self._next_batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were handed out."""
+        self._resumed_epoch = state["epoch"]
+        self._next_batch = state["next_batch"]
+
+
+class BatchLoader(OrderedLoader[AudioBatch]):
+    """Batches gathered straight from the store.
 
     Args:
         store: the clips.
@@ -117,25 +162,9 @@ class BatchLoader:
     def __init__(
         self, store: PackedStore, selection: Selection, order: BatchOrder, pin_memory: bool = False
     ) -> None:
+        super().__init__(order, pin_memory)
         self.store = store
         self.selection = selection
-        self.sampler = order  # the name under which the trainer looks for `set_epoch`
-        self.batch_sampler = None  # the trainer asks for it where there is a sampler
-        self.pin_memory = pin_memory
-        self._next_batch = 0
-        self._resumed_epoch: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[AudioBatch]:
-        resumed = self._resumed_epoch == self.sampler.epoch and self._next_batch < len(self)
-        first = self._next_batch if resumed else 0
-        self._resumed_epoch = None
-        for number, positions in enumerate(self.sampler):
-            if number >= first:
-                self._next_batch = number + 1
-                yield self.gather(positions)
 
     def gather(self, positions: NDArray[np.int64]) -> AudioBatch:
         """Return the clips at these positions of the selection."""
@@ -148,12 +177,3 @@ class BatchLoader:
             torch.from_numpy(self.selection.labels[positions]),
             torch.from_numpy(self.selection.clip_ids[positions]),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and how many of its batches were handed out."""
-        return {"epoch": self.sampler.epoch, "next_batch": self._next_batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were handed out."""
-        self._resumed_epoch = state["epoch"]
-        self._next_batch = state["next_batch"]
