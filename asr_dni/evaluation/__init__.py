@@ -11,6 +11,7 @@ from asr_dni.evaluation.noise_curve import (
     measure_noise_curve,
     summarise_curves,
 )
+from asr_dni.evaluation.population import evaluate_population
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger, resolve_wandb_mode
 
@@ -24,6 +25,7 @@ __all__ = [
     "compare_curves",
     "count_passes",
     "draw_noise_curves",
+    "evaluate_population",
     "make_wandb_logger",
     "measure_noise_curve",
     "metric_name",

@@ -181,8 +181,9 @@ class NoiseCurveMetric(Metric):
                 noise = replace(self.noise, sigma=sigma, draw=draw, sample_ids=batch.clip_ids)
                 with network.under(noise):
                     logits = network.classify(projection).float()
-                correct.append((logits.argmax(dim=-1) == batch.labels).sum())
-                losses.append(F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=-1))
+                right, loss = score(logits, batch.labels)
+                correct.append(right)
+                losses.append(loss)
                 if progress is not None:
                     progress()
         # One transfer per batch, not one per pass.
@@ -204,7 +205,29 @@ class NoiseCurveMetric(Metric):
         Raises:
             UserError: no clip was seen.
         """
-        accuracy, loss, n_clips = (value.cpu() for value in self.compute())
+        return self.assemble(network, *self.compute(), settings)
+
+    def assemble(
+        self,
+        network: NoisyClassifier,
+        accuracy: Tensor,
+        loss: Tensor,
+        n_clips: Tensor,
+        settings: Mapping[str, Any] | None = None,
+    ) -> "NoiseCurve":
+        """Return a noise curve of what :meth:`compute` gives, though it was computed elsewhere.
+
+        Args:
+            network: see :meth:`curve`.
+            accuracy: ``(passes,)``.
+            loss: ``(passes,)``.
+            n_clips: ``()``.
+            settings: see :meth:`curve`.
+
+        Raises:
+            UserError: there are no clips.
+        """
+        accuracy, loss, n_clips = accuracy.cpu(), loss.cpu(), n_clips.cpu()
         if n_clips == 0:  # asked of the sum: one process of several may have none
             raise UserError("the noise curve has no clips: the split to evaluate is empty")
         snr = {sigma: _snr_db(network, self.noise, sigma) for sigma in self.sigmas}
@@ -228,6 +251,22 @@ class NoiseCurveMetric(Metric):
             "weights": fingerprint(cast(nn.Module, network)),
         }
         return NoiseCurve(frame, noted | dict(settings or {}))
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of correct answers and the sum of the cross entropies, in nats.
+
+    Args:
+        logits: ``(*, N, C)``.
+        labels: ``(N,)``; clips labelled -1 are left out.
+
+    Returns:
+        Two tensors ``(*)``.
+    """
+    correct = (logits.argmax(dim=-1) == labels).sum(-1)
+    targets = labels.expand(logits.shape[:-1]).reshape(-1)
+    losses = F.cross_entropy(logits.flatten(0, -2), targets, reduction="none", ignore_index=-1)
+    return correct, losses.view(logits.shape[:-1]).sum(-1)
 
 
 def _snr_db(network: NoisyClassifier, noise: Noise, sigma: float) -> float:

@@ -2,13 +2,18 @@
 
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.population import Member, PopulationSpotter, split_checkpoint, write_members
 from asr_dni.model.spotter import KeywordSpotter, TrainingNoise, load_checkpoint
 
 __all__ = [
     "KeywordNetwork",
     "KeywordSpotter",
+    "Member",
     "NetworkSettings",
     "NoiseAnnealing",
+    "PopulationSpotter",
     "TrainingNoise",
     "load_checkpoint",
+    "split_checkpoint",
+    "write_members",
 ]

@@ -208,9 +208,7 @@ class KeywordSpotter(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        if self.calibrate_every and self.global_step % self.calibrate_every == 0:
-            momentum = 0.8 if self.global_step else 0.0
-            calibrate(self.network, [batch.features[:32]], momentum)
+        calibrate_in_training(self.network, batch.features, self.global_step, self.calibrate_every)
         noise = dataclasses.replace(
             self.training_noise, sigma=self.sigma_train, draw=self.global_step, sample_ids=batch.clip_ids
         )
@@ -282,6 +280,19 @@ def schedule_learning_rate(
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, every: int) -> None:
+    """Follow the size of the clean signals on part of a training batch, in every so-many-th step; 0: never.
+
+    Args:
+        network: the network, or K of them.
+        features: ``(*, N, T, F)``.
+        step: that is about to be taken.
+        every: steps between estimates.
+    """
+    if every and step % every == 0:
+        calibrate(network, [features[..., :32, :, :]], momentum=0.8 if step else 0.0)
 
 
 def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:

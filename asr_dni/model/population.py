@@ -1,0 +1,627 @@
+"""Train K networks of one shape in one process: each as it would be alone, all of them in the same operations."""
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from asr_dni.errors import UserError
+from asr_dni.files import write_atomically
+from asr_dni.model.annealing import NoiseAnnealing
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.spotter import (
+    KeywordSpotter,
+    LearningRateSchedule,
+    TrainingNoise,
+    calibrate_in_training,
+    load_checkpoint,
+    mix,
+    mixup_weights,
+    random_state,
+    restore_random_state,
+    schedule_learning_rate,
+)
+from asr_dni.model.training import describe_training
+from asr_dni.nn.population import stack_networks, unstack_network
+from asr_dni.noise import Noise
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS_KEY = "population"
+_STATE_KEY = "population_state"
+_DATA_KEY = "PopulationData"
+
+ELEMENTWISE_OPTIMIZERS: tuple[type[Optimizer], ...] = (
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.ASGD,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Rprop,
+    torch.optim.SGD,
+)
+"""Optimisers in which an element's step depends on its own gradients alone, so that members do not mix."""
+
+_DEFAULT_NETWORK = NetworkSettings()
+_DEFAULT_NOISE = TrainingNoise()
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What tells one network of a population from another.
+
+    A member with ``data_seed`` equal to ``seed`` is the network that ``asr-dni fit --seed_everything SEED`` trains.
+
+    Args:
+        seed: of the initial weights, which are those of :class:`~asr_dni.model.spotter.KeywordSpotter` after
+            ``seed_everything(seed)``, of the noise, dropout and mixup.
+        data_seed: of the order of the clips and their augmentation: the seed of the member's datamodule.
+        annealing: arguments of :class:`~asr_dni.model.annealing.NoiseAnnealing`, such as ``{"sigma": 1.0}``; nothing is
+            conventional training.
+    """
+
+    seed: int = 0
+    data_seed: int = 0
+    annealing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class _MemberScores(Metric):
+    """Sums of losses and correct answers, per member."""
+
+    full_state_update = False
+    loss: Tensor
+    correct: Tensor
+    n_clips: Tensor
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.add_state("loss", torch.zeros(members, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(members, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("n_clips", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: mean losses ``(K,)``, logits ``(K, N, C)``, labels ``(N,)`` or ``(K, N)``."""
+        size = logits.shape[1]
+        self.loss += loss.detach().double() * size
+        self.correct += (logits.detach().argmax(-1) == labels).sum(-1)
+        self.n_clips += size
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return each member's mean loss and its accuracy."""
+        return self.loss / self.n_clips, self.correct / self.n_clips
+
+
+class PopulationSpotter(pl.LightningModule):
+    """K keyword networks that are trained at once, each as :class:`~asr_dni.model.spotter.KeywordSpotter` trains it.
+
+    All parameters have a leading axis of members. The loss is the sum over members of the mean loss of each, so that a
+    member's gradient is its own; it is clipped by its own norm, and the optimiser works element by element. A member
+    thus gets, up to rounding, the weights that it gets alone with the same settings, seed and data, whoever else is
+    there. One whose weights are no longer finite harms nobody else; it is named in a warning and in :attr:`diverged`.
+
+    Give the trainer no ``NoiseAnnealing`` (each member has its own) and no ``gradient_clip_val``, which would be of all
+    members together.
+
+    Logged are the means over the members that have not diverged, ``train/loss``, ``train/accuracy``, ``val/loss``,
+    ``val/accuracy``, ``sigma_train``, with ``_min`` and ``_max`` of each; :attr:`history` has every member's own.
+
+    Args:
+        members: what they differ in.
+        label_names: the classes, in the order of the logits.
+        n_features: features per frame.
+        network: what every network is made of.
+        noise: the noise of training; not its seed, which is the member's.
+        optimizer: the optimiser, as a function of the parameters: one of :data:`ELEMENTWISE_OPTIMIZERS`.
+        schedule: see :class:`~asr_dni.model.spotter.KeywordSpotter`, as for the following ones.
+        warm_up: part of the run in which the learning rate rises linearly from zero.
+        label_smoothing: of the cross entropy.
+        mixup: parameter alpha of mixup; 0: off.
+        calibrate_every: steps between estimates of the clean signals' size; 0: never.
+        gradient_clip: the largest norm of a member's gradient; ``None``: any.
+
+    Raises:
+        UserError: a value is out of its range, or there is no member.
+
+    Example:
+        >>> members = [Member(seed=seed, annealing={"sigma": sigma}) for seed in (0, 1) for sigma in (0.0, 1.0)]
+        >>> population = PopulationSpotter(members, ["no", "yes"], 8, NetworkSettings(units=4))
+        >>> population.network(torch.zeros(3, 10, 8)).shape
+        torch.Size([4, 3, 2])
+        >>> type(population.unstack(2)).__name__
+        'KeywordSpotter'
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        label_names: list[str],
+        n_features: int,
+        network: NetworkSettings = _DEFAULT_NETWORK,
+        noise: TrainingNoise = _DEFAULT_NOISE,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
+        schedule: LearningRateSchedule = "cosine",
+        warm_up: float = 0.1,
+        label_smoothing: float = 0.05,
+        mixup: float = 0.0,
+        calibrate_every: int = 50,
+        gradient_clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.members = tuple(members)
+        if not self.members:
+            raise UserError("a population has no members: give at least one")
+        if gradient_clip is not None and not gradient_clip > 0:
+            raise UserError(f"gradient_clip is {gradient_clip}: give a number above 0, or none")
+        self._arguments: dict[str, Any] = {
+            "label_names": list(label_names),
+            "n_features": n_features,
+            "network": network,
+            "noise": noise,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "warm_up": warm_up,
+            "label_smoothing": label_smoothing,
+            "mixup": mixup,
+            "calibrate_every": calibrate_every,
+        }
+        self.annealings = [NoiseAnnealing(**member.annealing) for member in self.members]
+        spotters = [self._new_spotter(member) for member in self.members]
+        self.network: KeywordNetwork = stack_networks([spotter.network for spotter in spotters])
+        """All networks as one; its noise is one value for all, or one per member."""
+        self.label_names = spotters[0].label_names
+        self.training_noise = spotters[0].training_noise
+        self.optimizer_callable = optimizer
+        self.schedule, self.warm_up = schedule, warm_up
+        self.label_smoothing, self.mixup = label_smoothing, mixup
+        self.calibrate_every, self.gradient_clip = calibrate_every, gradient_clip
+        self.sigma_train = [0.0] * self.networks
+        """Strength of every member's noise in the next training step."""
+        self.trainings: list[list[dict[str, Any]]] = [[] for _ in self.members]
+        """How each member was trained, see :attr:`asr_dni.model.spotter.KeywordSpotter.trainings`."""
+        self.history: list[dict[str, Any]] = []
+        """One row per epoch and member: ``epoch``, ``member``, ``sigma_train`` (of its last step), ``train_loss``,
+        ``train_accuracy``, ``val_loss``, ``val_accuracy``; the last two are ``None`` where there was no validation."""
+        self.diverged: dict[int, int] = {}
+        """Members whose weights are no longer finite, and since which epoch."""
+        self.train_scores = _MemberScores(self.networks)
+        self.val_scores = _MemberScores(self.networks)
+        self.test_scores = _MemberScores(self.networks)
+        self._validated: tuple[Sequence[float], Sequence[float]] | None = None
+        self._random_state: dict[str, Tensor] | None = None
+        settings = dict(spotters[0].hparams["model"])
+        settings["members"] = [_plain_member(member) for member in self.members]
+        settings["gradient_clip"] = gradient_clip
+        self.save_hyperparameters({_SETTINGS_KEY: settings})
+
+    @property
+    def networks(self) -> int:
+        """K, the number of members."""
+        return len(self.members)
+
+    def _new_spotter(self, member: Member) -> KeywordSpotter:
+        """Return an untrained member; the global random numbers stay as they are."""
+        noise = dataclasses.replace(self._arguments["noise"], seed=member.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(member.seed)
+            return KeywordSpotter(**{**self._arguments, "noise": noise})
+
+    # ------------------------------------------------------------------ taking apart
+
+    def unstack(self, member: int) -> KeywordSpotter:
+        """Return a member as a spotter of its own: a copy, on the same device, as trained as it is now."""
+        spotter = self._new_spotter(self.members[member])
+        spotter.network.load_state_dict(unstack_network(self.network, member).state_dict())
+        spotter.sigma_train = self.sigma_train[member]
+        spotter.annealed_to = self.annealings[member].sigma
+        spotter.trainings = list(self.trainings[member])
+        return spotter.to(self.device).train(self.training)
+
+    def curve_settings(self, member: int) -> dict[str, Any]:
+        """Return what a noise curve's file says of a member."""
+        return self.unstack(member).curve_settings()
+
+    def save_members(self, directory: str | Path) -> list[Path]:
+        """Write every member into a checkpoint of its own, ``member_00.ckpt`` and so on, while a trainer is attached.
+
+        They are as ``asr-dni fit`` writes them, see :func:`split_checkpoint`.
+
+        Args:
+            directory: is made where it does not exist.
+
+        Returns:
+            The paths, in the order of the members.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".population-", dir=directory) as temporary:
+            whole = Path(temporary) / "population.ckpt"
+            self.trainer.save_checkpoint(whole)
+            return write_members(whole, directory)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any]) -> Self:
+        """Rebuild a population.
+
+        Args:
+            checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+
+        Raises:
+            UserError: the file is missing, cannot be read, or holds no population.
+        """
+        contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
+        if settings is None:
+            where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+            raise UserError(f"{where}: holds no population; expected a checkpoint of a PopulationSpotter")
+        arguments = dict(settings)
+        arguments["members"] = [Member(**member) for member in arguments["members"]]
+        arguments["network"] = NetworkSettings(**arguments["network"])
+        arguments["noise"] = TrainingNoise(**arguments["noise"])
+        population = cls(**arguments)
+        population.load_state_dict(contents["state_dict"])
+        population.on_load_checkpoint(dict(contents))
+        return population.eval()
+
+    # ------------------------------------------------------------------ training
+
+    def setup(self, stage: str) -> None:
+        """Find what would let members mix."""
+        if stage != "fit":
+            return
+        if self.trainer.gradient_clip_val:
+            raise UserError(
+                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, which clips all members of a"
+                " population together: give PopulationSpotter gradient_clip instead"
+            )
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            raise UserError(
+                f"trainer.precision is {self.trainer.precision}, whose loss scale all members of a population would"
+                " share: give bf16-mixed or 32-true"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser of all members, with its learning rate scheduled by step.
+
+        Raises:
+            UserError: the optimiser does not work element by element, or the length of the run is not known.
+        """
+        optimizer = self.optimizer_callable(self.parameters())
+        if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
+            known = ", ".join(kind.__name__ for kind in ELEMENTWISE_OPTIMIZERS)
+            raise UserError(
+                f"optimizer {type(optimizer).__name__} may mix the members of a population: give one that works"
+                f" element by element ({known})"
+            )
+        return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each member's gradient by its own norm."""
+        if self.gradient_clip is not None:
+            clip_by_member(list(self.parameters()), self.gradient_clip)
+
+    def on_train_start(self) -> None:
+        """Note how each member is trained; go on with the random numbers of the run that is resumed."""
+        spotter = self._new_spotter(self.members[0])
+        data_of = getattr(getattr(self.trainer, "datamodule", None), "data_of", None)
+        for member, annealing in enumerate(self.annealings):
+            replaced: dict[str, dict[str, Any]] = {
+                **annealing.training_settings(),
+                "trainer": {"gradient_clip_val": self.gradient_clip},
+            }
+            data = data_of(member) if callable(data_of) else None
+            training = describe_training(self.trainer, spotter, data, replaced)
+            if self.trainer.global_step == 0 or training not in self.trainings[member][-1:]:
+                self.trainings[member] = [*self.trainings[member], training]
+        state, self._random_state = self._random_state, None
+        if state is not None:
+            restore_random_state(state, self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's scores."""
+        self.train_scores.reset()
+        self._validated = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the sum of the members' losses, each of one noisy forward pass.
+
+        Args:
+            batch: features ``(N, T, F)`` for all members, or ``(K, N, T, F)``; labels and clip_ids likewise.
+            batch_idx: not used.
+        """
+        self.sigma_train = [annealing.sigma_now(self.trainer) for annealing in self.annealings]
+        calibrate_in_training(self.network, batch.features, self.global_step, self.calibrate_every)
+        features, targets = batch.features, batch.labels
+        if self.mixup:
+            size = targets.shape[-1]
+            weights = torch.stack(
+                [mixup_weights(self.mixup, member.seed, self.global_step, size) for member in self.members]
+            )
+            features, targets = mix(features, targets, weights.to(features), len(self.label_names))
+        with self.network.under(self._noises(batch.clip_ids)):
+            logits = self.network(features)
+        losses = member_losses(logits, targets, self.label_smoothing)
+        self.train_scores.update(losses, logits, batch.labels)
+        return losses.sum()
+
+    def _noises(self, clip_ids: Tensor) -> tuple[Noise, ...]:
+        ids = clip_ids.expand(self.networks, -1)
+        return tuple(
+            dataclasses.replace(
+                self.training_noise,
+                # Signals that are not finite have no size, which the scales signal and range would ask for.
+                sigma=0.0 if k in self.diverged else self.sigma_train[k],
+                seed=member.seed,
+                draw=self.global_step,
+                sample_ids=ids[k],
+            )
+            for k, member in enumerate(self.members)
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch, keep every member's scores, and find those that have diverged."""
+        losses, accuracies = (values.tolist() for values in self.train_scores.compute())
+        self._find_diverged()
+        unknown: list[float | None] = [None] * self.networks
+        val_losses, val_accuracies = self._validated or (unknown, unknown)
+        for member in range(self.networks):
+            self.history.append(
+                {
+                    "epoch": self.current_epoch,
+                    "member": member,
+                    "sigma_train": self.sigma_train[member],
+                    "train_loss": losses[member],
+                    "train_accuracy": accuracies[member],
+                    "val_loss": val_losses[member],
+                    "val_accuracy": val_accuracies[member],
+                }
+            )
+        self._log_range("train/loss", losses, prog_bar=True)
+        self._log_range("train/accuracy", accuracies)
+        self._log_range("sigma_train", self.sigma_train)
+        self.log("diverged", float(len(self.diverged)))
+
+    def _find_diverged(self) -> None:
+        finite = torch.stack([p.detach().isfinite().flatten(1).all(1) for p in self.parameters()]).all(0)
+        for member in (~finite).nonzero()[:, 0].tolist():
+            if member not in self.diverged:
+                self.diverged[member] = self.current_epoch
+                logger.warning(
+                    "member %d of the population (seed %d, sigma_train %g) has diverged in epoch %d: its weights are"
+                    " not finite; the others go on",
+                    member,
+                    self.members[member].seed,
+                    self.annealings[member].sigma,
+                    self.current_epoch,
+                )
+
+    # ------------------------------------------------------------------ validation and test
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``(K, N, C)`` for features ``(N, T, F)`` or ``(K, N, T, F)``, under ``network.noise``."""
+        logits: Tensor = self.network(features)
+        return logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the validation's scores."""
+        self.val_scores.reset()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add the clean loss and accuracy of every member."""
+        self._score(batch, self.val_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the clean loss and accuracy."""
+        losses, accuracies = self._log_scores("val", self.val_scores)
+        if not self.trainer.sanity_checking:
+            self._validated = losses, accuracies
+
+    def on_test_epoch_start(self) -> None:
+        """Begin the test's scores."""
+        self.test_scores.reset()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add the clean loss and accuracy of every member."""
+        self._score(batch, self.test_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the clean loss and accuracy."""
+        self._log_scores("test", self.test_scores)
+
+    def _score(self, batch: Any, scores: _MemberScores) -> None:
+        logits = self.network(batch.features)
+        scores.update(member_losses(logits, batch.labels), logits, batch.labels)
+
+    def _log_scores(self, split: str, scores: _MemberScores) -> tuple[list[float], list[float]]:
+        losses, accuracies = (values.tolist() for values in scores.compute())
+        self._log_range(f"{split}/loss", losses)
+        self._log_range(f"{split}/accuracy", accuracies, prog_bar=True)
+        return losses, accuracies
+
+    def _log_range(self, name: str, values: Sequence[float], prog_bar: bool = False) -> None:
+        """Log mean, smallest and largest value of the members that have not diverged."""
+        among = torch.tensor(
+            [value for k, value in enumerate(values) if k not in self.diverged] or [float("nan")]
+        )
+        finite = among[among.isfinite()] if among.isfinite().any() else among
+        self.log(name, finite.mean(), prog_bar=prog_bar)
+        self.log(f"{name}_min", finite.min(), prog_bar=prog_bar)
+        self.log(f"{name}_max", finite.max(), prog_bar=prog_bar)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note every member's training, its noise's strength and its history."""
+        checkpoint[_STATE_KEY] = {
+            "sigma_train": self.sigma_train,
+            "trainings": self.trainings,
+            "history": self.history,
+            "diverged": self.diverged,
+        }
+        checkpoint["random_state"] = random_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what was noted.
+
+        Raises:
+            UserError: the checkpoint is one of other members.
+        """
+        settings = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY, {})
+        known, mine = settings.get("members"), self.hparams[_SETTINGS_KEY]["members"]
+        if known != mine:
+            raise UserError(
+                f"the checkpoint holds {len(known)} other members than these {len(mine)}"
+                if known
+                else "the checkpoint holds no population; give the population that it is one of"
+            )
+        state = checkpoint[_STATE_KEY]
+        self.sigma_train = list(state["sigma_train"])
+        self.trainings = [list(trainings) for trainings in state["trainings"]]
+        self.history = list(state["history"])
+        self.diverged = dict(state["diverged"])
+        self._random_state = checkpoint.get("random_state")
+
+
+def member_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return each member's mean cross entropy ``(K,)``.
+
+    Args:
+        logits: ``(K, N, C)``.
+        targets: labels ``(N,)`` or ``(K, N)``, or probabilities ``(K, N, C)``.
+        label_smoothing: in [0, 1).
+    """
+    members, rows, classes = logits.shape
+    if targets.is_floating_point():
+        targets = targets.expand(members, rows, classes).flatten(0, 1)
+    else:
+        targets = targets.expand(members, rows).flatten()
+    losses: Tensor = functional.cross_entropy(
+        logits.flatten(0, 1), targets, label_smoothing=label_smoothing, reduction="none"
+    )
+    return losses.reshape(members, rows).mean(dim=1)
+
+
+@torch.no_grad()
+def clip_by_member(parameters: Sequence[Tensor], largest: float) -> Tensor:
+    """Scale each member's gradient down to a norm, as :func:`torch.nn.utils.clip_grad_norm_` does for one network.
+
+    Args:
+        parameters: ``(K, *)`` each; gradients are changed in place.
+        largest: the largest norm that is left as it is.
+
+    Returns:
+        The norms ``(K,)`` before.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    parts = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    factors = (largest / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *(1,) * (gradient.dim() - 1)))
+    return norms
+
+
+def split_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Take a population's checkpoint apart into ordinary ones.
+
+    Each is a checkpoint as ``asr-dni fit`` writes it of the member alone: ``KeywordSpotter.from_checkpoint``,
+    ``KeywordData.from_checkpoint``, ``asr-dni noise-curve`` and ``asr-dni test`` take it, and a training goes on from
+    it, with its optimiser's state and its place in the data. What it cannot hold is what a run's ``config.yaml`` has:
+    the optimiser's class, the annealing and the trainer's settings have to be given again.
+
+    Args:
+        checkpoint: a checkpoint file of a population, or what ``torch.load`` made of one.
+
+    Returns:
+        One checkpoint per member.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds no population.
+    """
+    contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    population = PopulationSpotter.from_checkpoint(contents)
+    return [_of_member(contents, population, member) for member in range(population.networks)]
+
+
+def _of_member(contents: Mapping[str, Any], population: PopulationSpotter, member: int) -> dict[str, Any]:
+    spotter = population.unstack(member)
+    left_out = (_STATE_KEY, _DATA_KEY, pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
+    ordinary = {key: value for key, value in contents.items() if key not in left_out}
+    ordinary["state_dict"] = spotter.state_dict()
+    ordinary[spotter.CHECKPOINT_HYPER_PARAMS_KEY] = dict(spotter.hparams)
+    if "callbacks" in contents:
+        ordinary["callbacks"] = {}  # they are those of the population's run
+    if "optimizer_states" in contents:
+        ordinary["optimizer_states"] = [_slice(state, member) for state in contents["optimizer_states"]]
+    spotter.on_save_checkpoint(ordinary)
+    ordinary["random_state"] = contents["random_state"]
+    data = contents.get(_DATA_KEY)
+    if data is not None:
+        ordinary |= data["members"][member]
+        ordinary["loops"] = _with_loader(contents["loops"], data["of_member"][member])
+    return ordinary
+
+
+def _slice(state: Mapping[str, Any], member: int) -> dict[str, Any]:
+    """Return a member's part of an optimiser's state; what has no dimension is common to all."""
+
+    def part(value: Any) -> Any:
+        return value[member].clone() if isinstance(value, Tensor) and value.dim() else value
+
+    return {
+        **state,
+        "state": {
+            index: {name: part(value) for name, value in values.items()}
+            for index, values in state["state"].items()
+        },
+    }
+
+
+def _with_loader(loops: Mapping[str, Any], loader: int) -> dict[str, Any]:
+    """Return the loops' state with that of one of the training's loaders."""
+    fit = dict(loops["fit_loop"])
+    states = fit["state_dict"].get("combined_loader", [])
+    if len(states) > 1:
+        fit["state_dict"] = {**fit["state_dict"], "combined_loader": [states[loader]]}
+    return {**loops, "fit_loop": fit}
+
+
+def write_members(checkpoint: str | Path | Mapping[str, Any], directory: str | Path) -> list[Path]:
+    """Write what :func:`split_checkpoint` makes of a checkpoint, as ``member_00.ckpt`` and so on.
+
+    Args:
+        checkpoint: a checkpoint file of a population, or what ``torch.load`` made of one.
+        directory: is made where it does not exist.
+
+    Returns:
+        The paths, in the order of the members.
+    """
+    members = split_checkpoint(checkpoint)
+    digits = max(2, len(str(len(members) - 1)))
+    paths = [Path(directory) / f"member_{member:0{digits}d}.ckpt" for member in range(len(members))]
+    for path, contents in zip(paths, members, strict=True):
+        with write_atomically(path) as temporary:
+            torch.save(contents, temporary)
+    return paths
+
+
+def _plain_member(member: Member) -> dict[str, Any]:
+    return {"seed": member.seed, "data_seed": member.data_seed, "annealing": dict(member.annealing)}
