@@ -7,6 +7,7 @@ from asr_dni.data.digits import DeformationSettings, DigitsData
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import LabelSettings
 from asr_dni.data.modules import DATA_MODULES, SequenceData, data_class_of, data_from_checkpoint
+from asr_dni.data.population import PopulationData
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.store import PackedStore
@@ -27,6 +28,7 @@ __all__ = [
     "KeywordData",
     "LabelSettings",
     "PackedStore",
+    "PopulationData",
     "SequenceData",
     "Source",
     "SpeechCommands",
