@@ -1,0 +1,268 @@
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from simulated_study import member_rows, simulate
+
+from asr_dni.errors import UserError
+from asr_dni.study import ledger as ledger_module
+from asr_dni.study.ledger import COLUMNS, Ledger
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def rows_of(member: str, **other) -> pd.DataFrame:
+    other = {"sigmas_infer": (0.0, 1.0), "draws": 2} | other
+    return member_rows(np.random.default_rng(int(member, 16) % 1000), **other).assign(member=member)
+
+
+def name(index: int) -> str:
+    return f"{index:016x}"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger")
+
+
+def test_what_is_added_is_read_again(ledger):
+    rows = simulate(sigmas_train=(0.0, 1.0), seeds=range(2))
+    rows.loc[rows["sigma_infer"] == 1.5, "snr_db"] = np.nan
+    for member, own in rows.groupby("member"):
+        ledger.append(member, own.sample(frac=1, random_state=0))
+    assert ledger.members() == set(rows["member"])
+    frame = ledger.frame()
+    assert list(frame.columns) == list(COLUMNS)
+    expected = rows.sort_values(["member", "sigma_infer", "draw"], ignore_index=True)
+    got = frame.assign(configuration=frame["configuration"].astype(str)).drop(columns="recorded_at")
+    pd.testing.assert_frame_equal(got, expected[got.columns], check_dtype=False)
+    assert np.isposinf(frame.loc[frame["sigma_infer"] == 0, "snr_db"]).all()
+    assert (pd.Timestamp.now("UTC") - frame["recorded_at"]).dt.total_seconds().between(0, 600).all()
+
+
+def test_an_empty_ledger_has_columns_and_no_rows(ledger):
+    assert ledger.members() == set()
+    assert list(ledger.frame().columns) == list(COLUMNS)
+    assert len(ledger.frame()) == 0
+    assert not ledger.path.exists()
+    assert ledger.compact() is None
+
+
+def test_some_columns(ledger):
+    ledger.append(name(1), rows_of(name(1)))
+    assert list(ledger.frame(["accuracy", "cell"]).columns) == ["accuracy", "cell"]
+    with pytest.raises(UserError, match="no column 'accuracies'"):
+        ledger.frame(["accuracies"])
+
+
+def test_the_first_of_a_member_stays(ledger):
+    first, second = rows_of(name(1)), rows_of(name(1)).assign(train_seconds=99.0)
+    path = ledger.append(name(1), first)
+    assert ledger.append(name(1), second) == path
+    assert set(ledger.frame()["train_seconds"]) == {12.5}
+    compacted = Ledger(ledger.path)
+    compacted.append(name(2), rows_of(name(2)))
+    part = compacted.compact()
+    assert ledger.append(name(1), second) == part
+    assert set(ledger.frame()["train_seconds"]) == {12.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.drop(columns="split"), "'split' is missing"),
+        (lambda rows: rows.assign(loss=0.0), "'loss' is not one of them"),
+        (lambda rows: rows.iloc[:0], "have no row"),
+        (lambda rows: rows.assign(member=name(2)), "those of one member"),
+        (lambda rows: rows.assign(units="many"), "'units' that is not of type int64"),
+        (lambda rows: rows.assign(cell=None), "no value of 'cell'"),
+        (lambda rows: pd.concat([rows, rows]), "draw twice"),
+        (lambda rows: rows.assign(accuracy=rows["accuracy"] * 100), "correct / n_clips"),
+        (lambda rows: rows.assign(sigma_infer=rows["sigma_infer"] - 1), "sigma_infer that is not"),
+        (lambda rows: rows.assign(accuracy=np.nan), "no value of 'accuracy'"),
+    ],
+)
+def test_wrong_rows_are_refused_and_nothing_is_written(ledger, change, said):
+    with pytest.raises(UserError, match=said):
+        ledger.append(name(1), change(rows_of(name(1))))
+    assert not ledger.path.exists()
+
+
+def test_a_wrong_name_is_refused(ledger):
+    with pytest.raises(UserError, match="16 hexadecimal digits"):
+        ledger.append("../elsewhere", rows_of(name(1)))
+
+
+def test_a_damaged_file_is_named(ledger):
+    ledger.append(name(1), rows_of(name(1)))
+    path = ledger.append(name(2), rows_of(name(2)))
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-100], whole[: len(whole) // 2], b"PAR1 is not all of it PAR1"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"(?s){name(2)}\.parquet is damaged.*start the study again"):
+            Ledger(ledger.path).frame()
+    # One wrong bit in the accuracies, which only checksums show.
+    columns = pq.ParquetFile(ledger.path / f"{name(1)}.parquet").metadata.row_group(0)
+    accuracy = next(
+        columns.column(index)
+        for index in range(columns.num_columns)
+        if columns.column(index).path_in_schema == "accuracy"
+    )
+    flipped = bytearray(whole)
+    flipped[accuracy.data_page_offset - 5] ^= 1
+    path.write_bytes(bytes(flipped))
+    with pytest.raises(UserError, match="is damaged"):
+        Ledger(ledger.path).frame()
+    path.unlink()
+    assert set(Ledger(ledger.path).frame()["member"]) == {name(1)}
+
+
+def test_foreign_and_newer_files_are_named(ledger, monkeypatch):
+    ledger.append(name(1), rows_of(name(1)))
+    foreign = ledger.path / f"{name(2)}.parquet"
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    with pytest.raises(UserError, match=rf"{name(2)}.parquet is a Parquet file but not a ledger's"):
+        ledger.frame()
+    foreign.rename(ledger.path / "mine.parquet")
+    with pytest.raises(UserError, match=r"mine.parquet is not a ledger's file"):
+        ledger.members()
+    (ledger.path / "mine.parquet").unlink()
+    (ledger.path / "notes.txt").write_text("left alone")
+    assert ledger.members() == {name(1)}
+    newer = ledger_module._SCHEMA.with_metadata({b"asr_dni.ledger": b"2"})
+    table = pq.read_table(ledger.path / f"{name(1)}.parquet")
+    pq.write_table(table.cast(newer).replace_schema_metadata(newer.metadata), foreign)
+    with pytest.raises(UserError, match="of version 2 of the ledger, this program reads version 1"):
+        ledger.frame()
+    foreign.write_bytes((ledger.path / f"{name(1)}.parquet").read_bytes())
+    with pytest.raises(UserError, match="holds another member than its name says"):
+        ledger.frame()
+
+
+def test_half_written_files_are_ignored_and_swept_when_old(ledger):
+    ledger.append(name(1), rows_of(name(1)))
+    old = ledger.path / f".{name(2)}.123-abcd.parquet"
+    new = ledger.path / f".{name(3)}.124-abcd.parquet"
+    for path in (old, new):
+        path.write_bytes(b"PAR1 half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert ledger.members() == set(ledger.frame()["member"]) == {name(1)}
+    Ledger(ledger.path).append(name(4), rows_of(name(4)))
+    assert not old.exists()
+    assert new.exists()
+    assert ledger.sweep(older_than=0) == [new]
+
+
+def test_a_writer_that_fails_leaves_nothing(ledger, monkeypatch):
+    ledger.append(name(1), rows_of(name(1)))
+
+    def fail(table, path, **settings):
+        path.write_bytes(b"PAR1 half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ledger_module.pq, "write_table", fail)
+    with pytest.raises(OSError, match="No space"):
+        ledger.append(name(2), rows_of(name(2)))
+    assert [entry.name for entry in ledger.path.iterdir()] == [f"{name(1)}.parquet"]
+
+
+def test_without_links_the_first_stays_too(ledger, monkeypatch):
+    def no_links(source, target):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    ledger.append(name(1), rows_of(name(1)))
+    ledger.append(name(1), rows_of(name(1)).assign(train_seconds=99.0))
+    assert set(ledger.frame()["train_seconds"]) == {12.5}
+    assert [entry.name for entry in ledger.path.iterdir()] == [f"{name(1)}.parquet"]
+
+
+def test_compacting_changes_nothing_but_the_files(ledger):
+    for index in range(7):
+        ledger.append(name(index), rows_of(name(index)))
+    before = ledger.frame()
+    part = ledger.compact()
+    assert list(ledger.path.glob("*.parquet")) == []
+    assert ledger.members() == set(before["member"])
+    pd.testing.assert_frame_equal(ledger.frame(), before, check_categorical=False)
+    assert ledger.compact() is None
+    ledger.append(name(9), rows_of(name(9)))
+    # As a process that was stopped between writing the joined file and removing the others leaves it.
+    (ledger.path / f"{name(3)}.parquet").write_bytes(
+        Ledger(ledger.path.parent / "other").append(name(3), rows_of(name(3), units=8)).read_bytes()
+    )
+    assert set(ledger.frame()["units"]) == {64}
+    again = ledger.compact()
+    assert not part.exists()
+    assert ledger.members() == set(before["member"]) | {name(9)}
+    assert len(ledger.frame()) == len(before) + 3
+    whole = again.read_bytes()
+    again.write_bytes(whole[:2000])
+    with pytest.raises(UserError, match="is damaged"):
+        Ledger(ledger.path).members()
+
+
+def test_many_members_are_compacted_as_they_come(ledger, monkeypatch):
+    monkeypatch.setattr(ledger_module, "_COMPACT_EVERY", 4)
+    paths = [ledger.append(name(index), rows_of(name(index))) for index in range(10)]
+    assert len(list(ledger.path.glob("*.parquet"))) == 2
+    assert paths[3].parent.name == "compacted"
+    assert ledger.members() == {name(index) for index in range(10)}
+
+
+def _add(path, indices, seconds, start):
+    ledger_module._COMPACT_EVERY = 10
+    ledger = Ledger(path)
+    start.wait()
+    for index in indices:
+        ledger.append(name(index), rows_of(name(index)).assign(train_seconds=seconds))
+
+
+def test_processes_at_once_do_not_corrupt_it(tmp_path):
+    """Two add the same members, in other orders, and a third its own; all compact, and this one reads."""
+    start = SPAWN.Event()
+    jobs = [range(20), range(19, -1, -1), range(20, 40)]
+    processes = [
+        SPAWN.Process(target=_add, args=(tmp_path, list(indices), float(job), start))
+        for job, indices in enumerate(jobs)
+    ]
+    for process in processes:
+        process.start()
+    start.set()
+    ledger, seen = Ledger(tmp_path), 0
+    while any(process.is_alive() for process in processes):
+        frame = ledger.frame()
+        assert frame.groupby("member").size().eq(3).all() if len(frame) else True
+        assert frame["member"].nunique() >= seen  # nothing that was there is ever missing
+        assert len(ledger.members()) >= frame["member"].nunique()
+        seen = frame["member"].nunique()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    frame = ledger.frame()
+    assert set(frame["member"]) == ledger.members() == {name(index) for index in range(40)}
+    assert len(frame) == 120
+    assert frame.groupby("member")["train_seconds"].nunique().eq(1).all()  # no member of two halves
+    assert not list(tmp_path.rglob(".*.parquet"))
+
+
+def test_a_killed_writer_leaves_a_readable_ledger(tmp_path):
+    start = SPAWN.Event()
+    process = SPAWN.Process(target=_add, args=(tmp_path, list(range(5000)), 1.0, start))
+    process.start()
+    start.set()
+    deadline = time.monotonic() + 60
+    while len(Ledger(tmp_path).members()) < 12 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    ledger = Ledger(tmp_path)
+    assert len(ledger.members()) >= 12
+    assert ledger.frame().groupby("member").size().eq(3).all()
+    ledger.append(name(9999), rows_of(name(9999)))
+    assert ledger.compact() is not None  # the killed one's lock is not held
