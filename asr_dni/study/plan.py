@@ -1,0 +1,448 @@
+"""From a study to what there is to do: its members, their identities, and the populations they are trained in."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from asr_dni import __version__
+from asr_dni.data import SequenceData
+from asr_dni.errors import UserError
+from asr_dni.model.annealing import NoiseAnnealing
+from asr_dni.model.network import Cell, NetworkSettings
+from asr_dni.noise import Noise, Scale
+from asr_dni.study.settings import NoiseModel, Study
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+LARGEST_ON_CPU, LARGEST_ON_GPU = 16, 64
+"""Members of a population where nothing else limits it: more do not make a step cheaper per member."""
+
+_NOT_OF_THE_RESULT = ("seed", "cache_dir", "num_workers")
+"""Settings of a data module that repetitions differ in, or that do not change its batches."""
+_SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A member's evaluation in one scale: what one file of the ledger holds.
+
+    Attributes:
+        scale: of the inference noise.
+        sigmas: its levels, ascending.
+        configuration: everything that decides the result, of the training too, as JSON.
+        result: hash of ``configuration``; the ledger's ``member``.
+    """
+
+    scale: Scale
+    sigmas: tuple[float, ...]
+    configuration: str
+    result: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedMember:
+    """One network of a study.
+
+    Attributes:
+        network: what it is made of.
+        noise: the kind of noise of its training.
+        schedule: name of the schedule that takes the noise to ``sigma_train``; of several the first one, where
+            ``sigma_train`` is 0.
+        sigma_train: largest noise of the training's end.
+        annealing: arguments of :class:`~asr_dni.model.NoiseAnnealing`.
+        seed: of weights, noise and dropout.
+        data_seed: of the order of the clips and their augmentation.
+        training: hash of everything that decides the weights.
+        shape: hash of what members of one population have in common.
+        evaluations: one per scale.
+    """
+
+    network: NetworkSettings
+    noise: NoiseModel
+    schedule: str
+    sigma_train: float
+    annealing: Mapping[str, Any] = dataclasses.field(hash=False)
+    seed: int
+    data_seed: int
+    training: str
+    shape: str
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def results(self) -> frozenset[str]:
+        """Names of its results in the ledger."""
+        return frozenset(evaluation.result for evaluation in self.evaluations)
+
+    @property
+    def cell(self) -> Cell:
+        """Kind of cell."""
+        return self.network.cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Members of one shape that are trained at once.
+
+    Attributes:
+        members: which; their order is that of the stacked networks.
+    """
+
+    members: tuple[PlannedMember, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of its members' trainings."""
+        return _digest([member.training for member in self.members])
+
+    @property
+    def title(self) -> str:
+        """A few words that say what is trained."""
+        first = self.members[0]
+        layers = f"{first.network.layers}x" if first.network.layers > 1 else ""
+        count = f"{len(self.members)} members" if len(self.members) > 1 else "1 member"
+        return f"{first.cell} {layers}{first.network.units}, {first.noise.scale}, {count}"
+
+    @property
+    def results(self) -> frozenset[str]:
+        """Names of all members' results in the ledger."""
+        return frozenset().union(*(member.results for member in self.members))
+
+
+def plan_members(study: Study, data: SequenceData | None = None) -> list[PlannedMember]:
+    """Return all members of a study, each once.
+
+    A member's identity is the hash of what decides its result: network, noise, annealing, seeds, optimiser and the
+    other settings of the training, the data's identity and settings, and the evaluation. The version of the code and
+    the device are not part of it: the ledger notes the version beside each result, and a study goes on after an update.
+    Nor are the study's name, and the population that a member is trained in.
+
+    Args:
+        study: the study.
+        data: its data module, if there is one already; only asked what it is.
+
+    Raises:
+        UserError: the data cannot be told.
+    """
+    settings = study.settings
+    data = study.make_data(0) if data is None else data
+    common = common_configuration(study, data)
+    members: dict[str, PlannedMember] = {}
+    first_schedule = next(iter(settings.schedules))
+    for cell, units, layers, noise, seed in itertools.product(
+        settings.cells, settings.units, settings.layers, settings.noise_models, settings.seed_list
+    ):
+        network = settings.network(cell, units, layers)
+        for (name, schedule), sigma in itertools.product(
+            settings.schedules.items(), settings.sigmas_of(noise)
+        ):
+            if sigma == 0 and name != first_schedule:
+                continue
+            annealing = schedule.annealing(sigma)
+            data_seed = seed if settings.share_data_order == "seed" else 0
+            own = {
+                "network": _plain_network(network),
+                "noise": {"scale": noise.scale, "sites": sorted(noise.sites), "arrays": noise.arrays},
+                "optimizer": _plain_optimizer(study, cell),
+                **common["training"],
+            }
+            training = {
+                **own,
+                "annealing": NoiseAnnealing(**annealing).training_settings()["annealing"],
+                "seed": seed,
+                "data_seed": data_seed,
+            }
+            evaluations = []
+            for scale, sigmas in settings.grids_of(noise).items():
+                evaluation = {**common["evaluation"], "scale": scale, "sigma_infer": list(map(float, sigmas))}
+                text = _text({**training, "evaluation": evaluation})
+                evaluations.append(Evaluation(scale, tuple(map(float, sigmas)), text, _digest(text)))
+            member = PlannedMember(
+                network,
+                noise,
+                name,
+                float(sigma),
+                annealing,
+                seed,
+                data_seed,
+                _digest(training),
+                _digest(own),
+                tuple(evaluations),
+            )
+            members.setdefault(member.training, member)
+    return list(members.values())
+
+
+def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
+    """Return what all members of a study share: ``training``, ``evaluation``."""
+    settings = study.settings
+    return {
+        "training": {
+            "data": describe_data(data),
+            "epochs": settings.epochs,
+            "training": dataclasses.asdict(settings.training),
+        },
+        "evaluation": {
+            "split": settings.evaluation.split,
+            "draws": settings.evaluation.draws,
+            "seed": settings.evaluation.seed,
+        },
+    }
+
+
+def describe_data(data: SequenceData) -> dict[str, Any]:
+    """Return what data are, the same on every machine: no paths, no seed."""
+    arguments = dict(getattr(data, "hparams", {}).get("data", {}))
+    described = {name: value for name, value in arguments.items() if name not in _NOT_OF_THE_RESULT}
+    source = getattr(data, "source", None)
+    if source is not None:
+        described["source"] = source.identity
+    return {"class": type(data).__qualname__, "labels": data.label_names, **described}
+
+
+def name_data(data: SequenceData) -> str:
+    """Return a few words for what the data are."""
+    source = getattr(data, "source", None)
+    return str(source.identity if source is not None else getattr(data, "identity", type(data).__qualname__))
+
+
+def _plain_network(network: NetworkSettings) -> dict[str, Any]:
+    plain = dataclasses.asdict(network)
+    if network.cell != "lstm":
+        del plain["forget_bias"]  # does nothing
+    return plain
+
+
+def _plain_optimizer(study: Study, cell: Cell) -> dict[str, Any]:
+    rate = getattr(study.settings.recipes, cell).learning_rate
+    arguments = dict(study.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
+    return {
+        "class": study.optimizer["class_path"],
+        **{name: value for name, value in arguments.items() if name not in _SPEED_OF_OPTIMIZER},
+    }
+
+
+def _text(configuration: Any) -> str:
+    return json.dumps(configuration, sort_keys=True, default=str)
+
+
+def _digest(configuration: Any) -> str:
+    text = configuration if isinstance(configuration, str) else _text(configuration)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_version() -> str:
+    """Return the package's version, and the commit where it runs from a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return __version__
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{said.stdout.strip()}"
+
+
+# ---------------------------------------------------------------------- populations
+
+
+def partition(
+    members: Iterable[PlannedMember], largest: Mapping[str, int] | int, at_least: int = 1
+) -> list[Population]:
+    """Group members into populations of one shape.
+
+    Members that see the same batches come into one population as far as possible: their features are computed once.
+
+    Args:
+        members: those to train.
+        largest: how many members a population may have, of each shape or of all.
+        at_least: how many populations there should be, if there are so many members: one for every worker.
+
+    Returns:
+        Populations, those of one shape of nearly equal size.
+    """
+    shapes: dict[str, list[PlannedMember]] = {}
+    for member in members:
+        shapes.setdefault(member.shape, []).append(member)
+    limits = {shape: max(1, largest if isinstance(largest, int) else largest[shape]) for shape in shapes}
+    counts = {shape: -(-len(group) // limits[shape]) for shape, group in shapes.items()}
+    # Halve the fullest until there is work for every worker.
+    while sum(counts.values()) < at_least:
+        shape = max(
+            counts, key=lambda shape: (len(shapes[shape]) * _weight(shapes[shape][0])) / counts[shape]
+        )
+        if counts[shape] >= len(shapes[shape]):
+            rest = [shape for shape in counts if counts[shape] < len(shapes[shape])]
+            if not rest:
+                break
+            shape = max(rest, key=lambda shape: len(shapes[shape]) / counts[shape])
+        counts[shape] += 1
+    populations = []
+    for shape, group in shapes.items():
+        group = sorted(group, key=lambda member: member.data_seed)  # stable
+        for first, last in _cuts([member.data_seed for member in group], counts[shape], limits[shape]):
+            populations.append(Population(tuple(group[first:last])))
+    return populations
+
+
+def _cuts(seeds: Sequence[int], parts: int, limit: int) -> list[tuple[int, int]]:
+    """Cut a sorted sequence into parts of nearly equal size, between two seeds where that takes no further part."""
+    n, cuts, first = len(seeds), [], 0
+    for part in range(parts):
+        remaining = parts - part
+        last = first + -(-(n - first) // remaining)
+        if remaining > 1:
+            between = [
+                cut
+                for cut in range(first + 1, min(first + limit, n - remaining + 1) + 1)
+                if seeds[cut] != seeds[cut - 1] and n - cut <= (remaining - 1) * limit
+            ]
+            near = min(between, key=lambda cut: abs(cut - last), default=last)
+            if abs(near - last) <= max(1, (last - first) // 3):
+                last = near
+        cuts.append((first, last))
+        first = last
+    return cuts
+
+
+def _weight(member: PlannedMember) -> float:
+    return float(member.network.units**2 * member.network.layers * GATES[member.cell])
+
+
+def largest_population(
+    study: Study,
+    member: PlannedMember,
+    n_frames: int,
+    n_features: int,
+    batch_size: int,
+    memory: float,
+    on_gpu: bool,
+) -> int:
+    """Return how many members a population of a member's shape may have.
+
+    Args:
+        study: says its limits.
+        member: of that shape.
+        n_frames: T, frames per clip.
+        n_features: F, features per frame.
+        batch_size: N, clips per batch and member.
+        memory: bytes that one population may take.
+        on_gpu: whether it is trained on a GPU.
+
+    Raises:
+        UserError: not even one member fits.
+    """
+    limits = study.settings.population
+    memory = memory if limits.memory_gb is None else limits.memory_gb * 1e9
+    one = memory_of_member(member.network, n_frames, n_features, batch_size)
+    if one > memory:
+        where = "the memory" if limits.memory_gb is None else "population.memory_gb"
+        raise UserError(
+            f"a training of {member.cell} with {member.network.units} units takes about {one / 1e9:.1f} GB, more than"
+            f" {where}, {memory / 1e9:.1f} GB: give a smaller data.batch_size"
+        )
+    largest = (LARGEST_ON_GPU if on_gpu else LARGEST_ON_CPU) if limits.members is None else limits.members
+    return max(1, min(largest, int(memory / one)))
+
+
+def memory_of_member(network: NetworkSettings, n_frames: int, n_features: int, batch_size: int) -> float:
+    """Return the bytes that one member of a population takes in training, estimated.
+
+    Kept for the backward pass are, per frame, clip and layer, the gates before and after their functions, cell and
+    hidden state, with as much again in flight; parameters come with gradient and two moments.
+    """
+    directions = 2 if network.bidirectional else 1
+    gates = GATES[network.cell]
+    per_frame = network.layers * directions * network.units * (3 * gates + 5) + n_features
+    inputs = [n_features] + [network.units * directions] * (network.layers - 1)
+    parameters = sum(directions * gates * network.units * (n + network.units + 2) for n in inputs)
+    return 4.0 * (2 * n_frames * batch_size * per_frame + 4 * parameters)
+
+
+def available_memory() -> float:
+    """Return the bytes of memory of this machine that are free."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):  # not known on this system
+        return 4e9
+
+
+# ---------------------------------------------------------------------- cost
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSize:
+    """How much data there are.
+
+    Attributes:
+        n_train: clips of the training split.
+        n_evaluated: clips of the split that is evaluated.
+        n_frames: T, frames per clip.
+        n_features: F, features per frame.
+        batch_size: N, clips per batch and member.
+    """
+
+    n_train: int
+    n_evaluated: int
+    n_frames: int
+    n_features: int
+    batch_size: int
+
+    @property
+    def n_batches(self) -> int:
+        """Batches per epoch."""
+        return -(-self.n_train // self.batch_size)
+
+
+def operations_per_clip(network: NetworkSettings, size: DataSize) -> float:
+    """Return the floating-point operations of one noisy forward pass of one clip.
+
+    The products of the gates; 30 more per gate and unit stand for its noise and its function.
+    """
+    directions = 2 if network.bidirectional else 1
+    gates = GATES[network.cell] * network.units * directions
+    inputs = [size.n_features] + [network.units * directions] * (network.layers - 1)
+    return float(size.n_frames * sum(gates * (2 * (n + network.units) + 30) for n in inputs))
+
+
+def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
+    """Return the operations of a member's training; backward takes twice what forward does."""
+    clips = size.n_batches * size.batch_size * study.settings.epochs
+    return 3 * clips * operations_per_clip(member.network, size)
+
+
+def evaluation_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
+    """Return the operations of a member's evaluation on the whole grid."""
+    draws = study.settings.evaluation.draws
+    passes = sum(draws if sigma else 1 for e in member.evaluations for sigma in e.sigmas)
+    return passes * size.n_evaluated * operations_per_clip(member.network, size)
+
+
+def population_cost(study: Study, population: Population, size: DataSize) -> float:
+    """Return the operations of a population's training and evaluation."""
+    return sum(
+        training_cost(study, member, size) + evaluation_cost(study, member, size)
+        for member in population.members
+    )
+
+
+def inference_noise(study: Study, member: PlannedMember, evaluation: Evaluation) -> Noise:
+    """Return the noise that a member is evaluated under; its sigma is replaced."""
+    return Noise(
+        scale=evaluation.scale,
+        sites=tuple(member.noise.sites),
+        arrays=member.noise.arrays,
+        seed=study.settings.evaluation.seed,
+    )

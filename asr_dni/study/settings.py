@@ -1,0 +1,509 @@
+"""What a study is: the axes of its matrix, how every member is trained, and at which noise it is evaluated."""
+
+import math
+import re
+from argparse import ArgumentError
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.cli import OptimizerCallable
+
+from asr_dni.configuration import explain, read_layers
+from asr_dni.data import SequenceData
+from asr_dni.errors import UserError
+from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites
+from asr_dni.model.annealing import NoiseAnnealing, Schedule
+from asr_dni.model.network import Cell, NetworkSettings, Pooling
+from asr_dni.model.spotter import LearningRateSchedule
+from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+
+ShareDataOrder: TypeAlias = Literal["seed", "all"]
+_DEFAULT_DATA = "asr_dni.data.KeywordData"
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How sigma_train is reached in a training, see :class:`asr_dni.model.NoiseAnnealing`.
+
+    Args:
+        schedule: the shape of the movement; constant: the full noise after the warm-up.
+        start: where it begins, in multiples of sigma_train: 0 comes from no noise, 1.5 down from above.
+        warm_up: part of the run, in [0, 1], in which sigma stays where it begins.
+        length: part of the run that the movement takes.
+        by: whether sigma moves at every optimiser step or only at the beginning of an epoch.
+        n_steps: number of jumps of the schedule steps.
+    """
+
+    schedule: Schedule = "linear"
+    start: float = 0.0
+    warm_up: float = 0.0
+    length: float = 1.0
+    by: Literal["step", "epoch"] = "step"
+    n_steps: int = 4
+
+    def annealing(self, sigma_train: float) -> dict[str, Any]:
+        """Return the arguments of :class:`~asr_dni.model.NoiseAnnealing`; sigma_train 0 has no noise at any time."""
+        if sigma_train == 0:
+            return {"sigma": 0.0, "start": 0.0, "schedule": "constant"}
+        return {
+            "sigma": sigma_train,
+            "start": self.start * sigma_train,
+            "schedule": self.schedule,
+            "warm_up": self.warm_up,
+            "length": self.length,
+            "by": self.by,
+            "n_steps": self.n_steps,
+        }
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Which noise a training and its evaluation are under.
+
+    Args:
+        scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
+        sites: where the noise enters.
+        arrays: whether W_ih and W_hh share one array (joint) or not (separate).
+        sigma_train: levels of the training, where they are not those of the study.
+        sigma_infer: levels of the evaluation in this scale, where they are not those of the study.
+    """
+
+    scale: Scale = "absolute"
+    sites: list[Site] = field(default_factory=lambda: list(MVM_SITES))
+    arrays: Arrays = "joint"
+    sigma_train: list[float] | None = None
+    sigma_infer: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What belongs to a kind of cell, see :class:`asr_dni.model.NetworkSettings`.
+
+    Args:
+        bidirectional: whether each layer runs in both directions.
+        dropout: probability with which a layer's outputs are dropped in training.
+        pooling: how the outputs of all frames become one decision.
+        input_gain: initial weights of the first layer's inputs, in multiples of torch's initialisation.
+        inner_gain: the same for the inputs of further layers.
+        recurrent_gain: the same for the recurrent weights.
+        output_gain: the same for the classifier's weights.
+        forget_bias: added to the initial bias of an LSTM's forget gates.
+        learning_rate: in place of the optimiser's.
+    """
+
+    bidirectional: bool = False
+    dropout: float = 0.0
+    pooling: Pooling = "frame"
+    input_gain: float = 1.0
+    inner_gain: float = 1.0
+    recurrent_gain: float = 1.0
+    output_gain: float = 1.0
+    forget_bias: float = 1.0
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """A recipe for each kind of cell.
+
+    Args:
+        rnn: of vanilla RNNs.
+        lstm: of LSTMs.
+        gru: of GRUs.
+    """
+
+    rnn: Recipe = Recipe()
+    lstm: Recipe = Recipe()
+    gru: Recipe = Recipe()
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How every member is trained; optimiser and batch size are settings of their own (optimizer, data).
+
+    Args:
+        schedule: the learning rate after the warm-up: constant, or falling to zero as a line or a half cosine.
+        warm_up: part of the run in which the learning rate rises linearly from zero.
+        label_smoothing: of the cross entropy, in [0, 1).
+        mixup: parameter alpha of mixup; 0: off.
+        gradient_clip: largest norm of a member's gradient; null: any.
+        calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
+            signal and range and leaves SNRs unknown.
+    """
+
+    schedule: LearningRateSchedule = "cosine"
+    warm_up: float = 0.1
+    label_smoothing: float = 0.05
+    mixup: float = 0.0
+    gradient_clip: float | None = 1.0
+    calibrate_every: int = 50
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """At which noise every member is evaluated.
+
+    Args:
+        sigma_infer: noise levels.
+        draws: realisations of the noise per level above 0.
+        scales: what sigma_infer is measured in, one matrix each; null: what sigma_train is measured in.
+        split: which clips.
+        seed: of the noise.
+    """
+
+    sigma_infer: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
+    draws: int = 10
+    scales: list[Scale] | None = None
+    split: Literal["validation", "test"] = "test"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PopulationSettings:
+    """How large a population, trained as one, may be; it does not change what is measured.
+
+    Args:
+        members: at most so many; null: 16 on a CPU, 64 on a GPU.
+        memory_gb: memory that one population may take, as estimated; null: an equal part of 70 % of the memory.
+    """
+
+    members: int | None = None
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """A study: the product of its axes, each point of it trained once per seed and evaluated on one grid.
+
+    Args:
+        name: of the study; its folder is runs/study/NAME.
+        cells: kinds of cells: rnn, lstm, gru.
+        units: numbers of units per layer.
+        layers: numbers of layers.
+        sigma_train: noise of the training; 0 is conventional training, once, whatever the schedules.
+        schedules: how sigma_train is reached, by name.
+        noise_models: kinds of noise.
+        seeds: a list, or a number n for 0 to n-1. A seed decides initial weights, noise and dropout, and the order
+            of the clips.
+        share_data_order: whether members of one seed see the same batches (seed), or all members do (all).
+        epochs: length of every training.
+        recipes: what belongs to a kind of cell.
+        training: how every member is trained.
+        evaluation: at which noise every member is evaluated.
+        population: how large a population may be.
+        keep_checkpoints: whether the members' ordinary checkpoints are kept, in the study's folder.
+    """
+
+    name: str = "study"
+    cells: list[Cell] = field(default_factory=lambda: ["lstm"])
+    units: list[int] = field(default_factory=lambda: [128])
+    layers: list[int] = field(default_factory=lambda: [1])
+    sigma_train: list[float] = field(default_factory=lambda: [0.0, 1.0, 2.0])
+    schedules: dict[str, ScheduleSettings] = field(default_factory=lambda: {"linear": ScheduleSettings()})
+    noise_models: list[NoiseModel] = field(default_factory=lambda: [NoiseModel()])
+    seeds: int | list[int] = 3
+    share_data_order: ShareDataOrder = "seed"
+    epochs: int = 30
+    recipes: Recipes = Recipes()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    population: PopulationSettings = PopulationSettings()
+    keep_checkpoints: bool = False
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    def network(self, cell: Cell, units: int, layers: int) -> NetworkSettings:
+        """Return the settings of a network of this shape."""
+        recipe = vars(getattr(self.recipes, cell)).copy()
+        del recipe["learning_rate"]
+        return NetworkSettings(cell=cell, units=units, layers=layers, **recipe)
+
+    def sigmas_of(self, noise: NoiseModel) -> list[float]:
+        """Return the levels that trainings under ``noise`` take."""
+        return list(self.sigma_train if noise.sigma_train is None else noise.sigma_train)
+
+    def grids_of(self, noise: NoiseModel) -> dict[Scale, list[float]]:
+        """Return the levels that members trained under ``noise`` are evaluated at, per scale."""
+        own = {model.scale: model.sigma_infer for model in self.noise_models if model.sigma_infer is not None}
+        own |= {noise.scale: noise.sigma_infer} if noise.sigma_infer is not None else {}
+        scales = self.evaluation.scales or [noise.scale]
+        return {scale: sorted(own.get(scale) or self.evaluation.sigma_infer) for scale in scales}
+
+    def check(self) -> None:
+        """Find what cannot be studied.
+
+        Raises:
+            UserError: names the key.
+        """
+        name = Path(self.name)
+        if not self.name or name.is_absolute() or ".." in name.parts:
+            raise UserError(f"name is {self.name!r}: give a folder below runs/study, such as paper")
+        for key in ("cells", "units", "layers", "sigma_train", "noise_models", "schedules"):
+            if not getattr(self, key):
+                raise UserError(f"{key} is empty: give at least one")
+        for key in ("cells", "units", "layers"):
+            _check_once(key, getattr(self, key))
+        if isinstance(self.seeds, int) and self.seeds < 1:
+            raise UserError(f"seeds is {self.seeds}: give how many, 1 or more, or a list such as [0, 1, 2]")
+        if not self.seed_list:
+            raise UserError("seeds is empty: give at least one")
+        _check_once("seeds", self.seed_list)
+        for seed in self.seed_list:
+            if not 0 <= seed <= _LARGEST_SEED:
+                raise UserError(f"seeds contains {seed}: give numbers from 0 to {_LARGEST_SEED}")
+        if self.epochs < 1:
+            raise UserError(f"epochs is {self.epochs}: give 1 or more")
+        for cell in self.cells:
+            rate = getattr(self.recipes, cell).learning_rate
+            if rate is not None and not (rate > 0 and math.isfinite(rate)):
+                raise UserError(f"recipes.{cell}.learning_rate is {rate}: give a number above 0")
+            for units in self.units:
+                for layers in self.layers:
+                    _named(f"recipes.{cell}", partial(self.network, cell, units, layers))
+        clip = self.training.gradient_clip
+        if clip is not None and not clip > 0:
+            raise UserError(f"training.gradient_clip is {clip}: give a norm above 0, or null (no clipping)")
+        limit, memory = self.population.members, self.population.memory_gb
+        if limit is not None and limit < 1:
+            raise UserError(f"population.members is {limit}: give 1 or more, or null")
+        if memory is not None and not memory > 0:
+            raise UserError(f"population.memory_gb is {memory}: give a number above 0, or null")
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        check_draws(self.evaluation.draws, "evaluation.draws")
+        if self.evaluation.seed < 0:
+            raise UserError(f"evaluation.seed is {self.evaluation.seed}: give 0 or more")
+        if self.evaluation.scales is not None:
+            if not self.evaluation.scales:
+                raise UserError(
+                    "evaluation.scales is empty: give some, or null (what sigma_train is measured in)"
+                )
+            _check_once("evaluation.scales", self.evaluation.scales)
+        kinds = [(model.scale, tuple(sorted(model.sites)), model.arrays) for model in self.noise_models]
+        for index, noise in enumerate(self.noise_models):
+            where = f"noise_models[{index}]"
+            if kinds.index(kinds[index]) < index:
+                raise UserError(
+                    f"{where} has the scale, sites and arrays of noise_models[{kinds.index(kinds[index])}]:"
+                    " give every kind of noise once"
+                )
+            _named(where, partial(Noise, scale=noise.scale, sites=tuple(noise.sites)))
+            key = "sigma_train" if noise.sigma_train is None else f"{where}.sigma_train"
+            _named(key, partial(check_sigmas, self.sigmas_of(noise)))
+            _named(where, partial(check_sites, noise.sites, self.sigmas_of(noise)))
+            grids = self.grids_of(noise)
+            for scale, sigmas in grids.items():
+                _named(f"evaluation at scale {scale}", partial(check_sigmas, sigmas))
+            if not self.training.calibrate_every and {noise.scale, *grids} != {"absolute"}:
+                raise UserError(
+                    f"training.calibrate_every is 0, but {where} needs the size of the signals: give 1 or more"
+                )
+            for name, schedule in self.schedules.items():
+                for sigma in self.sigmas_of(noise):
+                    _named(f"schedules.{name}", partial(NoiseAnnealing, **schedule.annealing(sigma)))
+
+
+def _check_once(key: str, values: Sequence[Any]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise UserError(f"{key} contains {value} twice: give every value once")
+
+
+def _named(key: str, check: Callable[[], Any]) -> None:
+    try:
+        check()
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was read.
+
+    Attributes:
+        settings: of the study itself.
+        data: ``{"class_path": ..., "init_args": {...}}`` of the data module.
+        optimizer: the same of the optimiser, without the parameters.
+        text: all of it as YAML, which :func:`parse_study` reads back.
+    """
+
+    settings: StudySettings
+    data: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    text: str
+
+    def make_data(self, seed: int) -> SequenceData:
+        """Return the data module, with another seed.
+
+        Raises:
+            UserError: the data module cannot be made.
+        """
+        return _make_data(self.data, seed)
+
+    def make_optimizer(self, cell: Cell) -> Callable[..., torch.optim.Optimizer]:
+        """Return the optimiser as a function of the parameters, with the learning rate of the cell's recipe."""
+        rate = getattr(self.settings.recipes, cell).learning_rate
+        arguments = dict(self.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--optimizer", type=OptimizerCallable)
+        chosen = {"class_path": self.optimizer["class_path"], "init_args": arguments}
+        made = parser.instantiate_classes(parser.parse_object({"optimizer": chosen})).optimizer
+        return made  # type: ignore[no-any-return]
+
+
+def study_parser(prog: str = "asr-dni study run") -> ArgumentParser:
+    """Return the parser of a study's settings, which the command line adds its own to."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML in addition to the study's file")
+    parser.add_class_arguments(StudySettings, as_group=False)
+    parser.add_argument(
+        "--optimizer",
+        type=OptimizerCallable,
+        default={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01, "betas": [0.9, 0.99]}},
+        help="the optimiser",
+    )
+    parser.add_subclass_arguments(
+        pl.LightningDataModule,
+        "data",
+        required=True,
+        help="the data; without class_path KeywordData's settings",
+    )
+    # As plain values, which the parser can write; of instances within a list or mapping it cannot.
+    parser.set_defaults(
+        {"schedules": {"linear": asdict(ScheduleSettings())}, "noise_models": [asdict(NoiseModel())]}
+    )
+    parser.set_defaults({"data": {"class_path": _DEFAULT_DATA}})
+    return parser
+
+
+_SETTINGS = (*StudySettings.__dataclass_fields__, "optimizer", "data")
+
+
+def parse_study(arguments: Sequence[str], parser: ArgumentParser | None = None) -> tuple[Study, Namespace]:
+    """Read a study from ``--config TEXT`` and further settings, as the command line has them.
+
+    Args:
+        arguments: see :func:`file_arguments`.
+        parser: made by :func:`study_parser`, with further arguments.
+
+    Returns:
+        The study, and what was parsed.
+
+    Raises:
+        UserError: a setting is unknown or not valid.
+    """
+    parser = parser or study_parser()
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        said = re.sub(r"Problem with given class_path 'asr_dni\.study\.settings\.\w+': ", "", explain(error))
+        raise UserError(f"{said} (asr-dni study run --help lists the settings)") from error
+    chosen = _namespace({key: parsed[key] for key in _SETTINGS})
+    own = study_parser()
+    text = own.dump(chosen, skip_none=False)
+    plain = yaml.safe_load(text)
+    only = {key: parsed[key] for key in StudySettings.__dataclass_fields__}
+    made = _settings_parser().instantiate_classes(_namespace(only))
+    settings = StudySettings(**{key: made[key] for key in StudySettings.__dataclass_fields__})
+    settings.check()
+    study = Study(settings, plain["data"], plain["optimizer"], text)
+    for cell in settings.cells:
+        try:
+            study.make_optimizer(cell)([torch.nn.Parameter(torch.zeros(1))])
+        except (ValueError, TypeError, ArgumentError) as error:
+            raise UserError(f"optimizer: {explain(error)}") from error
+    return study, parsed
+
+
+def _namespace(values: Mapping[str, Any]) -> Namespace:
+    return Namespace(**values)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _settings_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(StudySettings, as_group=False)
+    return parser
+
+
+def file_arguments(path: str | Path) -> list[str]:
+    """Return a study file and its layers as arguments of :func:`parse_study`."""
+    arguments = []
+    for contents in read_layers(Path(path)):
+        arguments += ["--config", yaml.safe_dump(_with_class_path(contents), sort_keys=False)]
+    return arguments
+
+
+def _with_class_path(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's settings with ``data_class``, as the configurations of ``asr-dni fit`` have it, resolved."""
+    contents = dict(contents)
+    if "data_class" in contents:
+        name = str(contents.pop("data_class"))
+        class_path = name if "." in name else f"asr_dni.data.{name}"
+        data = contents.get("data") or {}
+        contents["data"] = (
+            data if "class_path" in data else {"class_path": class_path, "init_args": dict(data)}
+        )
+    return contents
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file.
+
+    Args:
+        path: a YAML file; its key ``layers`` names files that it starts from.
+        overrides: further settings as on the command line, such as ``--seeds=2``.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is unknown or not valid.
+    """
+    return parse_study([*file_arguments(path), *overrides])[0]
+
+
+@lru_cache(maxsize=8)
+def study_from_text(text: str) -> Study:
+    """Return the study whose :attr:`Study.text` this is."""
+    return parse_study(["--config", text])[0]
+
+
+def _own_words(error: BaseException) -> str:
+    """Return what a class itself said of its arguments, where the parser wraps that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    assert isinstance(error, Exception)
+    return explain(error)
+
+
+def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
+    arguments = {**(spec.get("init_args") or {}), "seed": seed}
+    try:
+        parsed = parser.parse_object({"data": {"class_path": spec["class_path"], "init_args": arguments}})
+        made = parser.instantiate_classes(parsed).data
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"data: {_own_words(error)}") from error
+    missing = [
+        name for name in ("label_names", "n_features", "batches", "protocol_of") if not hasattr(made, name)
+    ]
+    if missing:
+        raise UserError(
+            f"data: {spec['class_path']} has no {missing[0]}; a study needs a data module like"
+            " asr_dni.data.KeywordData"
+        )
+    return made  # type: ignore[no-any-return]
