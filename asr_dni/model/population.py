@@ -104,6 +104,11 @@ class _MemberScores(Metric):
         """Return each member's mean loss and its accuracy."""
         return self.loss / self.n_clips, self.correct / self.n_clips
 
+    def by_member(self) -> tuple[list[float], list[float]]:
+        """Return what :meth:`compute` does, as lists, also of one member, whose value torchmetrics makes a scalar."""
+        losses, accuracies = self.compute()
+        return losses.reshape(-1).tolist(), accuracies.reshape(-1).tolist()
+
 
 class PopulationSpotter(pl.LightningModule):
     """K keyword networks that are trained at once, each as :class:`~asr_dni.model.spotter.KeywordSpotter` trains it.
@@ -262,11 +267,8 @@ class PopulationSpotter(pl.LightningModule):
         Raises:
             UserError: the file is missing, cannot be read, or holds no population.
         """
-        contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
-        if settings is None:
-            where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-            raise UserError(f"{where}: holds no population; expected a checkpoint of a PopulationSpotter")
+        contents = _read_population(checkpoint)
+        settings = contents[cls.CHECKPOINT_HYPER_PARAMS_KEY][_SETTINGS_KEY]
         arguments = dict(settings)
         arguments["members"] = [Member(**member) for member in arguments["members"]]
         arguments["network"] = NetworkSettings(**arguments["network"])
@@ -378,7 +380,7 @@ class PopulationSpotter(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch, keep every member's scores, and find those that have diverged."""
-        losses, accuracies = (values.tolist() for values in self.train_scores.compute())
+        losses, accuracies = self.train_scores.by_member()
         self._find_diverged()
         unknown: list[float | None] = [None] * self.networks
         val_losses, val_accuracies = self._validated or (unknown, unknown)
@@ -451,7 +453,7 @@ class PopulationSpotter(pl.LightningModule):
         scores.update(member_losses(logits, batch.labels), logits, batch.labels)
 
     def _log_scores(self, split: str, scores: _MemberScores) -> tuple[list[float], list[float]]:
-        losses, accuracies = (values.tolist() for values in scores.compute())
+        losses, accuracies = scores.by_member()
         self._log_range(f"{split}/loss", losses)
         self._log_range(f"{split}/accuracy", accuracies, prog_bar=True)
         return losses, accuracies
@@ -492,7 +494,7 @@ class PopulationSpotter(pl.LightningModule):
                 if known
                 else "the checkpoint holds no population; give the population that it is one of"
             )
-        state = checkpoint[_STATE_KEY]
+        state = _read_population(checkpoint)[_STATE_KEY]
         self.sigma_train = list(state["sigma_train"])
         self.trainings = [list(trainings) for trainings in state["trainings"]]
         self.history = list(state["history"])
@@ -556,9 +558,18 @@ def split_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> list[dict[st
     Raises:
         UserError: the file is missing, cannot be read, or holds no population.
     """
-    contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    contents = _read_population(checkpoint)
     population = PopulationSpotter.from_checkpoint(contents)
     return [_of_member(contents, population, member) for member in range(population.networks)]
+
+
+def _read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    settings = contents.get(PopulationSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    if _SETTINGS_KEY not in settings or _STATE_KEY not in contents:
+        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+        raise UserError(f"{where}: holds no population; expected a checkpoint of a PopulationSpotter")
+    return contents
 
 
 def _of_member(contents: Mapping[str, Any], population: PopulationSpotter, member: int) -> dict[str, Any]:
