@@ -155,15 +155,23 @@ INLINE void cosine_sine(uint32_t word, float *cosine, float *sine) {
 
 INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp_(-x)); }
 
-/* Near zero 1 - 2 / (1 + exp(2 x)) would lose its digits. */
+/* The rational approximation of the Eigen library (Eigen/src/Core/MathFunctionsImpl.h), good to a few units in the last
+ * place also near zero; beyond the bound the result is 1 within rounding. */
 INLINE float tanh_(float x) {
-    float square = x * x, p = -5.70498872745e-3f;
-    p = p * square + 2.06390887954e-2f;
-    p = p * square - 5.37397155531e-2f;
-    p = p * square + 1.33314422036e-1f;
-    p = p * square - 3.33332819422e-1f;
-    float near_zero = x + x * square * p, elsewhere = 1.0f - 2.0f / (1.0f + exp_(2.0f * x));
-    return fabsf(x) < 0.625f ? near_zero : elsewhere;
+    const float bound = 7.90531110763549805f;
+    x = x < -bound ? -bound : x;
+    x = x > bound ? bound : x;
+    float square = x * x, p = -2.76076847742355e-16f, q = 1.19825839466702e-06f;
+    p = p * square + 2.00018790482477e-13f;
+    p = p * square - 8.60467152213735e-11f;
+    p = p * square + 5.12229709037114e-08f;
+    p = p * square + 1.48572235717979e-05f;
+    p = p * square + 6.37261928875436e-04f;
+    p = p * square + 4.89352455891786e-03f;
+    q = q * square + 1.18534705686654e-04f;
+    q = q * square + 2.26843463243900e-03f;
+    q = q * square + 4.89352518554385e-03f;
+    return x * p / q;
 }
 
 /* Add a pair of Gaussian numbers from each pair of words; b may be NULL. */
@@ -317,17 +325,18 @@ INLINE const float *product_noise(const row_noise *noise, ptrdiff_t width) {
     return noise->products;
 }
 
-/* row: clean pre-activations on entry; i, f, g, o after activation on return. */
-INLINE void lstm_row(float *row, const float *before, float *cell, float *out, ptrdiff_t width,
-                     const row_noise *noise) {
-    add_noise(row, width, 4, noise->noise->input, noise->sample, noise->step);
-    add_noise(row, width, 4, noise->noise->recurrent, noise->sample, noise->step);
+/* hidden: W_hh h + b_hh, and then its noise. row: i, f, g, o after activation on return; may be `hidden`. */
+INLINE void lstm_row(float *hidden, const float *inward, float *row, const float *before, float *cell, float *out,
+                     ptrdiff_t width, const row_noise *noise) {
+    add_noise(hidden, width, 4, noise->noise->input, noise->sample, noise->step);
+    add_noise(hidden, width, 4, noise->noise->recurrent, noise->sample, noise->step);
     const int noisy_products = noise->noise->elementwise.std != 0.0f;
     const float *extra = noisy_products ? product_noise(noise, width) : NULL;
 #define LSTM_UNITS(FIRST, SECOND, THIRD) \
     _Pragma("omp simd") for (ptrdiff_t u = 0; u < width; u++) { \
-        float i = sigmoid(row[u]), f = sigmoid(row[width + u]); \
-        float g = tanh_(row[2 * width + u]), o = sigmoid(row[3 * width + u]); \
+        float i = sigmoid(hidden[u] + inward[u]), f = sigmoid(hidden[width + u] + inward[width + u]); \
+        float g = tanh_(hidden[2 * width + u] + inward[2 * width + u]); \
+        float o = sigmoid(hidden[3 * width + u] + inward[3 * width + u]); \
         float state = f * before[u] FIRST + i * g SECOND; \
         row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o; \
         cell[u] = state; \
@@ -476,8 +485,8 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
         float *gates = p->keep && p->gates ? p->gates + at * G : block;
         const float *inward = p->projection + at * G;
         mvm.a = before;
-        mvm.add = p->cell == GRU ? NULL : inward;
-        mvm.out = p->cell == LSTM ? gates : p->cell == GRU ? block : out;
+        mvm.add = p->cell == LSTM || p->cell == GRU ? NULL : inward;
+        mvm.out = p->cell == LSTM || p->cell == GRU ? block : out;
         multiply(&mvm);
         noise.step = (uint32_t)(p->first_step + t);
         const float *cell_before = NULL;
@@ -485,7 +494,7 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
         for (ptrdiff_t n = 0; n < rows; n++) {
             noise.sample = p->samples[k][first + n];
             if (p->cell == LSTM) {
-                lstm_row(gates + n * G, cell_before + n * H, kept + n * H, out + n * H, H, &noise);
+                lstm_row(block + n * G, inward + n * G, gates + n * G, cell_before + n * H, kept + n * H, out + n * H, H, &noise);
             } else if (p->cell == GRU) {
                 float *row = p->keep ? gates + n * G : spare;
                 for (ptrdiff_t u = 0; u < G; u++) row[u] = inward[n * G + u];
