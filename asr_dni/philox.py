@@ -12,7 +12,8 @@ that give the same 32-bit words.
 import hashlib
 import math
 import operator
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -53,12 +54,14 @@ def _multiply_high_low(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (product >> 32) & _WORD, product & _WORD
 
 
-def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tuple[Tensor, ...]:
+def philox4x32(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key | tuple[Tensor, Tensor]
+) -> tuple[Tensor, ...]:
     """Return the four output words of Philox4x32-10.
 
     Args:
         counter: four int64 tensors that broadcast against each other, values in [0, 2**32).
-        key: two 32-bit words.
+        key: two 32-bit words, or two int64 tensors of them that broadcast against the counter.
 
     Returns:
         Four int64 tensors of the broadcast shape, values in [0, 2**32).
@@ -75,15 +78,17 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tupl
     return c0, c1, c2, c3
 
 
-def _words(key: Key, samples: Tensor, steps: Tensor, width: int) -> tuple[Tensor, ...]:
-    """Return four tensors of words of shape ``(len(steps), len(samples), width)``."""
+def _words(
+    key: Key | tuple[Tensor, Tensor], samples: Tensor, steps: Tensor, width: int
+) -> tuple[Tensor, ...]:
+    """Return four tensors of words of shape ``(T, N, width)``, or with more axes before, as ``samples`` has them."""
     samples = samples.to(torch.int64)
     units = torch.arange(width, device=samples.device)
     counter = (
         units,
         steps.to(torch.int64)[:, None, None],
-        (samples & _WORD)[None, :, None],
-        ((samples >> 32) & _WORD)[None, :, None],
+        (samples & _WORD)[..., None, :, None],
+        ((samples >> 32) & _WORD)[..., None, :, None],
     )
     return philox4x32(counter, key)
 
@@ -93,25 +98,30 @@ def _unit_interval(words: Tensor) -> Tensor:
     return (words.to(torch.float32) + 1.0) * 2.0**-32
 
 
-def normal(key: Key, samples: Tensor, steps: Tensor, groups: int, width: int) -> Tensor:
+def normal(key: Key | Sequence[Key], samples: Tensor, steps: Tensor, groups: int, width: int) -> Tensor:
     """Draw standard normal numbers by the Box-Muller transform.
 
     The four numbers of one counter go to up to four groups (the gates of a cell) of one unit.
 
     Args:
-        key: see :func:`derive_key`.
-        samples: ``(N,)`` integer identities of the samples, any 64-bit integers.
+        key: see :func:`derive_key`; or K of them, for K draws at once.
+        samples: ``(N,)`` integer identities of the samples, any 64-bit integers; with K keys ``(K, N)``.
         steps: ``(T,)`` integer time steps, in [0, 2**32).
         groups: 1 to 4.
         width: numbers per group.
 
     Returns:
         ``(T, N, groups * width)`` float32 on the device of ``samples``. An entry depends on the key, its sample's
-        identity, its time step, its group and its place in the group, and on nothing else.
+        identity, its time step, its group and its place in the group, and on nothing else. With K keys
+        ``(K, T, N, groups * width)``, entry k what its key and its samples give alone.
     """
     if not 1 <= groups <= 4:
         raise ValueError(f"groups must be 1 to 4, not {groups}")
-    words = _words(key, samples, steps, width)
+    if isinstance(key[0], int):
+        words = _words(cast(Key, key), samples, steps, width)
+    else:
+        keys = torch.tensor(key, device=samples.device)[:, :, None, None, None]
+        words = _words((keys[:, 0], keys[:, 1]), samples, steps, width)
     numbers = []
     for first, second in ((0, 1), (2, 3))[: (groups + 1) // 2]:
         radius = torch.sqrt(-2.0 * torch.log(_unit_interval(words[first])))

@@ -19,12 +19,14 @@ from asr_dni.nn import (
     NoisyLSTM,
     NoisyRNN,
     calibrate,
+    drawing,
     snr_db,
     stack_networks,
     unstack_network,
     use_implementation,
 )
 from asr_dni.noise import SITES, Noise, NoisyModule
+from asr_dni.philox import normal
 
 K, T, N, F, H, C = 3, 4, 3, 3, 5, 2
 SIGMAS = (0.3, 0.0, 0.7)
@@ -180,6 +182,26 @@ def test_projection_is_in_one_piece_for_every_member(cell):
         projection = population.input_projection(x)
         assert projection.shape[:3] == (K, T, N)
         assert projection.is_contiguous()
+
+
+@pytest.mark.parametrize("groups", [1, 3, 4])
+def test_numbers_for_several_keys_are_those_of_each(groups):
+    keys, times = [(1, 2), (2**32 - 1, 0), (7, 2**31)], torch.arange(3, 3 + T)
+    samples = torch.tensor([[0, 5, 2**40], [-1, 5, 6], [2**62, 0, 1]])
+    together = normal(keys, samples, times, groups, H)
+    assert together.shape == (3, T, 3, groups * H)
+    for k, key in enumerate(keys):
+        assert torch.equal(together[k], normal(key, samples[k], times, groups, H))
+
+
+def test_numbers_of_networks_without_a_kernel(monkeypatch):
+    """Where there is no C kernel, as on a GPU, the noise of all members is drawn at once: the same numbers."""
+    members = [NoisyLinear(F, C) for _ in range(K)]
+    population, noises, x = stack_networks(members), make_noises(), torch.randn(K, N, 4, F)
+    with population.under(noises):
+        expected = population(x)
+        monkeypatch.setattr(drawing, "_one_by_one", lambda device: False)
+        assert_close(population(x), expected, 1e-6)
 
 
 @every_cell

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, snr_db
+from asr_dni.nn import CounterDropout, NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, snr_db
 from asr_dni.noise import Noise, NoisyModule
 
 Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
@@ -94,7 +94,7 @@ class KeywordNetwork(NoisyModule):
             bidirectional=settings.bidirectional,
             dropout=settings.dropout if settings.layers > 1 else 0.0,
         )
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = CounterDropout(settings.dropout)
         self.classifier = NoisyLinear(settings.units * (2 if settings.bidirectional else 1), n_labels)
         self._initialise()
 

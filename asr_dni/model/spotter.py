@@ -20,7 +20,7 @@ from asr_dni.checkpoint import read_checkpoint
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.training import describe_training, join_trainings
-from asr_dni.nn import calibrate
+from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.philox import derive_key
 
@@ -216,7 +216,8 @@ class KeywordSpotter(pl.LightningModule):
         if self.mixup:
             weights = mixup_weights(self.mixup, self.training_noise.seed, self.global_step, len(targets))
             features, targets = mix(features, targets, weights.to(features), len(self.label_names))
-        with self.network.under(noise):
+        dropout = DropoutSeed(noise.seed, self.global_step, batch.clip_ids)
+        with self.network.under(noise), seeded_dropout(self.network, dropout):
             logits = self.network(features)
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_accuracy(logits, batch.labels)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr_dni.nn.drawing import draw_noises
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.recurrence import SiteNoise
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
@@ -68,26 +69,20 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         clean = linear(input, self.weight, self.bias)
         if not any(noise.on and "output" in noise.sites for noise in self._noises):
             return clean
-        draws = self._next_draws()
+        first = 0 if self.networks is None else 1
+        rows = clean.shape[first] if clean.dim() > 1 else 1
+        sites, ids = [], []
+        for member, (noise, draw) in enumerate(zip(self._noises, self._next_draws(), strict=True)):
+            key = derive_key(noise.seed, "output", self._stream, draw)
+            sites.append(SiteNoise(self._std("l0", "output", noise, member), key) if noise.on else None)
+            ids.append(self._sample_ids(noise, rows, clean.device))
+        shape = self._noises[0].first_step, math.prod(clean.shape[first + 1 : -1]), 1, self.out_features
         if self.networks is None:
-            return self._add_noise(clean, draws[0])
-        members = enumerate(zip(clean, draws, strict=True))
-        return torch.stack([self._add_noise(its, draw, member) for member, (its, draw) in members])
-
-    def _add_noise(self, clean: Tensor, draw: int, member: int = 0) -> Tensor:
-        noise = self._noises[member]
-        if not noise.on:
-            return clean
-        std = self._std("l0", "output", noise, member)
-        rows = clean.shape[0] if clean.dim() > 1 else 1
-        steps = math.prod(clean.shape[1:-1])
-        ids = noise.sample_ids
-        ids = torch.arange(rows, device=clean.device) if ids is None else ids.to(clean.device)
-        if ids.shape != (rows,):
-            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
-        key = derive_key(noise.seed, "output", self._stream, draw)
-        drawn = draw_noise(SiteNoise(std, key), ids, noise.first_step, steps, 1, self.out_features, clean)
-        return clean + drawn.transpose(0, 1).reshape(clean.shape)
+            assert sites[0] is not None
+            drawn = draw_noise(sites[0], ids[0], *shape, clean)
+        else:
+            drawn = draw_noises(sites, ids, *shape, clean)
+        return clean + drawn.transpose(-3, -2).reshape(clean.shape)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]

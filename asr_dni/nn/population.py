@@ -14,8 +14,8 @@ their states         ``(K, layers * D, N, H)``                          ``(K, la
 NoisyLinear          ``(K, N, *, in)``                                  ``(K, N, *, out)``
 ===================  =================================================  ===============================
 
-D is the number of directions. The gradient of a sum of K losses, one for each member, is for each member that of its own
-loss.
+D is the number of directions. The gradient of a sum of K losses, one for each member, is for each member that of its
+own loss.
 """
 
 import copy
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
+from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.statistics import CalibratedModule
 from asr_dni.noise import Noise, NoisyModule
 
@@ -68,8 +69,9 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     population = copy.deepcopy(first, dict(replacements))
     modules = zip(population.modules(), *(network.modules() for network in networks), strict=True)
     for module, *members in modules:
-        if isinstance(module, NoisyModule):
+        if isinstance(module, NoisyModule | DroppingModule):
             module.networks = len(networks)
+        if isinstance(module, NoisyModule):
             module._noises, module._stream, module._passes = (Noise(),) * len(networks), 0, 0
         if isinstance(module, CalibratedModule):
             module._statistics = tuple(copy.deepcopy(member._statistics[0]) for member in members)
@@ -100,8 +102,9 @@ def unstack_network(population: Network, member: int) -> Network:
     }
     network = copy.deepcopy(population, dict(replacements))
     for module in network.modules():
-        if isinstance(module, NoisyModule):
+        if isinstance(module, NoisyModule | DroppingModule):
             module.networks = None
+        if isinstance(module, NoisyModule):
             module._noises, module._stream, module._passes = (Noise(),), 0, 0
         if isinstance(module, CalibratedModule):
             module._statistics = (module._statistics[member],)

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.errors import UserError
+from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.implementation import run_recurrence
 from asr_dni.nn.linear import linear
 from asr_dni.nn.recurrence import (
@@ -30,7 +30,7 @@ from asr_dni.philox import derive_key
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
-class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
+class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
     """What the three noisy recurrent networks share; mixed into their torch counterparts."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -70,10 +70,7 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         self, part: str, index: int, draw: int, rows: int, device: torch.device, member: int = 0
     ) -> LayerNoise:
         noise = self._noises[member]
-        ids = noise.sample_ids
-        ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
-        if ids.shape != (rows,):
-            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
+        ids = self._sample_ids(noise, rows, device)
 
         def at(site: str, switch: Site, reference: str | None = None) -> SiteNoise | None:
             if not noise.on or switch not in noise.sites or site not in self._statistics[0][part].sites:
@@ -197,7 +194,7 @@ class _NoisyRecurrent(CalibratedModule, nn.RNNBase):
         for layer in range(self.num_layers):
             if layer > 0:
                 if self.dropout > 0 and self.training:
-                    outputs = functional.dropout(outputs, self.dropout, True)
+                    outputs = self._drop(outputs, self.dropout, layer)
                 projection = self._project(outputs, layer)
             directions = []
             for direction, projected in enumerate(projection.chunk(self._directions, -1)):

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.noise.settings import Noise
@@ -106,6 +107,15 @@ class NoisyModule(nn.Module):
         if member is None or not -networks <= member < networks:
             raise UserError(f"member is {member}: give the member of the population, 0 to {networks - 1}")
         return member % networks
+
+    @staticmethod
+    def _sample_ids(noise: Noise, rows: int, device: torch.device) -> Tensor:
+        """Return ``(N,)`` identities of the samples of a batch of ``rows``, on a device."""
+        ids = noise.sample_ids
+        ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
+        if ids.shape != (rows,):
+            raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
+        return ids
 
     def _next_draws(self) -> tuple[int, ...]:
         """Return which realisation each network has in the forward pass that begins now."""

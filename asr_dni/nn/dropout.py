@@ -1,0 +1,137 @@
+"""Dropout whose masks are named by what they are for: seed, step, sample, time step and unit.
+
+A sample is dropped alike in any batch, and a network alone and in a population.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr_dni.errors import UserError
+from asr_dni.nn.drawing import draw_noises
+from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.recurrence import SiteNoise
+from asr_dni.philox import derive_key
+
+
+@dataclass(frozen=True)
+class DropoutSeed:
+    """What the dropout masks of one training step are named by.
+
+    Attributes:
+        seed: different seeds give independent masks.
+        step: of the training; different steps give independent masks.
+        sample_ids: ``(N,)`` integer identities of the samples of the batch. ``None``: their positions in it.
+
+    Raises:
+        UserError: sample_ids are not one integer per sample.
+    """
+
+    seed: int
+    step: int = 0
+    sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ids = self.sample_ids
+        if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
+            raise UserError(
+                f"dropout sample_ids are {tuple(ids.shape)} {ids.dtype}: give one integer per sample of the batch"
+            )
+
+
+class DroppingModule(nn.Module):
+    """A module that drops values in training.
+
+    Within :func:`seeded_dropout` masks are counter-based; elsewhere they come from torch's global generator.
+
+    Attributes:
+        networks: K, the number of networks in a population; ``None`` for an ordinary module.
+    """
+
+    networks: int | None = None
+    _dropout_seeds: tuple[DropoutSeed, ...] | None = None
+    _dropout_stream: int = 0
+
+    def _drop(self, values: Tensor, p: float, layer: int = 0) -> Tensor:
+        """Return ``(T, N, H)`` or ``(N, H)`` values, in a population with a leading axis K, some of them zero."""
+        seeds = self._dropout_seeds
+        if seeds is None:
+            return functional.dropout(values, p, True)
+        if p == 0 or p == 1:
+            return values * (1 - p)
+        axes = values.dim() - (self.networks is not None)
+        if axes not in (2, 3):
+            raise ValueError(
+                f"seeded dropout takes (T, N, H) or (N, H) of each network, not {tuple(values.shape)}"
+            )
+        rows, width = values.shape[-2:]
+        # The four numbers of a counter go to four quarters of the units.
+        shape = (0, values.shape[-3] if axes == 3 else 1, 4, -(-width // 4))
+        sites = [
+            SiteNoise(1.0, derive_key(seed.seed, "dropout", self._dropout_stream, layer, seed.step))
+            for seed in seeds
+        ]
+        ids = [self._ids(seed, rows, values.device) for seed in seeds]
+        like = values.new_empty(
+            0, dtype=torch.float32
+        )  # in lower precision too many would be at the quantile
+        if self.networks is None:
+            numbers = draw_noise(sites[0], ids[0], *shape, like)
+        else:
+            numbers = draw_noises(sites, ids, *shape, like)
+        # Of a standard normal number the part p lies below its quantile.
+        mask = numbers.gt_(NormalDist().inv_cdf(p)).to(values.dtype).mul_(1 / (1 - p))[..., :width]
+        return values * (mask if axes == 3 else mask.squeeze(-3))
+
+    def _ids(self, seed: DropoutSeed, rows: int, device: torch.device) -> Tensor:
+        ids = seed.sample_ids
+        ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
+        if ids.shape != (rows,):
+            raise ValueError(f"dropout has {ids.numel()} sample identities for a batch of {rows}")
+        return ids
+
+
+class CounterDropout(DroppingModule, nn.Dropout):
+    """``torch.nn.Dropout`` for ``(T, N, H)`` or ``(N, H)``, whose masks :func:`seeded_dropout` can name.
+
+    Elsewhere it is ``torch.nn.Dropout``, for any shape.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input with values dropped and the others multiplied by 1 / (1 - p); in evaluation as it is."""
+        return self._drop(input, self.p) if self.training else input
+
+
+@contextmanager
+def seeded_dropout(network: nn.Module, seeds: DropoutSeed | Sequence[DropoutSeed]) -> Iterator[None]:
+    """Name the dropout masks of a network for a block; afterwards each module has again what it had before.
+
+    Every module that drops has masks of its own. The global generators are not touched.
+
+    Args:
+        network: the network or layer.
+        seeds: what the masks are named by; for a population one per member, or one for all.
+
+    Raises:
+        UserError: the number of seeds is not that of the networks.
+    """
+    modules = [module for module in network.modules() if isinstance(module, DroppingModule)]
+    before = [(module._dropout_seeds, module._dropout_stream) for module in modules]
+    try:
+        for stream, module in enumerate(modules):
+            networks = module.networks or 1
+            its_seeds = (seeds,) * networks if isinstance(seeds, DropoutSeed) else tuple(seeds)
+            if len(its_seeds) != networks:
+                raise UserError(
+                    f"got {len(its_seeds)} dropout seeds for {networks} networks: give one for each, or one for all"
+                )
+            module._dropout_seeds, module._dropout_stream = its_seeds, stream
+        yield
+    finally:
+        for module, (its_before, stream) in zip(modules, before, strict=True):
+            module._dropout_seeds, module._dropout_stream = its_before, stream
