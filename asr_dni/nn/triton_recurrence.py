@@ -1,0 +1,520 @@
+"""The recurrence on the GPU, by Triton kernels: networks x blocks of samples as parallel programs.
+
+Up to :data:`PERSISTENT_UNITS` units one program runs a block of samples of one network through all time steps.
+Where a network's recurrent weights fit they stay on the chip all the while; otherwise each step streams them from the
+L2 cache. Wider layers take a batched product and a kernel for all the rest, step by step. The noise is drawn inside,
+the same words of Philox as :func:`asr_dni.philox.normal` and the same numbers within rounding.
+
+States, accumulation and gate arithmetic are float32 whatever the projection's dtype; products take their factors in
+that dtype, and float32 ones as TF32 where ``torch.backends.cudnn`` allows it, which governs ``torch.nn.LSTM`` too.
+
+A network's result does not depend on the number of samples or of other networks: how a product is summed depends on
+the width, the dtype and the device only.
+
+Nothing here imports Triton before there is something to run. ``TRITON_INTERPRET=1``, set before Triton is imported,
+runs the same kernels on the CPU in Triton's interpreter: slowly, for tests.
+"""
+
+import functools
+import importlib.util
+import os
+import shutil
+import struct
+import sysconfig
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, State
+
+PERSISTENT_UNITS = 256
+"""Above, one program's share of the products takes longer than the launches of a step."""
+
+_KINDS = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_NETWORKS = 65535  # of CUDA's grids in the second and third direction
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Return what Triton needs and this machine lacks."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if interpreted():
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Triton needs Python's headers"
+    return None
+
+
+def interpreted() -> bool:
+    """Return whether Triton's interpreter was asked for."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+def why_not(
+    weights: RecurrentWeights, projection: Tensor, noise: Sequence[LayerNoise], lengths: Tensor | None
+) -> str | None:
+    """Return in a line why the kernels cannot run this, or ``None`` where they can."""
+    if projection.device.type != "cuda" and not (projection.device.type == "cpu" and interpreted()):
+        return f"no Triton recurrence on {projection.device.type}, only on a GPU"
+    if weights.w_hr is not None:
+        return "no Triton recurrence for proj_size"
+    if lengths is not None:
+        return "no Triton recurrence for packed sequences"
+    if projection.dtype not in _KINDS:
+        return f"no Triton recurrence for {projection.dtype}"
+    if 0 in projection.shape:
+        return "nothing for the Triton recurrence to run"
+    if projection.shape[0] > _MOST_NETWORKS:
+        return f"no Triton recurrence for more than {_MOST_NETWORKS} networks"
+    if len({each.recurrent_n_only for each in noise if each.recurrent}) > 1:
+        return "no Triton recurrence for networks whose arrays differ"
+    if projection.is_cuda and torch.version.hip is None and _gpu(projection.device).capability < (8, 0):
+        return "no Triton recurrence on GPUs before NVIDIA's Ampere"
+    return _missing()
+
+
+class _Gpu(NamedTuple):
+    capability: tuple[int, int]
+    processors: int
+    shared: int
+    """Bytes of shared memory that one program can have."""
+
+
+@functools.cache
+def _gpu(device: torch.device) -> _Gpu:
+    if device.type == "cpu":  # interpreted
+        return _Gpu((9, 0), 132, 232448)
+    properties = torch.cuda.get_device_properties(device)
+    shared = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
+    return _Gpu((properties.major, properties.minor), properties.multi_processor_count, shared)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the persistent kernels cut their work up.
+
+    Attributes:
+        units: the width, filled up to a power of two.
+        rows: samples a program.
+        slice: columns of the weights that are streamed at a time; 0: the weights stay on the chip.
+        warps: warps a program.
+        stages: of Triton's pipeline, for the slices.
+    """
+
+    units: int
+    rows: int
+    slice: int
+    warps: int
+    stages: int
+
+
+def plan(
+    cell: Cell, kind: torch.dtype, width: int, networks: int, rows: int, device: torch.device
+) -> Plan | None:
+    """Cut the work up by its size: no search, so that the same call always runs the same way.
+
+    Returns:
+        ``None`` where the persistent kernels are not the way: the layer is wide, or the chip small.
+    """
+    if width > PERSISTENT_UNITS:
+        return None
+    gpu = _gpu(device)
+    units = max(16, 1 << (width - 1).bit_length())
+    column = GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
+    # Weights that stay take shared memory on Hopper; elsewhere half of a processor's registers, which is 128 KiB.
+    resident = units * column <= min(128 * 1024, gpu.shared - 24 * 1024) and _precision(kind) == "tf32"
+    slice = 16  # the least that tensor cores are given
+    while 2 * slice <= units and 4 * slice * column <= 0.6 * gpu.shared:
+        slice *= 2
+    stages = 2 if 2 * slice * column <= 0.6 * gpu.shared else 1
+    if not resident and stages * slice * column > gpu.shared - 24 * 1024:
+        return None
+
+    # A step takes as long for the weights and the waiting as for the arithmetic of about 16 samples. 4,096 numbers of
+    # each kind are what the registers of a program hold.
+    def cost(block: int) -> int:
+        return -(-networks * -(-rows // block) // gpu.processors) * (16 + block)
+
+    block = min((each for each in (8, 16, 32, 64) if units * each <= 4096), key=cost)
+    warps = 4 if units * block <= 512 else 16 if units > 128 and block > 8 else 8
+    # The pipeline keeps a slice less on the way where the tensor cores read registers, as they do for few samples.
+    if block == 8 and stages == 2:
+        stages = 3
+    return Plan(units, block, 0 if resident else slice, warps, stages)
+
+
+def _precision(kind: torch.dtype) -> str:
+    """Return how float32 factors are multiplied: rounded to TF32, or as three TF32 products, nearly exactly."""
+    if kind != torch.float32 or torch.backends.cudnn.allow_tf32:
+        return "tf32"
+    return "tf32x3"
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of K networks as the kernels take it."""
+
+    table: Tensor
+    ids: Tensor
+    ids_network: int
+    flags: dict[str, bool]
+
+
+def _pack_noise(noise: Sequence[LayerNoise], device: torch.device) -> _Noise:
+    packed = bytearray()
+    for each in noise:
+        packed += struct.pack("<I", each.first_step & 0xFFFFFFFF)
+        for site in (each.input, each.recurrent, each.elementwise):
+            packed += struct.pack("<fII", *((site.std, *site.key) if site else (0.0, 0, 0)))
+    table = torch.frombuffer(packed, dtype=torch.int32).to(device, non_blocking=True)
+    first = noise[0].sample_ids
+    shared = all(each.sample_ids is first for each in noise)
+    ids = first[None] if shared else torch.stack([each.sample_ids.to(device) for each in noise])
+    flags = {
+        "INPUT": any(each.input and each.input.std for each in noise),
+        "RECURRENT": any(each.recurrent and each.recurrent.std for each in noise),
+        "ELEMENTWISE": any(each.elementwise and each.elementwise.std for each in noise),
+        "N_ONLY": any(each.recurrent_n_only for each in noise if each.recurrent),
+    }
+    ids = ids.to(device, torch.int64).contiguous()
+    return _Noise(table, ids, 0 if shared else ids.shape[1], {name: bool(on) for name, on in flags.items()})
+
+
+def _weight_gradient(d_hidden: Tensor, before: Tensor) -> Tensor:
+    """Return the gradient of W_hh from that of W_hh h_{t-1} ``(K, T, N, rows)``, in one product over all steps."""
+    return torch.bmm(d_hidden.flatten(1, 2).mT, before.flatten(1, 2))
+
+
+class _Recurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        projection: Tensor,
+        w_hh: Tensor,
+        b_hh: Tensor | None,
+        h: Tensor,
+        c: Tensor | None,
+        cell: Cell,
+        noise: _Noise,
+    ) -> tuple[Tensor, ...]:
+        networks, steps, rows = projection.shape[:3]
+        width, kind = h.shape[-1], projection.dtype
+        if projection.stride(-1) != 1 or projection.stride(2) >= 2**24:  # offsets in a tile are 32-bit
+            projection = projection.contiguous()
+        w_hh, h = w_hh.contiguous(), h.contiguous()
+        save = any(ctx.needs_input_grad)
+        new = projection.new_empty
+        states = new(networks, steps + 1, rows, width)
+        activations = new(networks, steps, rows, 4 * width) if save and GATES[cell] > 1 else None
+        cells = last_c = None
+        if c is not None:
+            c = c.contiguous()
+            cells = new(networks, steps + 1, rows, width, dtype=torch.float32) if save else None
+            last_c = torch.empty_like(c)
+        arrays = _Arrays(projection, w_hh, b_hh, h, c, states, cells, activations, last_c)
+        with _on(projection.device):
+            its = plan(cell, kind, width, networks, rows, projection.device)
+            if its is None:
+                _forward_by_steps(cell, arrays, noise)
+            else:
+                _forward_persistent(cell, its, arrays, noise)
+        ctx.save_for_backward(w_hh, states, cells, activations)
+        ctx.cell, ctx.kinds = cell, (kind, None if b_hh is None else b_hh.dtype)
+        ctx.set_materialize_grads(False)
+        return (states[:, 1:],) if last_c is None else (states[:, 1:], last_c)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        w_hh, states, cells, activations = ctx.saved_tensors
+        cell: Cell = ctx.cell
+        kind, bias_kind = ctx.kinds
+        d_outputs, d_last_c = gradients[0], gradients[1] if cell == "lstm" else None
+        networks, steps, rows = states.shape[0], states.shape[1] - 1, states.shape[2]
+        width = states.shape[3]
+        if d_outputs is not None and max(d_outputs.stride()[2:]) >= 2**20:
+            d_outputs = d_outputs.contiguous()
+        new = states.new_empty
+        d_projection = new(networks, steps, rows, GATES[cell] * width)
+        d_hidden_n = new(networks, steps, rows, width) if cell == "gru" else None
+        dh = new(networks, rows, width, dtype=torch.float32)
+        dc = torch.empty_like(dh) if cell == "lstm" else None
+        arrays = _Gradients(
+            d_outputs, d_last_c, w_hh, states, cells, activations, d_projection, d_hidden_n, dh, dc
+        )
+        # The forward pass ran without autocast (see run); a backward pass inside a user's must too.
+        with _on(states.device), torch.autocast(states.device.type, enabled=False):
+            its = plan(cell, kind, width, networks, rows, states.device)
+            if its is None:
+                _backward_by_steps(cell, arrays)
+            else:
+                _backward_persistent(cell, its, arrays)
+            of_hidden = (
+                (d_projection,) if d_hidden_n is None else (d_projection[..., : 2 * width], d_hidden_n)
+            )
+            d_weight = d_bias = None
+            if ctx.needs_input_grad[1]:
+                d_weight = torch.cat([_weight_gradient(part, states[:, :-1]) for part in of_hidden], 1)
+            if ctx.needs_input_grad[2]:
+                d_bias = torch.cat([part.sum((1, 2), dtype=torch.float32) for part in of_hidden], -1).to(
+                    bias_kind
+                )
+        return d_projection, d_weight, d_bias, dh.to(kind), dc, None, None
+
+
+class _Arrays(NamedTuple):
+    """What a forward pass reads and writes.
+
+    ``projection`` ``(K, T, N, gates * H)``, ``states`` and ``cells`` ``(K, T + 1, N, H)`` from the initial ones on,
+    ``activations`` ``(K, T, N, 4 H)``; ``h``, ``c`` and ``last_c`` ``(K, N, H)``.
+    """
+
+    projection: Tensor
+    w_hh: Tensor
+    b_hh: Tensor | None
+    h: Tensor
+    c: Tensor | None
+    states: Tensor
+    cells: Tensor | None
+    activations: Tensor | None
+    last_c: Tensor | None
+
+
+class _Gradients(NamedTuple):
+    """What a backward pass reads and writes; ``dh`` and ``dc`` are float32."""
+
+    d_outputs: Tensor | None
+    d_last_c: Tensor | None
+    w_hh: Tensor
+    states: Tensor
+    cells: Tensor | None
+    activations: Tensor | None
+    d_projection: Tensor
+    d_hidden_n: Tensor | None
+    dh: Tensor
+    dc: Tensor | None
+
+
+def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -> None:
+    from asr_dni.nn import triton_kernels
+
+    projection, w_hh, b_hh, h, c, states, cells, activations, last_c = arrays
+    networks, steps, rows = projection.shape[:3]
+    width, kind = h.shape[-1], projection.dtype
+    unused = states  # for a pointer that the kernel does not touch
+    triton_kernels.forward[(-(-rows // its.rows), networks)](
+        projection,
+        *projection.stride()[:3],
+        w_hh,
+        unused if b_hh is None else b_hh.contiguous(),
+        h,
+        unused if c is None else c,
+        noise.table,
+        noise.ids,
+        noise.ids_network,
+        states,
+        unused if cells is None else cells,
+        unused if activations is None else activations,
+        unused if last_c is None else last_c,
+        steps,
+        rows,
+        CELL=cell,
+        **noise.flags,
+        SAVE=activations is not None,
+        BIAS=b_hh is not None,
+        GATES=GATES[cell],
+        WIDTH=width,
+        UNITS=its.units,
+        ROWS=its.rows,
+        SLICE=its.slice,
+        PRECISION=_precision(kind),
+        INTERPRETED=interpreted(),
+        LOOPS=steps if interpreted() else 0,
+        num_warps=its.warps,
+        num_stages=its.stages,
+    )
+
+
+def _backward_persistent(cell: Cell, its: Plan, arrays: _Gradients) -> None:
+    from asr_dni.nn import triton_kernels
+
+    d_outputs, d_last_c, w_hh, states, cells, activations, d_projection, d_hidden_n, dh, dc = arrays
+    networks, steps, rows = d_projection.shape[:3]
+    width, kind = dh.shape[-1], states.dtype
+    # Tensor cores want the summed-over axis of a TF32 factor to be the contiguous one.
+    transposed = w_hh.view(networks, GATES[cell], width, width).mT.contiguous()
+    unused = states
+    triton_kernels.backward[(-(-rows // its.rows), networks)](
+        unused if d_outputs is None else d_outputs,
+        *((0, 0, 0, 0) if d_outputs is None else d_outputs.stride()),
+        unused if d_last_c is None else d_last_c.contiguous(),
+        transposed,
+        states,
+        unused if cells is None else cells,
+        unused if activations is None else activations,
+        d_projection,
+        unused if d_hidden_n is None else d_hidden_n,
+        dh,
+        unused if dc is None else dc,
+        steps,
+        rows,
+        CELL=cell,
+        FROM_OUTPUTS=d_outputs is not None,
+        FROM_CELL=d_last_c is not None,
+        GATES=GATES[cell],
+        WIDTH=width,
+        UNITS=its.units,
+        ROWS=its.rows,
+        SLICE=its.slice,
+        PRECISION=_precision(kind),
+        INTERPRETED=interpreted(),
+        LOOPS=steps if interpreted() else 0,
+        num_warps=its.warps,
+        num_stages=its.stages,
+    )
+
+
+_STEP_TILE = (64, 16)
+"""Units and samples a program of the kernels that do one step: four or eight elements a thread."""
+
+
+def _step_grid(width: int, rows: int, networks: int) -> tuple[int, int, int]:
+    return -(-rows // _STEP_TILE[1]), -(-width // _STEP_TILE[0]), networks
+
+
+def _forward_by_steps(cell: Cell, arrays: _Arrays, noise: _Noise) -> None:
+    from asr_dni.nn import triton_kernels
+
+    projection, w_hh, b_hh, h, c, states, cells, activations, last_c = arrays
+    networks, steps, rows = projection.shape[:3]
+    width = h.shape[-1]
+    transposed = w_hh.mT
+    bias = None if b_hh is None else b_hh.contiguous()
+    hidden = projection.new_empty(networks, rows, GATES[cell] * width)
+    states[:, 0].copy_(h)
+    if cells is not None and c is not None:
+        cells[:, 0].copy_(c)
+    c_before = c
+    for t in range(steps):
+        torch.bmm(states[:, t], transposed, out=hidden)
+        # Without gradients the cell's state is replaced in place: no two units of it meet in a kernel.
+        c_after = last_c if cells is None else cells[:, t + 1]
+        triton_kernels.step_forward[_step_grid(width, rows, networks)](
+            hidden,
+            projection[:, t],
+            projection.stride(0),
+            projection.stride(2),
+            hidden if bias is None else bias,
+            states[:, t],
+            states.stride(0),
+            states[:, t + 1],
+            hidden if c_before is None else c_before if cells is None else cells[:, t],
+            0 if c_after is None else c_after.stride(0),
+            hidden if c_after is None else c_after,
+            hidden if activations is None else activations[:, t],
+            0 if activations is None else activations.stride(0),
+            noise.table,
+            t,
+            noise.ids,
+            noise.ids_network,
+            rows,
+            CELL=cell,
+            **noise.flags,
+            SAVE=activations is not None,
+            BIAS=bias is not None,
+            GATES=GATES[cell],
+            WIDTH=width,
+            UNITS=_STEP_TILE[0],
+            ROWS=_STEP_TILE[1],
+        )
+        c_before = c_after
+    if last_c is not None and cells is not None:
+        last_c.copy_(cells[:, steps])
+
+
+def _backward_by_steps(cell: Cell, arrays: _Gradients) -> None:
+    from asr_dni.nn import triton_kernels
+
+    d_outputs, d_last_c, w_hh, states, cells, activations, d_projection, d_hidden_n, dh, dc = arrays
+    networks, steps, rows = d_projection.shape[:3]
+    width = dh.shape[-1]
+    through_weights = states.new_empty(networks, rows, width)
+    if dc is not None:
+        dc.zero_() if d_last_c is None else dc.copy_(d_last_c)
+    for t in range(steps - 1, -1, -1):
+        triton_kernels.step_backward[_step_grid(width, rows, networks)](
+            dh if d_outputs is None else d_outputs[:, t],
+            *((0, 0, 0) if d_outputs is None else (d_outputs.stride(0), *d_outputs.stride()[2:])),
+            through_weights,
+            dh,
+            dh if dc is None else dc,
+            states[:, t if cell == "gru" else t + 1],
+            states.stride(0),
+            dh if cells is None else cells[:, t],
+            dh if cells is None else cells[:, t + 1],
+            0 if cells is None else cells.stride(0),
+            dh if activations is None else activations[:, t],
+            0 if activations is None else activations.stride(0),
+            d_projection[:, t],
+            d_projection.stride(0),
+            dh if d_hidden_n is None else d_hidden_n[:, t],
+            0 if d_hidden_n is None else d_hidden_n.stride(0),
+            rows,
+            CELL=cell,
+            FROM_OUTPUTS=d_outputs is not None,
+            FROM_LATER=t < steps - 1,
+            GATES=GATES[cell],
+            WIDTH=width,
+            UNITS=_STEP_TILE[0],
+            ROWS=_STEP_TILE[1],
+        )
+        if d_hidden_n is None:
+            torch.bmm(d_projection[:, t], w_hh, out=through_weights)
+        else:
+            rz = 2 * width
+            torch.bmm(d_projection[:, t, :, :rz], w_hh[:, :rz], out=through_weights)
+            through_weights.baddbmm_(d_hidden_n[:, t], w_hh[:, rz:])
+    if cell == "gru":
+        dh += through_weights
+    else:
+        dh.copy_(through_weights)
+
+
+def run(
+    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
+) -> tuple[Tensor, State]:
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.implementation.run_recurrence`.
+
+    Outputs have the projection's dtype, states that of the ones given.
+
+    Raises:
+        AssertionError: :func:`why_not` gives a reason.
+    """
+    kind = projection.dtype
+    cell_state = state[1].to(torch.float32) if weights.cell == "lstm" else None
+    # The dtypes are decided here, by the projection, which autocast has lowered already where it is on.
+    with torch.autocast(projection.device.type, enabled=False):
+        outputs, *last_c = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            projection,
+            weights.w_hh.to(kind),
+            weights.b_hh,
+            state[0].to(kind),
+            cell_state,
+            weights.cell,
+            _pack_noise(noise, projection.device),
+        )
+    finals = (outputs[:, -1], *last_c)
+    return outputs, tuple(part.to(before.dtype) for part, before in zip(finals, state, strict=True))
