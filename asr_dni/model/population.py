@@ -32,6 +32,7 @@ from asr_dni.model.spotter import (
     schedule_learning_rate,
 )
 from asr_dni.model.training import describe_training
+from asr_dni.nn import DropoutSeed, seeded_dropout
 from asr_dni.nn.population import stack_networks, unstack_network
 from asr_dni.noise import Noise
 
@@ -358,14 +359,18 @@ class PopulationSpotter(pl.LightningModule):
                 [mixup_weights(self.mixup, member.seed, self.global_step, size) for member in self.members]
             )
             features, targets = mix(features, targets, weights.to(features), len(self.label_names))
-        with self.network.under(self._noises(batch.clip_ids)):
+        ids = batch.clip_ids.expand(self.networks, -1)
+        dropout = [
+            DropoutSeed(member.seed, self.global_step, its)
+            for member, its in zip(self.members, ids, strict=True)
+        ]
+        with self.network.under(self._noises(ids)), seeded_dropout(self.network, dropout):
             logits = self.network(features)
         losses = member_losses(logits, targets, self.label_smoothing)
         self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
-    def _noises(self, clip_ids: Tensor) -> tuple[Noise, ...]:
-        ids = clip_ids.expand(self.networks, -1)
+    def _noises(self, ids: Tensor) -> tuple[Noise, ...]:
         return tuple(
             dataclasses.replace(
                 self.training_noise,
