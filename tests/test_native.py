@@ -3,12 +3,13 @@
 import logging
 import multiprocessing
 import os
+import platform
 import stat
 
 import pytest
 import torch
 
-from asr_dni.nn import NoisyLinear, NoisyLSTM, native, use_implementation
+from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.recurrence import SiteNoise, draw_plain
 from asr_dni.noise import SITES, Noise
 from asr_dni.philox import normal
@@ -125,6 +126,20 @@ class TestCompiling:
         assert all(status.startswith("compiled") for status in statuses)
         (built,) = fresh.iterdir()
         assert native._intact(built)
+
+    @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="switches of an x86 compiler")
+    @pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx512f -mno-avx2 -mno-avx -mno-fma"])
+    def test_for_processors_with_smaller_vectors(self, without, fresh, monkeypatch):
+        monkeypatch.setenv("CC", f"gcc {without}")
+        for layer in (NoisyLSTM(3, 21), NoisyGRU(3, 21), NoisyRNN(3, 21)):
+            x, results = torch.randn(4, 17, 3), []
+            for implementation in ("reference", "fused"):
+                layer.zero_grad()
+                with use_implementation(implementation):
+                    results.append(run(layer, x))
+            for mine, its in zip(*results, strict=True):
+                torch.testing.assert_close(mine, its, atol=2e-5, rtol=2e-4)
+        assert native.status() == f"compiled (compiled by gcc {without})"
 
 
 def _compile_afresh(_):

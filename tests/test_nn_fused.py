@@ -1,0 +1,157 @@
+"""The compiled recurrence of K networks: held to the plain loop, and independent of threads, batch and company."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from asr_dni.nn import native, use_implementation
+from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.recurrence import GATES, LayerNoise, RecurrentWeights, SiteNoise
+
+needs_compiler = pytest.mark.skipif(
+    native.library() is None, reason=f"no compiled kernels here: {native.status()}"
+)
+CELLS = list(GATES)
+SITES = {
+    "clean": {},
+    "input": {"input": SiteNoise(0.7, (1, 2))},
+    "recurrent": {"recurrent": SiteNoise(0.7, (3, 4))},
+    "n only": {"recurrent": SiteNoise(0.7, (3, 4)), "recurrent_n_only": True},
+    "all": {
+        "input": SiteNoise(0.5, (1, 2)),
+        "recurrent": SiteNoise(0.4, (3, 4)),
+        "elementwise": SiteNoise(0.1, (5, 6)),
+    },
+}
+
+
+def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    gates = GATES[cell] * width
+    weights = RecurrentWeights(
+        cell,
+        (normal(networks, gates, width) * width**-0.5).requires_grad_(),
+        normal(networks, gates).requires_grad_() if bias else None,
+    )
+    projection = normal(networks, steps, rows, gates).requires_grad_()
+    state = tuple(normal(networks, rows, width).requires_grad_() for _ in range(2 if cell == "lstm" else 1))
+    noise = [
+        LayerNoise(
+            torch.arange(rows) + 100 * k,
+            first_step=3,
+            **{
+                name: SiteNoise(site.std * (1 + k), (site.key[0] + k, site.key[1]))
+                if isinstance(site, SiteNoise)
+                else site
+                for name, site in SITES[sites].items()
+            },
+        )
+        for k in range(networks)
+    ]
+    return weights, projection, state, noise
+
+
+def run(problem, implementation):
+    """Return outputs, final states and the gradients of everything."""
+    weights, projection, state, noise = problem
+    leaves = [leaf for leaf in (weights.w_hh, weights.b_hh, projection, *state) if leaf is not None]
+    with use_implementation(implementation):
+        outputs, final = run_recurrence(weights, projection, state, noise)
+    results = [outputs, *final]
+    loss = sum((result * torch.linspace(-1, 1, result.numel()).view_as(result)).sum() for result in results)
+    return [result.detach() for result in results] + list(torch.autograd.grad(loss, leaves))
+
+
+def member(problem, k, rows=slice(None)):
+    weights, projection, state, noise = problem
+    alone = RecurrentWeights(
+        weights.cell, weights.w_hh[k : k + 1], None if weights.b_hh is None else weights.b_hh[k : k + 1]
+    )
+    its_noise = LayerNoise(**{**vars(noise[k]), "sample_ids": noise[k].sample_ids[rows]})
+    return alone, projection[k : k + 1, :, rows], tuple(part[k : k + 1, rows] for part in state), [its_noise]
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def close(got, expected):
+    for mine, its in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, its, atol=2e-5, rtol=2e-4)
+
+
+@needs_compiler
+class TestAgainstThePlainLoop:
+    @pytest.mark.parametrize(
+        ("cell", "sites"), [(c, s) for c in CELLS for s in SITES if s != "n only" or c == "gru"]
+    )
+    @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 4, 13, 7), (2, 3, 30, 33)], ids=str)
+    @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+    def test_outputs_states_and_gradients(self, cell, sites, shape, bias):
+        given = problem(cell, sites, *shape, bias=bias)
+        close(run(given, "fused"), run(given, "reference"))
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_not_contiguous(self, cell):
+        weights, projection, state, noise = problem(cell, "all", 2, 5, 6, 9)
+        awkward = (
+            RecurrentWeights(cell, weights.w_hh.mT.contiguous().mT, weights.b_hh),
+            projection.transpose(1, 2).contiguous().transpose(1, 2),
+            tuple(part.mT.contiguous().mT for part in state),
+            noise,
+        )
+        close(run(awkward, "fused"), run((weights, projection, state, noise), "reference"))
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_without_gradients_nothing_is_kept(self, cell):
+        given = problem(cell, "all", 2, 9, 5, 11)
+        expected = run(given, "fused")[: 2 + (cell == "lstm")]
+        with torch.no_grad():
+            outputs, final = run_recurrence(*given)
+        assert outputs.grad_fn is None
+        for mine, its in zip((outputs, *final), expected, strict=True):
+            assert torch.equal(mine, its)
+
+
+@needs_compiler
+class TestIndependence:
+    """Outputs are the same to the last bit; gradients of weights are sums in an order of the library's."""
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_of_the_number_of_threads(self, cell):
+        given = problem(cell, "all", 3, 6, 50, 24)
+        results = []
+        for count in (1, 2, 5):
+            with threads(count):
+                results.append(run(given, "fused"))
+        for other in results[1:]:
+            assert torch.equal(other[0], results[0][0])
+            close(other, results[0])
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_of_the_other_networks(self, cell):
+        given = problem(cell, "all", 4, 6, 20, 24)
+        together = run(given, "fused")
+        states = 1 + (cell == "lstm")
+        for k in range(4):
+            alone = run(member(given, k), "fused")
+            for result in range(1 + states):
+                assert torch.equal(alone[result][0], together[result][k])
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_of_the_rest_of_the_batch(self, cell):
+        given = problem(cell, "all", 1, 6, 50, 24)
+        whole = run(given, "fused")[0]
+        part = run(member(given, 0, rows=slice(7, 20)), "fused")[0]
+        assert torch.equal(part, whole[:, :, 7:20])
