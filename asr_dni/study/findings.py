@@ -1,0 +1,1201 @@
+"""What a study's results say: effects with intervals, tests over seeds, and answers in words."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import SCALE_UNITS
+from asr_dni.evaluation.intervals import CONFIDENCE
+from asr_dni.study.ledger import COLUMNS
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Verdict: TypeAlias = Literal["supports", "does not support", "cannot tell", "estimate"]
+Alternative: TypeAlias = Literal["two-sided", "greater"]
+
+KEYS = (
+    "data",
+    "protocol",
+    "split",
+    "n_classes",
+    "cell",
+    "units",
+    "layers",
+    "bidirectional",
+    "epochs",
+    "schedule",
+    "train_scale",
+    "scale",
+    "sites",
+    "arrays",
+)
+"""Columns that tell one matrix from another; all others are axes of the matrix or repetitions."""
+
+QUESTIONS = {
+    "flatter": "Does training under noise (DNI) make the noise curve flatter?",
+    "best": "Which sigma_train is best for each sigma_infer?",
+    "above_clean": "Are there noisy pairs (sigma_train, sigma_infer) above conventional training with clean inference?",
+    "clean_inference": "Is training under noise better than conventional training when inference is clean?",
+    "units": "How does it change with the number of units?",
+    "schedules": "Does annealing the noise do better than constant noise?",
+}
+"""Questions that findings answer, by their names."""
+
+_ALPHA = 1 - CONFIDENCE
+_PAIRED = "paired Student t test over seeds"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The accuracies of one architecture in one setting.
+
+    Attributes:
+        key: values of :data:`KEYS`.
+        sigma_train: T levels, ascending; 0 is conventional training.
+        sigma_infer: I levels, ascending.
+        seeds: S trainings, by name.
+        accuracy: mean over draws, ``(T, I, S)``; NaN where there is no result.
+        snr_db: ``(I,)``; NaN where not known or not the same for all networks.
+        n_clips: number of test clips.
+        n_draws: largest number of draws per level.
+    """
+
+    key: dict[str, Any]
+    sigma_train: tuple[float, ...]
+    sigma_infer: tuple[float, ...]
+    seeds: tuple[str, ...]
+    accuracy: Array
+    snr_db: Array
+    n_clips: int
+    n_draws: int
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return 1 / int(self.key["n_classes"])
+
+    @property
+    def resolution(self) -> float:
+        """Smallest step between two measured accuracies."""
+        return 1 / (self.n_clips * self.n_draws)
+
+    @property
+    def mean(self) -> Array:
+        """Mean over seeds, ``(T, I)``; NaN where no seed has a result."""
+        counts = self.n_seeds
+        return np.where(counts > 0, np.nansum(self.accuracy, axis=2) / np.maximum(counts, 1), np.nan)
+
+    @property
+    def n_seeds(self) -> npt.NDArray[np.int64]:
+        """Number of seeds with a result, ``(T, I)``."""
+        counts: npt.NDArray[np.int64] = np.isfinite(self.accuracy).sum(axis=2)
+        return counts
+
+    def interval(self) -> tuple[Array, Array]:
+        """Return the 95 % Student t interval of the mean over seeds, ``(T, I)`` each; NaN below two seeds."""
+        found = student_t_tests(self.accuracy)
+        return np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
+
+    @property
+    def conventional(self) -> Array | None:
+        """Accuracies of conventional training, ``(I, S)``."""
+        return self.accuracy[0] if self.sigma_train[0] == 0 else None
+
+    def mean_over_levels(self) -> Array:
+        """Return accuracy averaged over sigma_infer from lowest to highest, ``(T, S)``: the area below the curve.
+
+        Between measured levels accuracy is taken to be linear, so that the choice of levels matters little.
+        """
+        sigma = np.array(self.sigma_infer)
+        if len(sigma) == 1:
+            return self.accuracy[:, 0]
+        area: Array = np.trapezoid(self.accuracy, sigma, axis=1) / (sigma[-1] - sigma[0])
+        return area
+
+    def midpoints(self) -> Array:
+        """Return each training's midpoint, ``(T, S)``.
+
+        That is the sigma_infer at which accuracy has fallen half-way from its clean value to chance; inf where it does
+        not fall so far, NaN where it is not defined.
+        """
+        found = np.full((len(self.sigma_train), len(self.seeds)), np.nan)
+        if self.sigma_infer[0] != 0:
+            return found
+        sigma = np.array(self.sigma_infer)
+        for place in np.ndindex(*found.shape):
+            curve = self.accuracy[place[0], :, place[1]]
+            if not np.isfinite(curve).all() or curve[0] <= self.chance:
+                continue
+            half = (curve[0] + self.chance) / 2
+            below = np.flatnonzero(curve <= half)
+            if not below.size:
+                found[place] = math.inf
+                continue
+            after = below[0]
+            share = (curve[after - 1] - half) / (curve[after - 1] - curve[after])
+            found[place] = sigma[after - 1] + share * (sigma[after] - sigma[after - 1])
+        return found
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Student t tests of means, all arrays of one shape.
+
+    Attributes:
+        effect: the means.
+        low: lower end of the two-sided 95 % interval; NaN below two values.
+        high: its upper end.
+        n: how many values there were.
+        p: probability of such a mean or a more extreme one if the true one is 0; NaN below two values.
+        error: standard error of the mean.
+    """
+
+    effect: Array
+    low: Array
+    high: Array
+    n: npt.NDArray[np.int64]
+    p: Array
+    error: Array
+
+    def upper(self, tests: int) -> Array:
+        """Return upper bounds that all hold at once with 95 % probability, for so many tests (Bonferroni)."""
+        df = np.maximum(self.n - 1, 1)
+        bound = self.effect + stats.t.ppf(1 - _ALPHA / max(tests, 1), df) * self.error
+        return np.where(self.n >= 2, bound, np.nan)
+
+
+def student_t_tests(
+    values: Array, alternative: Alternative = "two-sided", resolution: float | Array = 0.0
+) -> Tests:
+    """Test whether means over the last axis differ from 0, or are above it.
+
+    Accuracies are counts of clips, so that a few trainings may by chance differ by exactly the same number. That is no
+    proof: a standard deviation below what rounding to whole clips makes, resolution * sqrt(2 / 12) for a difference of
+    two accuracies, is taken to be that.
+
+    Args:
+        values: ``(..., S)``; NaN where there is none.
+        alternative: ``two-sided``, or ``greater`` than 0.
+        resolution: smallest step between accuracies, ``(...)`` or one for all.
+    """
+    values = np.asarray(values, dtype=float)
+    n = np.isfinite(values).sum(axis=-1)
+    effect = np.where(n > 0, np.nansum(values, axis=-1) / np.maximum(n, 1), np.nan)
+    squares = np.nansum((values - effect[..., None]) ** 2, axis=-1)
+    deviation = np.maximum(np.sqrt(squares / np.maximum(n - 1, 1)), resolution * math.sqrt(2 / 12))
+    tested, df = n >= 2, np.maximum(n - 1, 1)
+    error = np.where(tested, deviation / np.sqrt(np.maximum(n, 1)), np.nan)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, df) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where((error == 0) & (effect == 0), 0.0, effect / error)
+    p = stats.t.sf(t, df) if alternative == "greater" else 2 * stats.t.sf(np.abs(t), df)
+    return Tests(effect, effect - half, effect + half, n, np.where(tested, p, np.nan), error)
+
+
+def holm(p: Sequence[float] | Array) -> Array:
+    """Return p-values corrected by Holm's step-down method (S. Holm, Scand. J. Statist. 6, 1979).
+
+    Whatever depends on whatever, the probability that any true null hypothesis of the family gets a corrected p below
+    alpha is at most alpha. NaN, a test that could not be made, is not counted.
+    """
+    p = np.asarray(p, dtype=float)
+    corrected = np.full(p.shape, np.nan)
+    made = np.flatnonzero(np.isfinite(p))
+    order = made[np.argsort(p[made], kind="stable")]
+    stepped = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0) if len(order) else []
+    return corrected
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to one question about one architecture.
+
+    Attributes:
+        question: one of :data:`QUESTIONS`.
+        about: the architecture, and the setting as far as the study has several.
+        key: values of :data:`KEYS` that it holds for.
+        verdict: ``supports``: a test says yes after correction; ``does not support``: effects that matter are ruled
+            out; ``cannot tell``: neither, or no test was possible; ``estimate``: the question asks how much.
+        sentence: the answer.
+        test: the test, and the family over which it was corrected.
+    """
+
+    question: str
+    about: str
+    key: dict[str, Any]
+    verdict: Verdict
+    sentence: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        matrices: one per architecture and setting.
+        answers: by question, then architecture.
+        tables: ``matrix``, ``curves``, and one per question, ``difference`` (to conventional training at the same
+            sigma_infer), ``missing``; numbers as fractions, not percent.
+        notes: what limits the answers.
+        setting: what all matrices have in common, in words.
+    """
+
+    matrices: tuple[Matrix, ...]
+    answers: tuple[Answer, ...]
+    tables: dict[str, pd.DataFrame]
+    notes: tuple[str, ...]
+    setting: str
+    labels: tuple[str, ...] = field(default=())
+
+    def text(self) -> str:
+        """Return the findings as plain text."""
+        lines = [self.setting, ""]
+        for question, title in QUESTIONS.items():
+            answers = [answer for answer in self.answers if answer.question == question]
+            if not answers:
+                continue
+            lines += [title, *(f"  {_line(answer)}" for answer in answers), *_tests(answers, "  "), ""]
+        return "\n".join([*lines, "What limits these answers", *(f"  {note}" for note in self.notes), ""])
+
+    def markdown(self) -> str:
+        """Return the findings in Markdown, with the matrices as tables."""
+        lines = ["# Findings", "", self.setting, ""]
+        for question, title in QUESTIONS.items():
+            answers = [answer for answer in self.answers if answer.question == question]
+            if not answers:
+                continue
+            lines += [f"## {title}", ""]
+            lines += [
+                f"- **{answer.about}**: "
+                + (f"*{answer.verdict}*. " if answer.verdict != "estimate" else "")
+                + answer.sentence
+                for answer in answers
+            ]
+            lines += ["", *_tests(answers, ""), ""]
+        lines += [
+            "## What limits these answers",
+            "",
+            *(f"- {note}" for note in self.notes),
+            "",
+            "## Accuracy (%)",
+            "",
+        ]
+        for matrix, label in zip(self.matrices, self.labels, strict=True):
+            lines += [
+                f"**{label}**; mean over {_count(len(matrix.seeds), 'seed')} and 95 % interval over seeds",
+                "",
+            ]
+            lines += [_matrix_markdown(matrix), ""]
+        return "\n".join(lines)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _line(answer: Answer) -> str:
+    verdict = f"{answer.verdict}. " if answer.verdict != "estimate" else ""
+    return f"{answer.about}: {verdict}{answer.sentence}"
+
+
+def _tests(answers: Iterable[Answer], indent: str) -> list[str]:
+    return [
+        f"{indent}Test: {test}" for test in dict.fromkeys(answer.test for answer in answers if answer.test)
+    ]
+
+
+def _matrix_markdown(matrix: Matrix) -> str:
+    mean, (low, high) = matrix.mean, matrix.interval()
+    head = ["σ_train \\ σ_infer", *(f"{sigma:g}" for sigma in matrix.sigma_infer)]
+    rows = [head, ["---:"] * len(head)]
+    for place, sigma in enumerate(matrix.sigma_train):
+        row = [f"{sigma:g}"]
+        for level in range(len(matrix.sigma_infer)):
+            half = (high[place, level] - low[place, level]) / 2
+            text = "" if math.isnan(mean[place, level]) else f"{100 * mean[place, level]:.1f}"
+            row.append(text + ("" if math.isnan(half) else f" ± {100 * half:.1f}"))
+        rows.append(row)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def make_matrices(frame: pd.DataFrame) -> list[Matrix]:
+    """Return a ledger's results by architecture and setting.
+
+    Draws are averaged within each training first. Conventional trainings (sigma_train 0) belong to every schedule and
+    train_scale, since both only say how the noise comes in.
+
+    Args:
+        frame: see :data:`asr_dni.study.ledger.COLUMNS`.
+
+    Raises:
+        UserError: there are no results, or a column is missing.
+    """
+    return _make_matrices(frame)[0]
+
+
+def _make_matrices(frame: pd.DataFrame) -> tuple[list[Matrix], list[str]]:
+    needed = [
+        *KEYS,
+        "member",
+        "seed",
+        "data_seed",
+        "sigma_train",
+        "sigma_infer",
+        "accuracy",
+        "n_clips",
+        "snr_db",
+    ]
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise UserError(f"a study's results need the columns {', '.join(COLUMNS)}: {missing[0]} is missing")
+    if frame.empty:
+        raise UserError("the study has no results yet: run it first")
+    notes = []
+    keys = list(KEYS)
+    # Means over draws; observed=True, since text may come as categories.
+    grouped = frame.groupby(
+        [*keys, "sigma_train", "seed", "data_seed", "member", "sigma_infer"],
+        observed=True,
+        sort=True,
+        dropna=False,
+    )
+    means = grouped.agg(
+        accuracy=("accuracy", "mean"),
+        n_draws=("accuracy", "size"),
+        n_clips=("n_clips", "max"),
+        snr_db=("snr_db", "mean"),
+    ).reset_index()
+    cells = means.groupby([*keys, "sigma_train", "seed"], observed=True)
+    several = bool((cells["data_seed"].nunique() > 1).any())
+    seed = means["seed"].astype(str)
+    means["repetition"] = seed + "/" + means["data_seed"].astype(str) if several else seed
+    order = {
+        name: place
+        for place, name in enumerate(
+            means[["repetition", "seed", "data_seed"]]
+            .sort_values(["seed", "data_seed"])["repetition"]
+            .unique()
+        )
+    }
+    twins = means.groupby([*keys, "sigma_train", "repetition"], observed=True)["member"].nunique()
+    if (twins > 1).any():
+        note = f"{int((twins > 1).sum())} trainings were there more than once, with other settings"
+        notes.append(f"{note}{_differing(frame, means)}: their mean counts as one training.")
+    own = ["schedule", "train_scale"]
+    shared = [key for key in keys if key not in own]
+    noisy = means[means["sigma_train"] > 0]
+    conventional = means[means["sigma_train"] == 0]
+    groups: list[tuple[dict[str, Any], pd.DataFrame]] = []
+    for values, rows in noisy.groupby(keys, observed=True):
+        groups.append((dict(zip(keys, values, strict=True)), rows))
+    bases = {values: rows for values, rows in conventional.groupby(shared, observed=True)}
+    for place, (key, rows) in enumerate(groups):
+        base = bases.get(tuple(key[name] for name in shared))
+        if base is not None:
+            groups[place] = (key, pd.concat([base, rows]))
+    taken = {tuple(key[name] for name in shared) for key, _ in groups}
+    for values, rows in bases.items():
+        if values not in taken:
+            key = dict(zip(shared, values, strict=True)) | {name: "" for name in own}
+            groups.append(({name: key[name] for name in keys}, rows))
+    groups.sort(key=lambda group: tuple(map(_sortable, group[0].values())))
+    return [_make_matrix(key, rows, order) for key, rows in groups], notes
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    return (1, 0.0, value) if isinstance(value, str) else (0, float(value), "")
+
+
+def _differing(frame: pd.DataFrame, means: pd.DataFrame) -> str:
+    """Name what the configurations of trainings that share their place differ in."""
+    if "configuration" not in frame.columns:
+        return ""
+    texts = frame.drop_duplicates("member").set_index("member")["configuration"]
+    names: dict[str, None] = {}
+    for _, rows in means.groupby([*KEYS, "sigma_train", "repetition"], observed=True):
+        members = list(rows["member"].unique())
+        if len(members) < 2:
+            continue
+        try:
+            flat = [_flatten(json.loads(str(texts[member]))) for member in members]
+        except json.JSONDecodeError:
+            return ""
+        for one in flat[1:]:
+            for name in dict.fromkeys([*flat[0], *one]):
+                if flat[0].get(name) != one.get(name):
+                    names[name] = None
+    return f" ({', '.join(list(names)[:4])})" if names else ""
+
+
+def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, int]) -> Matrix:
+    sigma_train = sorted(rows["sigma_train"].unique())
+    sigma_infer = sorted(rows["sigma_infer"].unique())
+    seeds = sorted(rows["repetition"].unique(), key=order.__getitem__)
+    shape = (len(sigma_train), len(sigma_infer), len(seeds))
+    places = np.ravel_multi_index(
+        (
+            np.searchsorted(sigma_train, rows["sigma_train"]),
+            np.searchsorted(sigma_infer, rows["sigma_infer"]),
+            rows["repetition"].map({name: place for place, name in enumerate(seeds)}).to_numpy(dtype=int),
+        ),
+        shape,
+    )
+    size = math.prod(shape)
+    counts = np.bincount(places, minlength=size)
+    sums = np.bincount(places, weights=rows["accuracy"].to_numpy(dtype=float), minlength=size)
+    accuracy = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
+    snr = []
+    for sigma in sigma_infer:
+        values = rows.loc[rows["sigma_infer"] == sigma, "snr_db"].to_numpy(dtype=float)
+        same = bool((values == values[0]).all()) or bool(np.ptp(values) <= 0.1)
+        snr.append(float(values[0]) if same else math.nan)
+    return Matrix(
+        key,
+        tuple(map(float, sigma_train)),
+        tuple(map(float, sigma_infer)),
+        tuple(seeds),
+        accuracy,
+        np.array(snr),
+        int(rows["n_clips"].max()),
+        int(rows["n_draws"].max()),
+    )
+
+
+_NAMES: dict[str, Any] = {
+    "cell": lambda cell: str(cell).upper(),
+    "units": lambda units: f"{units} units",
+    "layers": lambda layers: f"{layers} layer" + ("s" if layers != 1 else ""),
+    "bidirectional": lambda both: "both directions" if both else "one direction",
+    "epochs": lambda epochs: f"{epochs} epochs",
+    "schedule": lambda name: f"{name} training noise" if name else "conventional training",
+    "train_scale": lambda scale: f"training scale {scale}" if scale else "",
+    "scale": lambda scale: f"inference scale {scale}",
+    "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
+    "arrays": lambda arrays: f"{arrays} arrays",
+    "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",
+    "split": lambda split: f"{split} split",
+}
+
+
+def describe_key(key: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return values of :data:`KEYS` in words."""
+    parts = [str(_NAMES.get(name, str)(key[name])) for name in names]
+    return ", ".join(part for part in parts if part)
+
+
+def varying_keys(matrices: Sequence[Matrix]) -> list[str]:
+    """Return the names in which matrices differ."""
+    return [name for name in KEYS if len({matrix.key[name] for matrix in matrices}) > 1]
+
+
+def label_matrices(matrices: Sequence[Matrix]) -> list[str]:
+    """Return a label per matrix: cell, units and whatever else differs."""
+    varying = varying_keys(matrices)
+    names = ["cell", "units", *(name for name in varying if name not in ("cell", "units"))]
+    return [describe_key(matrix.key, names) for matrix in matrices]
+
+
+def describe_shared(matrices: Sequence[Matrix]) -> str:
+    """Return what matrices have in common, in words: data, clips, chance, noise, repetitions."""
+    varying = varying_keys(matrices)
+    names = [name for name in KEYS if name not in varying]
+    parts = [describe_key(matrices[0].key, names)]
+    clips = sorted({matrix.n_clips for matrix in matrices})
+    parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
+    for numbers, word in (
+        (sorted({len(matrix.seeds) for matrix in matrices}), "seed"),
+        (sorted({matrix.n_draws for matrix in matrices}), "draw"),
+    ):
+        text = "–".join(map(str, numbers[:: max(len(numbers) - 1, 1)]))
+        parts.append(f"{text} {word}" + ("" if text == "1" else "s"))
+    scale = matrices[0].key["scale"] if "scale" not in varying else None
+    if scale in SCALE_UNITS:
+        parts.append(f"sigma in {SCALE_UNITS[scale].removeprefix('absolute: ')}")
+    return "; ".join(parts)
+
+
+def find(frame: pd.DataFrame, levels: Sequence[float] | None = None, relevant: float = 0.01) -> Findings:
+    """Return what a ledger's results say.
+
+    Every test is over seeds, that is over trainings: what it says holds for other trainings on the same data, tested
+    on the same clips. Each architecture is a family of tests of its own.
+
+    Args:
+        frame: see :data:`asr_dni.study.ledger.COLUMNS`.
+        levels: sigma_infer at which the trend with the number of units is asked; ``None``: the lowest, the middle and
+            the highest measured.
+        relevant: smallest difference in accuracy that matters: a claim is "not supported" where all effects of at least
+            so much are ruled out.
+
+    Raises:
+        UserError: there are no results, or a column is missing.
+    """
+    matrices, notes = _make_matrices(frame)
+    labels = label_matrices(matrices)
+    tables: dict[str, pd.DataFrame] = {
+        "matrix": pd.concat([_matrix_table(matrix) for matrix in matrices], ignore_index=True),
+        "curves": pd.concat([_curve_table(matrix) for matrix in matrices], ignore_index=True),
+    }
+    answers: list[Answer] = []
+    per_matrix: Any = (
+        ("flatter", _flatter),
+        ("best", _best),
+        ("above_clean", _above_clean),
+        ("clean_inference", _clean_inference),
+        ("difference", _difference),
+    )
+    for name, function in per_matrix:
+        found = []
+        for matrix, label in zip(matrices, labels, strict=True):
+            table, answer = function(matrix, label, relevant)
+            found.append(_with_key(matrix.key, table))
+            answers += [answer] if answer else []
+        tables[name] = pd.concat(found, ignore_index=True)
+    for name, (table, more) in {
+        "units": _units(matrices, levels),
+        "schedules": _schedules(matrices, relevant),
+    }.items():
+        tables[name] = table
+        answers += more
+    tables["missing"] = _missing(matrices, labels)
+    return Findings(
+        tuple(matrices),
+        tuple(answers),
+        tables,
+        tuple(notes + _limits(frame, matrices, tables["missing"])),
+        _sentence_case(describe_shared(matrices)) + ".",
+        tuple(labels),
+    )
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _with_key(key: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    front = pd.DataFrame({name: [key[name]] * len(table) for name in KEYS})
+    return pd.concat([front, table.reset_index(drop=True)], axis=1)
+
+
+def _matrix_table(matrix: Matrix) -> pd.DataFrame:
+    low, high = matrix.interval()
+    train, infer = np.meshgrid(matrix.sigma_train, matrix.sigma_infer, indexing="ij")
+    table = pd.DataFrame(
+        {
+            "sigma_train": train.ravel(),
+            "sigma_infer": infer.ravel(),
+            "snr_db": np.broadcast_to(matrix.snr_db, train.shape).ravel(),
+            "accuracy": matrix.mean.ravel(),
+            "low": low.ravel(),
+            "high": high.ravel(),
+            "n_seeds": matrix.n_seeds.ravel(),
+            "n_draws": matrix.n_draws,
+            "n_clips": matrix.n_clips,
+            "chance": matrix.chance,
+        }
+    )
+    return _with_key(matrix.key, table)
+
+
+def _curve_table(matrix: Matrix) -> pd.DataFrame:
+    """Return a row per sigma_train: what the whole curve comes to."""
+    area = matrix.mean_over_levels()
+    measures = {
+        "lowest_noise": matrix.accuracy[:, 0],
+        "highest_noise": matrix.accuracy[:, -1],
+        "mean_over_levels": area,
+        "loss_to_noise": matrix.accuracy[:, 0] - area,
+    }
+    table = pd.DataFrame({"sigma_train": matrix.sigma_train})
+    for name, values in measures.items():
+        tests = student_t_tests(values)
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = tests.effect, tests.low, tests.high
+    # The median over seeds, since a midpoint may lie beyond the highest level.
+    midpoints = matrix.midpoints()
+    table["midpoint"] = [
+        float(np.median(row[~np.isnan(row)])) if (~np.isnan(row)).any() else math.nan for row in midpoints
+    ]
+    return _with_key(matrix.key, table)
+
+
+def _test_table(tests: Tests, columns: Mapping[str, Any], test: str, family: str) -> pd.DataFrame:
+    corrected = holm(tests.p.ravel())
+    made = int(np.isfinite(corrected).sum())
+    return pd.DataFrame(
+        {
+            **columns,
+            "effect": tests.effect.ravel(),
+            "low": tests.low.ravel(),
+            "high": tests.high.ravel(),
+            "n_seeds": tests.n.ravel(),
+            "p": tests.p.ravel(),
+            "p_holm": corrected,
+            "upper_all": tests.upper(made).ravel(),
+            "test": test,
+            "family": f"{family} ({made} tests)",
+        }
+    )
+
+
+def _judge(table: pd.DataFrame, relevant: float) -> Verdict:
+    """Return whether some effect of a table is above 0, whether all that matter are ruled out, or neither."""
+    tested = table[table["p_holm"].notna()]
+    if ((tested["p_holm"] < _ALPHA) & (tested["effect"] > 0)).any():
+        return "supports"
+    if len(tested) and len(tested) == len(table) and (tested["upper_all"] < relevant).all():
+        return "does not support"
+    return "cannot tell"
+
+
+def _points(value: float, sign: bool = True) -> str:
+    return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+
+
+def _effect(row: Any) -> str:
+    interval = "" if math.isnan(row.low) else f" [{_points(row.low)}, {_points(row.high)}]"
+    return f"{_points(row.effect)} points{interval}" + _p(row.p_holm)
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else (", corrected p < 0.001" if p < 0.001 else f", corrected p {p:.2g}")
+
+
+def _sigmas(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _largest(table: pd.DataFrame) -> Any:
+    known = table[table["effect"].notna()]
+    return next(known.sort_values("effect", ascending=False).itertuples(), None)
+
+
+def _significant(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["p_holm"] < _ALPHA) & (table["effect"] > 0)]
+
+
+def _no_question(matrix: Matrix, label: str, question: str, clean: bool) -> Answer | None:
+    """Return why a comparison with conventional training can't be made, if so."""
+    reason = None
+    if matrix.sigma_train[0] != 0:
+        reason = "conventional training (sigma_train 0) is missing"
+    elif len(matrix.sigma_train) < 2:
+        reason = "there is no training under noise"
+    elif clean and matrix.sigma_infer[0] != 0:
+        reason = "clean inference (sigma_infer 0) was not measured"
+    if reason is None:
+        return None
+    return Answer(question, label, matrix.key, "cannot tell", f"This can't be asked: {reason}.", "")
+
+
+def _untested(matrix: Matrix) -> str:
+    if len(matrix.seeds) < 2:
+        return " There is one seed only: no test is possible, and the difference may be chance."
+    return ""
+
+
+_EMPTY = pd.DataFrame()
+
+
+def _flatter(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
+    refused = _no_question(matrix, label, "flatter", clean=True)
+    if refused is None and len(matrix.sigma_infer) < 2:
+        refused = Answer("flatter", label, matrix.key, "cannot tell", "One sigma_infer makes no curve.", "")
+    if refused:
+        return _EMPTY, refused
+    area, clean = matrix.mean_over_levels(), matrix.accuracy[:, 0]
+    loss = clean - area
+    count = len(matrix.sigma_train) - 1
+    tests = student_t_tests(
+        np.concatenate([loss[:1] - loss[1:], area[1:] - area[:1]]), resolution=matrix.resolution
+    )
+    table = _test_table(
+        tests,
+        {
+            "measure": ["less lost to noise"] * count + ["more accurate over all noise"] * count,
+            "sigma_train": list(matrix.sigma_train[1:]) * 2,
+        },
+        f"{_PAIRED}, two-sided",
+        "both measures at every sigma_train > 0 of this architecture",
+    )
+    flat, high = table.iloc[:count], table.iloc[count:]
+    verdict, best, higher = _judge(flat, relevant), _largest(flat), _largest(high)
+    if best is None or higher is None:
+        return table, Answer(
+            "flatter",
+            label,
+            matrix.key,
+            "cannot tell",
+            "No seed has both a conventional and a noisy training.",
+            "",
+        )
+    top = matrix.sigma_infer[-1]
+    lost = student_t_tests(loss[:1])
+    sentence = (
+        f"Averaged over noise from 0 to {top:g}, conventional training loses"
+        f" {_points(float(lost.effect[0]), sign=False)} points of its clean accuracy."
+    )
+    flatter, better = _significant(flat), _significant(high)
+    if len(flatter):
+        best = _largest(flatter)
+        sentence += f" DNI loses less at sigma_train {_sigmas(flatter['sigma_train'])}:"
+        sentence += f" at {best.sigma_train:g} the loss differs by {_effect_less(best)}."
+    elif verdict == "does not support":
+        sentence += (
+            f" No sigma_train loses {_points(relevant, sign=False)} points less; the most is {_effect(best)}"
+        )
+        sentence += f" at {best.sigma_train:g}."
+    else:
+        sentence += f" The largest difference, at sigma_train {best.sigma_train:g}, is {_effect_less(best)}."
+    if len(better):
+        higher = _largest(better)
+        sentence += (
+            f" It is also more accurate over all this noise at sigma_train {_sigmas(better['sigma_train'])}"
+        )
+        sentence += f" (most at {higher.sigma_train:g}: {_effect(higher)})."
+    elif len(flatter):
+        sentence += " But it is not shown to be more accurate over this noise: its curve may be flat because it is low."
+    test = (
+        f"{_PAIRED}, two-sided, of (clean accuracy − accuracy averaged over sigma_infer, as the area below the"
+        " curve) and of that average; Holm over both measures and every sigma_train > 0 of the architecture."
+    )
+    return table, Answer("flatter", label, matrix.key, verdict, sentence + _untested(matrix), test)
+
+
+def _effect_less(row: Any) -> str:
+    interval = (
+        "" if math.isnan(row.low) else f" [{_points(row.low, sign=False)}, {_points(row.high, sign=False)}]"
+    )
+    return f"{_points(row.effect, sign=False)} points{interval} in favour of DNI{_p(row.p_holm)}"
+
+
+def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
+    """Return for each sigma_infer the best sigma_train, and a set that holds the truly best one with 95 %.
+
+    A sigma_train is out of the set if some other is significantly better (one-sided, Bonferroni over its rivals): the
+    truly best one is then out with a probability of at most 5 %, however many there are and although the best was
+    chosen by the data (S. Gupta's subset selection).
+    """
+    rivals = len(matrix.sigma_train)
+    if rivals < 2:
+        return _EMPTY, None
+    mean, rows = matrix.mean, []
+    for level, sigma in enumerate(matrix.sigma_infer):
+        accuracy = matrix.accuracy[:, level]
+        if not np.isfinite(mean[:, level]).any():
+            continue
+        best = int(np.nanargmax(mean[:, level]))
+        # [i, j]: is j better than i?
+        tests = student_t_tests(accuracy[None] - accuracy[:, None], "greater", matrix.resolution)
+        p = tests.p.copy()
+        np.fill_diagonal(p, np.nan)
+        made = np.isfinite(p).sum(axis=1)
+        smallest = np.min(np.where(np.isfinite(p), p, 1.0), axis=1)
+        corrected = np.where(made > 0, np.minimum(smallest * made, 1.0), np.nan)
+        against = student_t_tests(accuracy[best] - accuracy, resolution=matrix.resolution)
+        for place, train in enumerate(matrix.sigma_train):
+            if math.isnan(mean[place, level]):
+                continue
+            rows.append(
+                {
+                    "sigma_infer": sigma,
+                    "sigma_train": train,
+                    "accuracy": mean[place, level],
+                    "best": place == best,
+                    "in_set": not corrected[place] < _ALPHA,
+                    "behind_best": against.effect[place],
+                    "low": against.low[place] if place != best else math.nan,
+                    "high": against.high[place] if place != best else math.nan,
+                    "n_seeds": int(matrix.n_seeds[place, level]),
+                    "p_some_other_is_better": corrected[place],
+                    "family": f"the {made[place]} other sigma_train at this sigma_infer",
+                }
+            )
+    table = pd.DataFrame(rows)
+    parts = []
+    for level, group in table.groupby("sigma_infer"):
+        chosen = float(group.loc[group["best"], "sigma_train"].iloc[0])
+        others = [value for value in group.loc[group["in_set"], "sigma_train"] if value != chosen]
+        if len(others) == len(group) - 1:
+            also = " (or any other)"
+        else:
+            also = f" (or {_sigmas(others)})" if others else " (alone)"
+        parts.append(f"{float(str(level)):g} → {chosen:g}{also}")
+    sentence = "sigma_infer → best sigma_train (or those that may be the best too): " + "; ".join(parts) + "."
+    test = (
+        "set that holds the best sigma_train with 95 % at each sigma_infer: a sigma_train is out if another is better,"
+        " paired Student t test over seeds, one-sided, corrected (Bonferroni) over its rivals at that sigma_infer."
+    )
+    return table, Answer("best", label, matrix.key, "estimate", sentence + _untested(matrix), test)
+
+
+def _pairs_above(matrix: Matrix, places: slice) -> tuple[Tests, dict[str, Any]]:
+    conventional = matrix.accuracy[0, 0]
+    differences = matrix.accuracy[1:, places] - conventional
+    train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer[places], indexing="ij")
+    tests = student_t_tests(differences, "greater", matrix.resolution)
+    return tests, {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()}
+
+
+def _above_clean(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
+    refused = _no_question(matrix, label, "above_clean", clean=True)
+    if refused is None and len(matrix.sigma_infer) < 2:
+        refused = Answer(
+            "above_clean", label, matrix.key, "cannot tell", "There is no sigma_infer above 0.", ""
+        )
+    if refused:
+        return _EMPTY, refused
+    tests, columns = _pairs_above(matrix, slice(1, None))
+    table = _test_table(
+        tests,
+        columns,
+        f"{_PAIRED}, one-sided",
+        "all pairs (sigma_train > 0, sigma_infer > 0) of this architecture",
+    )
+    test = f"{_PAIRED}, one-sided (above); Holm over all pairs of the architecture with both sigmas above 0."
+    return table, _above_answer(matrix, label, table, "above_clean", relevant, test)
+
+
+def _clean_inference(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
+    refused = _no_question(matrix, label, "clean_inference", clean=True)
+    if refused:
+        return _EMPTY, refused
+    tests, columns = _pairs_above(matrix, slice(0, 1))
+    table = _test_table(
+        tests, columns, f"{_PAIRED}, one-sided", "every sigma_train > 0 of this architecture at sigma_infer 0"
+    )
+    test = f"{_PAIRED}, one-sided (above); Holm over every sigma_train > 0 of the architecture."
+    return table, _above_answer(matrix, label, table, "clean_inference", relevant, test)
+
+
+def _above_answer(
+    matrix: Matrix, label: str, table: pd.DataFrame, question: str, relevant: float, test: str
+) -> Answer:
+    verdict, best, above = _judge(table, relevant), _largest(table), _significant(table)
+    base = student_t_tests(matrix.accuracy[0, 0])
+    if best is None:
+        text = "No seed has both a conventional and a noisy training."
+        return Answer(question, label, matrix.key, "cannot tell", text, "")
+    reference = f"{_points(float(base.effect), sign=False)} % of conventional training with clean inference"
+    noun = "pairs" if question == "above_clean" else "levels of training noise"
+
+    def name(row: Any) -> str:
+        return (
+            f"({row.sigma_train:g}, {row.sigma_infer:g})"
+            if question == "above_clean"
+            else f"{row.sigma_train:g}"
+        )
+
+    if len(above):
+        best = _largest(above)
+        ordered = above.sort_values("effect", ascending=False)
+        shown = ", ".join(name(row) for row in ordered.head(6).itertuples())
+        more = f" and {len(ordered) - 6} more" if len(ordered) > 6 else ""
+        sentence = f"{len(above)} of {len(table)} {noun} are above the {reference}: {shown}{more};"
+        sentence += (
+            f" the most, {name(best)}, by {_effect(best)}. The largest of many is likely overestimated."
+        )
+    elif verdict == "does not support":
+        sentence = f"None of {len(table)} {noun} is above the {reference} by {_points(relevant, sign=False)} points or"
+        sentence += f" more; the highest, {name(best)}, differs by {_effect(best)}."
+    else:
+        sentence = (
+            f"None of {len(table)} {noun} is shown to be above the {reference}, but not all are ruled out;"
+        )
+        sentence += f" the highest, {name(best)}, differs by {_effect(best)}."
+    return Answer(question, label, matrix.key, verdict, sentence + _untested(matrix), test)
+
+
+def _difference(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, None]:
+    """Return the difference to conventional training at the same sigma_infer, everywhere."""
+    if _no_question(matrix, label, "", clean=False):
+        return _EMPTY, None
+    train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer, indexing="ij")
+    tests = student_t_tests(matrix.accuracy[1:] - matrix.accuracy[:1], resolution=matrix.resolution)
+    table = _test_table(
+        tests,
+        {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()},
+        f"{_PAIRED}, two-sided",
+        "all pairs (sigma_train > 0, sigma_infer) of this architecture",
+    )
+    return table, None
+
+
+def _families(matrices: Sequence[Matrix], without: str) -> list[list[Matrix]]:
+    """Return matrices that differ in one name only, together."""
+    found: dict[tuple[Any, ...], list[Matrix]] = {}
+    for matrix in matrices:
+        found.setdefault(tuple(matrix.key[name] for name in KEYS if name != without), []).append(matrix)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _aligned(matrices: Sequence[Matrix]) -> tuple[list[float], list[float], list[str], Array]:
+    """Return the levels and seeds that all have, and their accuracies ``(M, T, I, S)``."""
+
+    def common(lists: Iterable[Sequence[Any]]) -> list[Any]:
+        first, *others = lists
+        return [value for value in first if all(value in other for other in others)]
+
+    train = common(matrix.sigma_train for matrix in matrices)
+    infer = common(matrix.sigma_infer for matrix in matrices)
+    seeds = common(matrix.seeds for matrix in matrices)
+    picked = [
+        matrix.accuracy[
+            np.ix_(
+                [matrix.sigma_train.index(value) for value in train],
+                [matrix.sigma_infer.index(value) for value in infer],
+                [matrix.seeds.index(value) for value in seeds],
+            )
+        ]
+        for matrix in matrices
+    ]
+    return train, infer, seeds, np.stack(picked)
+
+
+def _units(matrices: Sequence[Matrix], levels: Sequence[float] | None) -> tuple[pd.DataFrame, list[Answer]]:
+    """Return slopes over log2 units: a line through each seed's sizes, and a t test of the seeds' slopes."""
+    families = _families(matrices, "units")
+    labels = _family_labels(families, "units")
+    tables, answers = [], []
+    for family, label in zip(families, labels, strict=True):
+        train, infer, _, accuracy = _aligned(family)
+        chosen = [
+            level for level in infer if levels is None or any(math.isclose(level, one) for one in levels)
+        ]
+        if levels is None and chosen:
+            chosen = sorted({chosen[0], chosen[len(chosen) // 2], chosen[-1]})
+        test = (
+            "slope of accuracy over log2(units) for every seed, two-sided Student t test of the mean slope over seeds;"
+            " Holm over all slopes of the cell in the table."
+        )
+        if not train or not chosen or accuracy.shape[-1] == 0:
+            text = "The sizes have no sigma_train, sigma_infer and seed in common."
+            answers.append(Answer("units", label, _without(family[0].key, "units"), "cannot tell", text, ""))
+            continue
+        x = np.log2([matrix.key["units"] for matrix in family])
+        x = x - x.mean()
+        weights = x / (x @ x)
+        slopes, measures, trains, infers = [], [], [], []
+        for level in chosen:
+            at = accuracy[:, :, infer.index(level)]  # (M, T, S)
+            slope = np.einsum("m,mts->ts", weights, at)
+            slopes.append(slope)
+            measures += ["accuracy"] * len(train)
+            trains += train
+            infers += [level] * len(train)
+            if train[0] == 0 and len(train) > 1:
+                slopes.append(slope[1:] - slope[:1])
+                measures += ["advantage over conventional"] * (len(train) - 1)
+                trains += train[1:]
+                infers += [level] * (len(train) - 1)
+        resolution = family[0].resolution * float(np.sqrt(weights @ weights))
+        tests = student_t_tests(np.concatenate(slopes), resolution=resolution)
+        table = _test_table(
+            tests,
+            {"measure": measures, "sigma_train": trains, "sigma_infer": infers, "sizes": len(family)},
+            "Student t test of the slope over log2(units), over seeds, two-sided",
+            "all slopes of this cell",
+        )
+        key = _without(family[0].key, "units")
+        tables.append(_with_key(key, table))
+        sizes = _sigmas(matrix.key["units"] for matrix in family)
+        parts = []
+        for level in chosen:
+            here = table[(table["sigma_infer"] == level) & table["effect"].notna()]
+            own = here[(here["measure"] == "accuracy") & (here["sigma_train"] == train[0])]
+            name = "conventional training" if train[0] == 0 else f"sigma_train {train[0]:g}"
+            part = [f"{name} {_effect(row)}" for row in own.itertuples()]
+            gains = here[here["measure"] == "advantage over conventional"]
+            if len(gains):
+                strongest = next(
+                    gains.reindex(gains["effect"].abs().sort_values(ascending=False).index).itertuples()
+                )
+                part.append(
+                    f"DNI's advantage over it, at sigma_train {strongest.sigma_train:g} where it changes most,"
+                    f" {_effect(strongest)}"
+                )
+            parts += [f"at sigma_infer {level:g} {' and '.join(part)}"] if part else []
+        sentence = f"Per doubling of the units ({sizes}): " + "; ".join(parts) + "."
+        answers.append(Answer("units", label, key, "estimate", sentence + _untested(family[0]), test))
+    return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
+
+
+def _without(key: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {**key, name: None}
+
+
+def _family_labels(families: Sequence[Sequence[Matrix]], without: str) -> list[str]:
+    firsts = [family[0] for family in families]
+    varying = [name for name in varying_keys(firsts) if name != without] if firsts else []
+    names = [name for name in ["cell", "units"] if name != without]
+    names += [name for name in varying if name not in names]
+    return [describe_key(first.key, names) for first in firsts]
+
+
+def _schedules(matrices: Sequence[Matrix], relevant: float) -> tuple[pd.DataFrame, list[Answer]]:
+    families = _families([matrix for matrix in matrices if matrix.key["schedule"]], "schedule")
+    labels = _family_labels(families, "schedule")
+    tables, answers = [], []
+    for family, label in zip(families, labels, strict=True):
+        constant = next((matrix for matrix in family if matrix.key["schedule"] == "constant"), None)
+        key = _without(family[0].key, "schedule")
+        if constant is None:
+            text = "This can't be asked: constant noise is missing."
+            answers.append(Answer("schedules", label, key, "cannot tell", text, ""))
+            continue
+        differences: list[Array] = []
+        columns: dict[str, list[Any]] = {"schedule": [], "measure": [], "sigma_train": []}
+        for other in family:
+            if other is constant:
+                continue
+            train, infer, seeds, accuracy = _aligned([constant, other])
+            noisy = [place for place, sigma in enumerate(train) if sigma > 0]
+            if not noisy or not infer or not seeds:
+                continue
+            pair = [
+                Matrix(key, tuple(train), tuple(infer), tuple(seeds), one, np.empty(0), 1, 1)
+                for one in accuracy
+            ]
+            area = pair[1].mean_over_levels() - pair[0].mean_over_levels()
+            for measure, values in (
+                ("accuracy averaged over sigma_infer", area),
+                (f"accuracy at sigma_infer {infer[0]:g}", accuracy[1, :, 0] - accuracy[0, :, 0]),
+            ):
+                full = np.full((len(noisy), len(constant.seeds)), np.nan)
+                full[:, [constant.seeds.index(seed) for seed in seeds]] = values[noisy]
+                differences.append(full)
+                columns["schedule"] += [other.key["schedule"]] * len(noisy)
+                columns["measure"] += [measure] * len(noisy)
+                columns["sigma_train"] += [train[place] for place in noisy]
+        if not differences:
+            text = "The schedules have no sigma_train above 0 and seed in common."
+            answers.append(Answer("schedules", label, key, "cannot tell", text, ""))
+            continue
+        tests = student_t_tests(np.concatenate(differences), resolution=constant.resolution)
+        table = _test_table(
+            tests,
+            columns,
+            f"{_PAIRED}, two-sided",
+            "all schedules, sigma_train and both measures of this architecture",
+        )
+        front = _with_key(key, table.drop(columns="schedule"))
+        front["schedule"] = table["schedule"]
+        tables.append(front)
+        test = (
+            f"{_PAIRED}, two-sided, against constant noise of the same sigma_train, of accuracy averaged over"
+            " sigma_infer and of accuracy at the lowest; Holm over schedules, sigma_train and both measures of the architecture."
+        )
+        for name, rows in table.groupby("schedule", sort=False):
+            averaged = rows[rows["measure"] == "accuracy averaged over sigma_infer"]
+            parts = []
+            for measure, own in rows.groupby("measure", sort=False):
+                best = _largest(own)
+                if best is None:
+                    continue
+                better, worse = _significant(own), own[(own["p_holm"] < _ALPHA) & (own["effect"] < 0)]
+                part = f"{measure}: "
+                part += f"better at sigma_train {_sigmas(better['sigma_train'])}, " if len(better) else ""
+                part += f"worse at sigma_train {_sigmas(worse['sigma_train'])}, " if len(worse) else ""
+                part += "" if len(better) or len(worse) else "no difference shown, "
+                parts.append(part + f"at best (sigma_train {best.sigma_train:g}) {_effect(best)}")
+            sentence = f"{_sentence_case(str(name))} against constant: " + "; ".join(parts) + "."
+            verdict: Verdict = _judge(averaged, relevant)
+            answers.append(Answer("schedules", label, key, verdict, sentence + _untested(constant), test))
+    return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
+
+
+def _missing(matrices: Sequence[Matrix], labels: Sequence[str]) -> pd.DataFrame:
+    """Return what a full matrix would have: every sigma_train and seed that its likes have, at every sigma_infer."""
+
+    def like(matrix: Matrix) -> tuple[Any, ...]:
+        return tuple(
+            matrix.key[name] for name in KEYS if name not in ("cell", "units", "layers", "bidirectional")
+        )
+
+    expected: dict[tuple[Any, ...], tuple[set[float], set[str], set[float]]] = {}
+    for matrix in matrices:
+        train, seeds, infer = expected.setdefault(like(matrix), (set(), set(), set()))
+        train |= set(matrix.sigma_train)
+        seeds |= set(matrix.seeds)
+        infer |= set(matrix.sigma_infer)
+    rows: list[dict[str, Any]] = []
+    for matrix, label in zip(matrices, labels, strict=True):
+        all_train, all_seeds, all_infer = expected[like(matrix)]
+        for sigma in sorted(all_train):
+            for seed in sorted(all_seeds, key=lambda name: [int(part) for part in name.split("/")]):
+                there: set[float] = set()
+                if sigma in matrix.sigma_train and seed in matrix.seeds:
+                    row = matrix.accuracy[matrix.sigma_train.index(sigma), :, matrix.seeds.index(seed)]
+                    there = {
+                        one
+                        for one, value in zip(matrix.sigma_infer, row, strict=True)
+                        if math.isfinite(value)
+                    }
+                absent = sorted(all_infer - there)
+                if absent:
+                    what = "the whole member" if not there else f"sigma_infer {_sigmas(absent)}"
+                    rows.append({"matrix": label, "sigma_train": sigma, "seed": seed, "missing": what})
+    return pd.DataFrame(rows, columns=["matrix", "sigma_train", "seed", "missing"])
+
+
+def _limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFrame) -> list[str]:
+    notes = []
+    fewest = min(len(matrix.seeds) for matrix in matrices)
+    if fewest < 2:
+        notes.append(
+            "Some matrices have one seed: no test is possible there, and no interval. Train at least 3."
+        )
+    elif fewest < 5:
+        needed = float(stats.t.ppf((1 + CONFIDENCE) / 2, fewest - 1))
+        notes.append(
+            f"With {fewest} seeds the tests have little power: even a single difference has to be {needed:.1f} times"
+            ' its standard error to count, and corrected ones more. "Cannot tell" does not mean that there is no effect.'
+        )
+    if len(missing):
+        shown = [
+            f"{row.matrix}, sigma_train {row.sigma_train:g}, seed {row.seed}"
+            + ("" if row.missing == "the whole member" else f" ({row.missing})")
+            for row in missing.head(5).itertuples()
+        ]
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        notes.append(f"Missing: {'; '.join(shown)}{more}. Comparisons use the seeds that both sides have.")
+    if not any(matrix.sigma_train[0] == 0 for matrix in matrices):
+        notes.append("There is no conventional training (sigma_train 0) to compare with.")
+    families = len(matrices)
+    if families > 1:
+        notes.append(
+            f"Each of the {families} architectures and settings is a family of tests of its own, with 5 % for any false"
+            f" alarm in it: if there were no effects at all, about {0.05 * families:.2g} of them would show one in each"
+            " question."
+        )
+    notes.append(
+        "Intervals and tests are over trainings (seeds): they say what other trainings would give on the same test"
+        " clips, not what other clips would give. The t test takes the seeds' differences to be normally distributed."
+    )
+    clips = min(matrix.n_clips for matrix in matrices)
+    worst = math.sqrt(0.25 / clips)
+    notes.append(
+        f"With {clips} test clips the accuracy of one network on all clips of this kind is known to about"
+        f" ±{100 * 1.96 * worst:.1f} points at worst (95 %)."
+    )
+    if "code_version" in frame.columns and frame["code_version"].nunique() > 1:
+        versions = ", ".join(sorted(map(str, frame["code_version"].unique())))
+        notes.append(f"The results were made by several versions of the program: {versions}.")
+    return notes
