@@ -7,7 +7,7 @@ import torch
 
 from asr_dni.nn import native, use_implementation
 from asr_dni.nn.implementation import run_recurrence
-from asr_dni.nn.recurrence import GATES, LayerNoise, RecurrentWeights, SiteNoise
+from asr_dni.nn.recurrence import GATES, PRODUCTS, LayerNoise, RecurrentWeights, SiteNoise
 
 needs_compiler = pytest.mark.skipif(
     native.library() is None, reason=f"no compiled kernels here: {native.status()}"
@@ -49,6 +49,7 @@ def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
                 if isinstance(site, SiteNoise)
                 else site
                 for name, site in SITES[sites].items()
+                if name != "elementwise" or PRODUCTS[cell]
             },
         )
         for k in range(networks)
