@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -254,7 +255,9 @@ class SpotterCLI(LightningCLI):
             return super().instantiate_trainer(**keywords)
         # W&B's logger makes its folder at once, so it waits until the trainer's settings have turned out valid.
         trainer = super().instantiate_trainer(**{**keywords, "logger": False})
-        files = CSVLogger(config.runs, name=config.name)
+        # Agents of a sweep that start together would take one version's folder; each takes its W&B run's name.
+        version = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        files = CSVLogger(config.runs, name=config.name, version=version)
         loggers: list[Logger] = [files]
         if self.subcommand in ("fit", "test") and config.wandb != "disabled":
             mode = None if config.wandb == "auto" else config.wandb
