@@ -1,7 +1,6 @@
 """The commands that are not Lightning's own; each parses its settings from a function's signature and docstring."""
 
 import hashlib
-import platform
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asr_dni import __version__
 from asr_dni.cli.configuration import explain
 from asr_dni.errors import UserError
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
@@ -202,26 +200,6 @@ def compare(
     console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
 
 
-def info() -> None:
-    """Print versions, devices and which implementation of the recurrence is in use."""
-    from importlib.metadata import version
-
-    from asr_dni.nn import native
-
-    rows = {
-        "asr-dni": __version__,
-        "python": f"{platform.python_version()} on {platform.platform()}",
-        **{name: version(name) for name in ("torch", "torchaudio", "pytorch-lightning", "wandb")},
-        "threads": str(torch.get_num_threads()),
-        "cuda": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
-        "recurrence": f"float32 on the CPU: {native.status()}; else, and proj_size or packed sequences: reference loop",
-        "kernel cache": str(native.cache_directory()),
-    }
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:{width}}  {value}")
-
-
 def _run(
     function: Callable[..., None], prog: str, arguments: Sequence[str], **positional: dict[str, Any]
 ) -> None:
@@ -267,6 +245,8 @@ def _compare(arguments: Sequence[str]) -> None:
 
 
 def _info(arguments: Sequence[str]) -> None:
+    from asr_dni.cli.info import info
+
     _run(info, "info", arguments)
 
 
@@ -276,9 +256,16 @@ def _demo(arguments: Sequence[str]) -> None:
     _run(demo, "demo", arguments)
 
 
+def _study(arguments: Sequence[str]) -> None:
+    from asr_dni.cli.study import study
+
+    study(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "noise-curve": _noise_curve,
     "compare": _compare,
     "info": _info,
     "demo": _demo,
+    "study": _study,
 }

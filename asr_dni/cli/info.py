@@ -1,0 +1,211 @@
+"""The command ``asr-dni info``: versions, devices, and which implementation of the recurrence runs what, and why."""
+
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from asr_dni import __version__
+from asr_dni.nn import native
+from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
+from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, SiteNoise
+
+PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "wandb", "triton")
+
+SIZES = (128, 1024)
+"""Units that are asked for; the larger ones are shown where another implementation runs them."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of thing to run.
+
+    Attributes:
+        name: as it is shown.
+        dtype: of weights and inputs.
+        autocast: whether under autocast to bfloat16.
+        projected: whether with ``proj_size``, which an LSTM alone can have.
+        packed: whether sequences have lengths of their own.
+        networks: how many at once.
+    """
+
+    name: str
+    dtype: torch.dtype = torch.float32
+    autocast: bool = False
+    projected: bool = False
+    packed: bool = False
+    networks: int = 1
+
+
+CASES = (
+    Case("float32"),
+    Case("float32, several networks at once", networks=4),
+    Case("float32, packed sequences", packed=True),
+    Case("float32, proj_size", projected=True),
+    Case("autocast to bfloat16", autocast=True),
+    Case("bfloat16", torch.bfloat16),
+    Case("float64", torch.float64),
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Which implementation runs a case: a name of the registry, ``reference``, or ``none`` where it would raise.
+
+    ``why`` says why none of the registry does, and is empty where one does.
+    """
+
+    name: str
+    why: str = ""
+
+
+def implementation_of(cell: Cell, case: Case, device: torch.device, units: int = SIZES[0]) -> Use:
+    """Ask the registry which implementation would run a case, every site being noisy.
+
+    Args:
+        cell: which equations.
+        case: what is run.
+        device: where.
+        units: H.
+
+    Raises:
+        UserError: the setting in the environment is not known.
+    """
+    rows, networks, width = 2, case.networks, GATES[cell] * units
+    state = units // 2 if case.projected else units
+    like = torch.empty(0, dtype=case.dtype, device=device)
+    weights = RecurrentWeights(
+        cell,
+        like.new_empty(networks, width, state),
+        like.new_empty(networks, width),
+        like.new_empty(networks, state, units) if case.projected else None,
+    )
+    site = SiteNoise(1.0, (0, 0))
+    noise = LayerNoise(torch.arange(rows, device=device), input=site, recurrent=site, elementwise=site)
+    lengths = torch.ones(networks, rows, dtype=torch.int64, device=device) if case.packed else None
+    lowered = torch.autocast(device.type, torch.bfloat16) if case.autocast else nullcontext()
+    try:
+        with lowered:
+            # What the layer's first product gives.
+            projection = torch.empty(
+                networks, 1, rows, width, dtype=torch.bfloat16 if case.autocast else case.dtype, device=device
+            )
+            name, reasons = choose(weights, projection, [noise] * networks, lengths)
+    except RuntimeError as error:
+        return Use("none", str(error))
+    if name != "reference":
+        return Use(name)
+    return Use(name, "; ".join(dict.fromkeys(reasons.values())) or "the reference was asked for")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _gpus() -> str:
+    names = []
+    for k in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(k)
+        names.append(f"cuda:{k} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    return "; ".join(names) or "none"
+
+
+def _setting() -> str:
+    """Say which implementation is asked for, and by what."""
+    source = f"{SETTING} in the environment" if SETTING in os.environ else f"{SETTING} is not set"
+    meaning = {
+        "auto": f"the first of {', '.join(IMPLEMENTATIONS)} that can run, else the reference loop",
+        "reference": "the reference loop",
+    }
+    chosen = chosen_implementation()
+    return f"{chosen}: {meaning.get(chosen, f'{chosen}, or an error')} ({source})"
+
+
+def general() -> dict[str, str]:
+    """Return versions, devices and settings, by their names.
+
+    Raises:
+        UserError: the setting in the environment is not known.
+    """
+    native_setting = os.environ.get("ASR_DNI_NATIVE")
+    return {
+        "asr-dni": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        **{package: _version(package) for package in PACKAGES},
+        "cpu": f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "cuda": _gpus(),
+        "recurrence": _setting(),
+        "C kernels": native.status()
+        + (f", ASR_DNI_NATIVE={native_setting}" if native_setting is not None else ""),
+        "kernel cache": str(native.cache_directory()),
+    }
+
+
+def recurrence_table(devices: Sequence[torch.device]) -> Table:
+    """Return a table of which implementation runs what on each device, and why none of the registry does.
+
+    Raises:
+        UserError: the setting in the environment is not known.
+    """
+    table = Table(title="implementation of the recurrence", title_justify="left")
+    for heading in ("device", "what", "RNN", "LSTM", "GRU", "why not a faster one"):
+        table.add_column(heading)
+    styles = {"reference": "yellow", "none": "red"}
+    for device in devices:
+        for case in CASES:
+            shown: list[list[Use | None]] = []
+            for units in SIZES:
+                uses: list[Use | None] = [
+                    implementation_of(cell, case, device, units)
+                    if cell == "lstm" or not case.projected
+                    else None
+                    for cell in ("rnn_tanh", "lstm", "gru")
+                ]
+                if uses in shown:
+                    continue
+                shown.append(uses)
+                name = case.name if units == SIZES[0] else f"{case.name}, {units} units"
+                texts = [
+                    Text("") if use is None else Text(use.name, styles.get(use.name, "green")) for use in uses
+                ]
+                reasons = dict.fromkeys(use.why for use in uses if use is not None and use.why)
+                table.add_row(str(device), name, *texts, Text("; ".join(reasons)))
+        table.add_section()
+    return table
+
+
+def info() -> None:
+    """Print versions, devices and which implementation of the recurrence is in use."""
+    rows = general()
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+    print()
+    devices = [
+        torch.device("cpu"),
+        *(torch.device(f"cuda:{k}") for k in range(torch.cuda.device_count())),
+    ]
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width
+        console = Console(width=120)
+    console.print(recurrence_table(devices))
