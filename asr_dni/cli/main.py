@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "write a checkpoint's decisions on the test split to a CSV file",
     "noise-curve": "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
     "compare": "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
+    "study": "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
     "demo": "train a conventional and a noise-trained network on synthetic speech and compare them",
     "info": "print versions, devices and which implementation of the recurrence is in use",
 }

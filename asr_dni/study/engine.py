@@ -1,0 +1,492 @@
+"""Work through a study: which population next, what happens when one fails, and how long it will take."""
+
+import heapq
+import itertools
+import os
+import secrets
+import socket
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+
+from asr_dni.data import SequenceData
+from asr_dni.errors import UserError
+from asr_dni.study.folder import Progress, StudyFolder
+from asr_dni.study.plan import (
+    DataSize,
+    PlannedMember,
+    Population,
+    available_memory,
+    largest_population,
+    partition,
+    plan_members,
+    population_cost,
+)
+from asr_dni.study.settings import Study
+from asr_dni.study.work import CHECKPOINT_SECONDS, Outcome, data_size, set_threads, work_on
+
+_MEMORY_PART = 0.7
+_GPU_MEMORY_UNKNOWN = 16e9
+_BUSY_SECONDS = 3.0
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Where a study's populations are trained.
+
+    Args:
+        workers: processes that train a population each; 0: this process trains one after another; null: as many as the
+            processors, or the GPUs, allow.
+        address: of a Ray cluster (auto, HOST:6379, ray://HOST:10001); null: this machine.
+        cpus_per_worker: threads of a worker.
+        gpus_per_worker: GPUs of a worker, or a part of one, such as 0.5; null: 1 where there are GPUs.
+        max_retries: how often a population is begun again, from its checkpoint, after its worker has died or failed.
+        checkpoint_seconds: time between a population's checkpoints: what is lost when a worker dies.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: float | None = None
+    max_retries: int = 3
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    def check(self) -> None:
+        """Find what cannot be.
+
+        Raises:
+            UserError: names the key.
+        """
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"workers is {self.workers}: give 1 or more, or 0 (train in this process)")
+        if self.cpus_per_worker < 1:
+            raise UserError(f"cpus_per_worker is {self.cpus_per_worker}: give 1 or more")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise UserError(f"gpus_per_worker is {self.gpus_per_worker}: give 0 (none) or more, such as 0.5")
+        if self.max_retries < 0:
+            raise UserError(f"max_retries is {self.max_retries}: give 0 (never) or more")
+        if not self.checkpoint_seconds >= 0:
+            raise UserError(f"checkpoint_seconds is {self.checkpoint_seconds}: give 0 (always) or more")
+        if self.workers == 0 and self.address is not None:
+            raise UserError(
+                "workers is 0, which trains in this process, but there is an address: give one of them"
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know to train a population, wherever it is.
+
+    Attributes:
+        text: the study's, see :class:`~asr_dni.study.settings.Study`.
+        folder: the study's, as an absolute path.
+        trainings: the population's members.
+        run: which start it belongs to.
+        threads: of the CPU.
+        checkpoint_seconds: time between checkpoints.
+        current_folder: from which relative paths of the study start.
+    """
+
+    text: str
+    folder: str
+    trainings: tuple[str, ...]
+    run: str
+    threads: int
+    checkpoint_seconds: float
+    current_folder: str
+
+
+class Pool(Protocol):
+    """Workers: a population goes in, what became of it comes out."""
+
+    workers: int
+
+    def submit(self, population: Population, job: Job) -> None:
+        """Train a population as soon as there is a worker."""
+        ...
+
+    def wait(self, seconds: float) -> list[tuple[Population, Outcome | BaseException]]:
+        """Return what has ended, after so long at the latest."""
+        ...
+
+    def stop(self) -> None:
+        """End all workers."""
+        ...
+
+    @property
+    def free(self) -> bool:
+        """Whether it takes another population."""
+        ...
+
+
+class InProcess:
+    """No workers: this process trains one population after another.
+
+    Args:
+        device: on what.
+        threads: of the CPU.
+    """
+
+    workers = 1
+
+    def __init__(self, study: Study, folder: StudyFolder, device: str = "auto") -> None:
+        self._study, self._folder, self._device = study, folder, device
+        self._next: tuple[Population, Job] | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether it has nothing to do."""
+        return self._next is None
+
+    def submit(self, population: Population, job: Job) -> None:
+        """Note what comes next."""
+        self._next = population, job
+
+    def wait(self, seconds: float) -> list[tuple[Population, Outcome | BaseException]]:
+        """Train what was noted."""
+        if self._next is None:
+            time.sleep(seconds)
+            return []
+        (population, job), self._next = self._next, None
+        set_threads(job.threads)
+        try:
+            outcome: Outcome | BaseException = work_noting_failure(
+                self._study, self._folder, population, job, self._device
+            )
+        except Exception as error:
+            outcome = error
+        return [(population, outcome)]
+
+    def stop(self) -> None:
+        """Do nothing: there is nobody else."""
+
+
+def work_noting_failure(
+    study: Study, folder: StudyFolder, population: Population, job: Job, device: str
+) -> Outcome:
+    """Call :func:`~asr_dni.study.work.work_on`; what goes wrong is noted beside the population's progress."""
+    try:
+        return work_on(study, folder, population, job.run, device, job.checkpoint_seconds)
+    except UserError:
+        raise
+    except Exception as error:
+        path = folder.checkpoint(population.id).with_name("error.txt")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+            message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            folder.write_progress(population.id, replace(folder.progress(population.id), message=message))
+        raise
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether a smaller population might do what this one could not."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # Ray's
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text.lower() or "can't allocate memory" in text
+    )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A population that could not be trained.
+
+    Attributes:
+        population: which.
+        message: why, one line.
+    """
+
+    population: Population
+    message: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How far a study is.
+
+    Attributes:
+        results: how many there will be: one per member and scale.
+        done: how many there are.
+        running: populations that are worked on, with their progress.
+        waiting: populations that nobody works on yet.
+        populations: all that are not done.
+        fraction: part of all work that is done, in [0, 1].
+        seconds_left: how long it will take; ``None`` before anything was measured.
+        retries: how often a population was begun again.
+        failures: populations that are given up.
+    """
+
+    results: int
+    done: int
+    running: Sequence[tuple[Population, Progress]]
+    waiting: int
+    populations: int
+    fraction: float
+    seconds_left: float | None
+    retries: int = 0
+    failures: Sequence[Failure] = ()
+
+
+@dataclass
+class StudyRun:
+    """One start of a study.
+
+    Args:
+        study: the study.
+        folder: where it goes.
+        settings: where its populations are trained.
+    """
+
+    study: Study
+    folder: StudyFolder
+    settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        self.settings.check()
+        self.run_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.retries = 0
+        self.failures: list[Failure] = []
+        self.members: list[PlannedMember] = []
+        self.populations: list[Population] = []
+        self.size: DataSize | None = None
+        self._pool: Pool | None = None
+        self._costs: dict[str, float] = {}
+
+    # ------------------------------------------------------------------ before
+
+    def prepare(self) -> None:
+        """Bring the data to the disk, and find out which members there are.
+
+        Raises:
+            UserError: the data or the settings are not valid.
+        """
+        data = self.study.make_data(0)
+        self.members = plan_members(self.study, data)
+        data.prepare_data()
+        data.setup("fit")
+        data.setup("test" if self.study.settings.evaluation.split == "test" else "validate")
+        self.size = data_size(self.study, data)
+        self._data: SequenceData = data
+
+    def missing(self) -> list[PlannedMember]:
+        """Return the members that lack results."""
+        done = self.folder.ledger.members()
+        return [member for member in self.members if not member.results <= done]
+
+    def plan(self, workers: int, on_gpu: bool) -> list[Population]:
+        """Return the populations that have something to do: those that were begun before, and new ones.
+
+        Args:
+            workers: how many there are to be kept busy.
+            on_gpu: whether they have GPUs.
+        """
+        assert self.size is not None
+        known = self.folder.known_populations(self.members)
+        taken = {member.training for population in known for member in population.members}
+        rest = [member for member in self.missing() if member.training not in taken]
+        memory = self._memory(workers, on_gpu)
+        shapes = {member.shape: member for member in rest}
+        size = self.size
+        limits = {
+            shape: largest_population(
+                self.study, member, size.n_frames, size.n_features, size.batch_size, memory, on_gpu
+            )
+            for shape, member in shapes.items()
+        }
+        populations = [*known, *partition(rest, limits, at_least=workers - len(known))]
+        self._costs = {p.id: population_cost(self.study, p, size) for p in populations}
+        # The longest first, so that no worker begins a long one when the others are done.
+        return sorted(populations, key=lambda population: -self._costs[population.id])
+
+    def _memory(self, workers: int, on_gpu: bool) -> float:
+        """Return the bytes that one worker may take."""
+        if not on_gpu:
+            return available_memory() * _MEMORY_PART / (workers if self.settings.address is None else 1)
+        share = min(1.0, self.settings.gpus_per_worker or 1.0)
+        total = (
+            torch.cuda.get_device_properties(0).total_memory
+            if torch.cuda.is_available()
+            else _GPU_MEMORY_UNKNOWN
+        )
+        return float(total * _MEMORY_PART * share)
+
+    # ------------------------------------------------------------------ running
+
+    def run(
+        self, pool: Pool, on_gpu: bool = False, on_event: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Train and evaluate everything that is missing.
+
+        Args:
+            pool: of workers.
+            on_gpu: whether they have GPUs.
+            on_event: called with a line for everything out of the ordinary, and for every population that is done.
+
+        Raises:
+            UserError: the settings or the data are not valid.
+            KeyboardInterrupt: it was interrupted; started again it goes on from where it was.
+        """
+        if self.size is None:
+            self.prepare()
+        self._pool = pool
+        try:
+            self.folder.record(self.study, self._data)
+            with self.folder.assigning():
+                self.populations = self.plan(pool.workers, on_gpu)
+            self.folder.assign(self.populations)
+            self._work(pool, on_event)
+        finally:
+            pool.stop()
+            self.folder.release(self.run_id)
+
+    def _job(self, population: Population) -> Job:
+        return Job(
+            self.study.text,
+            str(self.folder.path.resolve()),
+            tuple(member.training for member in population.members),
+            self.run_id,
+            self.settings.cpus_per_worker,
+            self.settings.checkpoint_seconds,
+            os.getcwd(),
+        )
+
+    def _work(self, pool: Pool, on_event: Callable[[str], None]) -> None:
+        tie = itertools.count()
+        # (not before, order, population)
+        queue = [(0.0, next(tie), population) for population in self.populations]
+        attempts: Counter[str] = Counter()
+        flying = 0
+        told: set[str] = set()
+        while queue or flying:
+            while queue and pool.free and queue[0][0] <= time.monotonic():
+                _, _, population = heapq.heappop(queue)
+                pool.submit(population, self._job(population))
+                flying += 1
+            for population, outcome in pool.wait(0.3):
+                flying -= 1
+                if isinstance(outcome, Outcome):
+                    if outcome.state == "busy":
+                        if population.id not in told:
+                            told.add(population.id)
+                            on_event(f"{population.title}: another run works on it")
+                        heapq.heappush(queue, (time.monotonic() + _BUSY_SECONDS, next(tie), population))
+                    else:
+                        on_event(f"{population.title}: done, {outcome.results} new results")
+                    continue
+                if isinstance(outcome, UserError):
+                    raise outcome
+                message = f"{type(outcome).__name__}: {' '.join(str(outcome).split())[:200]}"
+                if ran_out_of_memory(outcome) and len(population.members) > 1:
+                    on_event(f"{population.title}: out of memory, goes on as two halves")
+                    for half in self._halve(population):
+                        heapq.heappush(queue, (0.0, next(tie), half))
+                    continue
+                attempts[population.id] += 1
+                if attempts[population.id] > self.settings.max_retries:
+                    self.failures.append(Failure(population, message))
+                    progress = replace(self.folder.progress(population.id), state="failed", message=message)
+                    self.folder.write_progress(population.id, progress)
+                    on_event(f"{population.title}: given up: {message}")
+                    continue
+                self.retries += 1
+                on_event(f"{population.title}: {message}; begun again from its checkpoint")
+                wait = _RETRY_SECONDS * 2 ** (attempts[population.id] - 1)
+                heapq.heappush(queue, (time.monotonic() + wait, next(tie), population))
+
+    def _halve(self, population: Population) -> list[Population]:
+        assert self.size is not None
+        middle = (len(population.members) + 1) // 2
+        halves = [Population(population.members[:middle]), Population(population.members[middle:])]
+        self.folder.forget(population.id)
+        self.folder.assign(halves)
+        self._costs |= {half.id: population_cost(self.study, half, self.size) for half in halves}
+        self.populations = [other for other in self.populations if other.id != population.id] + halves
+        return halves
+
+    # ------------------------------------------------------------------ how far it is
+
+    def survey(self) -> Survey:
+        """Return how far the study is, whoever works on it."""
+        workers = self._pool.workers if self._pool is not None else 1
+        found = survey(
+            self.study, self.folder, self.members, self.populations, self.size, workers, self._costs
+        )
+        return replace(found, retries=self.retries, failures=tuple(self.failures))
+
+
+def survey(
+    study: Study,
+    folder: StudyFolder,
+    members: Sequence[PlannedMember],
+    populations: Iterable[Population],
+    size: DataSize | None,
+    workers: int = 1,
+    costs: Mapping[str, float] | None = None,
+) -> Survey:
+    """Return how far a study is, from what is in its folder.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        members: all of its members.
+        populations: those that there is something to do for, or was at the beginning.
+        size: of the data, for estimating the time.
+        workers: how many work on it.
+        costs: of the populations, where they are known.
+    """
+    done = folder.ledger.members()
+    results = frozenset().union(*(member.results for member in members))
+    running, waiting, unfinished = [], 0, 0
+    measured: dict[str, list[float]] = {}
+    left: list[tuple[str, float]] = []
+    total_cost = done_cost = 0.0
+    for population in populations:
+        shape = population.members[0].shape
+        progress = folder.progress(population.id)
+        complete = population.results <= done
+        fraction = 1.0 if complete else min(progress.fraction, 1.0)
+        if size is not None:
+            cost = (costs or {}).get(population.id) or population_cost(study, population, size)
+            total_cost += cost
+            done_cost += cost * fraction
+            if progress.seconds > 1 and progress.fraction > 0:
+                measured.setdefault(shape, []).append(cost * progress.fraction / progress.seconds)
+            if not complete and progress.state != "failed":
+                left.append((shape, cost * (1 - fraction)))
+        if complete:
+            continue
+        unfinished += 1
+        if folder.claimed(population.id):
+            running.append((population, progress))
+        elif progress.state != "failed":
+            waiting += 1
+    # Work that was done in earlier starts counts as members, not as operations.
+    total = len(results)
+    n_done = len(results & done)
+    of_members = n_done / total if total else 1.0
+    fraction = of_members
+    if total_cost and unfinished:
+        in_this_start = len(frozenset().union(*(p.results for p in populations)))
+        share = in_this_start / total if total else 1.0
+        fraction = (1 - share) + share * done_cost / total_cost
+    rates = [rate for values in measured.values() for rate in values]
+    seconds_left = None
+    if not left:
+        seconds_left = 0.0
+    elif rates:
+        average = sum(rates) / len(rates)
+        own = {shape: sum(values) / len(values) for shape, values in measured.items()}
+        each = [cost / own.get(shape, average) for shape, cost in left]
+        seconds_left = max(sum(each) / max(1, min(workers, len(each))), max(each))
+    return Survey(total, n_done, running, waiting, unfinished, fraction, seconds_left)

@@ -1,0 +1,183 @@
+"""Workers of a Ray cluster: of this machine alone, or of many."""
+
+import logging
+import os
+import signal
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from asr_dni import __version__
+from asr_dni.errors import UserError
+from asr_dni.study.engine import EngineSettings, Job, work_noting_failure
+from asr_dni.study.folder import StudyFolder
+from asr_dni.study.plan import PlannedMember, Population, plan_members
+from asr_dni.study.settings import study_from_text
+from asr_dni.study.work import Outcome, set_threads
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # nothing but names goes through it
+
+
+class RayPool:
+    """Workers of a Ray cluster, one task per population.
+
+    The study's folder has to be on storage that all machines share: results, checkpoints and progress are there, so
+    that whoever comes next goes on with them. Nothing is sent anywhere else: no usage statistics, no dashboard.
+
+    Args:
+        settings: how many workers, where, and what each of them has.
+
+    Raises:
+        UserError: Ray is not installed, there is no cluster at the address, or it has not what a worker needs.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise UserError(
+                "workers need the package ray, which is not installed: install it, or give --workers 0"
+            ) from None
+        self._ray = ray
+        self._settings = settings
+        self._flying: dict[Any, Population] = {}
+        # A cluster that the caller is connected to stays the caller's.
+        self._own = not ray.is_initialized()
+        self._connect()
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = float(resources.get("GPU", 0))
+        self.gpus_per_worker = (
+            (1.0 if gpus >= 1 else 0.0) if settings.gpus_per_worker is None else settings.gpus_per_worker
+        )
+        self.on_gpu = self.gpus_per_worker > 0
+        cpus = float(resources.get("CPU", 0))
+        if self.gpus_per_worker > gpus:
+            self.stop()
+            raise UserError(
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but there are {gpus:g} GPUs: give --gpus_per_worker 0"
+            )
+        if settings.cpus_per_worker > cpus:
+            self.stop()
+            raise UserError(
+                f"cpus_per_worker is {settings.cpus_per_worker}, but there are {cpus:g} processors: give fewer"
+            )
+        possible = int(cpus // settings.cpus_per_worker)
+        if self.on_gpu:
+            possible = min(possible, int(gpus / self.gpus_per_worker + 1e-9))
+        self.workers = max(1, possible if settings.workers is None else settings.workers)
+        self._task = ray.remote(_work).options(
+            num_cpus=settings.cpus_per_worker,
+            num_gpus=self.gpus_per_worker,
+            max_retries=0,  # the study begins it again itself, and says so
+            scheduling_strategy="SPREAD",
+        )
+
+    def _connect(self) -> None:
+        ray, settings = self._ray, self._settings
+        if not self._own:
+            return
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+        main = threading.current_thread() is threading.main_thread()
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
+        try:
+            if settings.address is None:
+                workers = settings.workers or max(1, processors() // settings.cpus_per_worker)
+                ray.init(
+                    address="local",
+                    num_cpus=workers * settings.cpus_per_worker,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    **quiet,
+                )
+            else:
+                ray.init(address=settings.address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"address {settings.address}: no Ray cluster can be reached there ({first}); start one with ray start"
+                if settings.address is not None
+                else f"Ray cannot be started on this machine ({first}); give --workers 0 to do without"
+            ) from error
+        finally:
+            for number, handler in handlers.items():  # Ray puts its own, which exits
+                signal.signal(number, handler)
+
+    @property
+    def free(self) -> bool:
+        """Whether there is a worker without work."""
+        return len(self._flying) < self.workers
+
+    def submit(self, population: Population, job: Job) -> None:
+        """Train a population as soon as its resources are free."""
+        self._flying[self._task.remote(job, __version__)] = population
+
+    def wait(self, seconds: float) -> list[tuple[Population, Outcome | BaseException]]:
+        """Return what has ended."""
+        ray = self._ray
+        if not self._flying:
+            threading.Event().wait(seconds)
+            return []
+        ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=seconds)
+        ended: list[tuple[Population, Outcome | BaseException]] = []
+        for reference in ready:
+            population = self._flying.pop(reference)
+            try:
+                ended.append((population, ray.get(reference)))
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, BaseException) else error
+                ended.append((population, cause))
+            except ray.exceptions.RayError as error:  # a worker or its machine is gone
+                ended.append((population, error))
+        return ended
+
+    def stop(self) -> None:
+        """End the workers; a cluster that was there before stays."""
+        for reference in self._flying:
+            self._ray.cancel(reference, force=True)
+        self._flying.clear()
+        if self._own and self._ray.is_initialized():
+            self._ray.shutdown()
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=4)
+def _members(text: str, current_folder: str) -> dict[str, PlannedMember]:
+    return {member.training: member for member in plan_members(study_from_text(text))}
+
+
+def _work(job: Job, version: str) -> Outcome:
+    """Train a population in a worker's process."""
+    import ray
+
+    if version != __version__:
+        raise UserError(
+            f"a worker has asr-dni {__version__}, the study was started with {version}: install the same everywhere"
+        )
+    if Path(job.current_folder).is_dir():
+        os.chdir(job.current_folder)  # relative paths of the data start there
+    folder = StudyFolder(job.folder)
+    if not folder.study_file.is_file():
+        host = os.uname().nodename
+        raise UserError(
+            f"{job.folder} is not there on {host}: give an --output on storage that all machines share"
+        )
+    set_threads(job.threads)
+    device = "cuda" if ray.get_gpu_ids() else "cpu"
+    members = _members(job.text, job.current_folder)
+    unknown = [training for training in job.trainings if training not in members]
+    if unknown:
+        raise UserError(
+            "a worker finds other data than the study was started with: bring the same to all machines"
+        )
+    population = Population(tuple(members[training] for training in job.trainings))
+    return work_noting_failure(study_from_text(job.text), folder, population, job, device)

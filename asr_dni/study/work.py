@@ -1,0 +1,549 @@
+"""Train one population of a study, evaluate its members, and write their results down."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.callbacks import Callback, Checkpoint
+
+from asr_dni.data import SequenceData
+from asr_dni.data.population import PopulationData
+from asr_dni.errors import UserError
+from asr_dni.evaluation import NoiseCurve, count_passes
+from asr_dni.evaluation.population import evaluate_population
+from asr_dni.files import write_atomically
+from asr_dni.model.population import Member, PopulationSpotter, member_losses, split_checkpoint
+from asr_dni.model.spotter import TrainingNoise
+from asr_dni.noise import Noise
+from asr_dni.study.folder import Progress, StudyFolder
+from asr_dni.study.plan import (
+    DataSize,
+    Evaluation,
+    PlannedMember,
+    Population,
+    code_version,
+    inference_noise,
+    name_data,
+)
+from asr_dni.study.settings import Study
+
+CHECKPOINT_SECONDS = 30.0
+"""What is lost at most, and one batch, where a worker dies."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a population.
+
+    Attributes:
+        population: its id.
+        state: ``done``; ``busy``, another run works on it.
+        results: how many results were added.
+    """
+
+    population: str
+    state: Literal["done", "busy"]
+    results: int = 0
+
+
+def work_on(
+    study: Study,
+    folder: StudyFolder,
+    population: Population,
+    run: str,
+    device: str = "auto",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Outcome:
+    """Train a population, evaluate its members, and add their results to the ledger.
+
+    Only members that lack results are trained; where there is a checkpoint, the training goes on from it.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        population: what to train.
+        run: who works on it, see :meth:`StudyFolder.claim`.
+        device: cpu, cuda, cuda:1 ... or auto.
+        checkpoint_seconds: time between checkpoints.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        UserError: the settings or the data are not valid.
+        KeyboardInterrupt: it was interrupted; what it is resumed from is in the folder.
+    """
+    with folder.claim(population.id, run) as ours:
+        if not ours:
+            return Outcome(population.id, "busy")
+        done = folder.ledger.members()
+        missing = [member for member in population.members if not member.results <= done]
+        if not missing:
+            _finish(folder, population)
+            return Outcome(population.id, "done")
+        checkpoint = folder.checkpoint(population.id)
+        members = _members_of_checkpoint(checkpoint, population, missing)
+        if members is None:
+            checkpoint.unlink(missing_ok=True)
+            members = missing
+            with write_atomically(_names_of(checkpoint)) as temporary:
+                temporary.write_text(json.dumps([member.training for member in members]), encoding="utf-8")
+        with _quiet():
+            added = _Work(study, folder, population, members, _device(device), checkpoint_seconds).run()
+        _finish(folder, population)
+        return Outcome(population.id, "done", added)
+
+
+def _names_of(checkpoint: Path) -> Path:
+    return checkpoint.with_name("trained.json")
+
+
+def _members_of_checkpoint(
+    checkpoint: Path, population: Population, missing: Sequence[PlannedMember]
+) -> list[PlannedMember] | None:
+    """Return the members that a checkpoint holds, if those that are missing are among them."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        names = json.loads(_names_of(checkpoint).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = {member.training: member for member in population.members}
+    if not {member.training for member in missing} <= set(names) or not set(names) <= set(known):
+        return None
+    return [known[name] for name in names]
+
+
+def _finish(folder: StudyFolder, population: Population) -> None:
+    checkpoint = folder.checkpoint(population.id)
+    checkpoint.unlink(missing_ok=True)
+    _names_of(checkpoint).unlink(missing_ok=True)
+    progress = folder.progress(population.id)
+    folder.write_progress(population.id, replace(progress, state="done", fraction=1.0, message=""))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out Lightning's chatter and advice that does not apply here."""
+    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*GPU available but not used.*",
+                ".*isinstance.treespec, LeafSpec.*",
+                ".*but have no `val_dataloader`.*",
+                ".*You are trying to `self.log.*no logger.*",
+                ".*Trying to infer the `batch_size`.*",
+                ".*callbacks used to create the checkpoint need to be provided.*",
+                ".*resuming from a checkpoint that ended before the epoch ended.*",
+                ".*Checkpoint directory .* exists and is not empty.*",
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+class _Work:
+    """One population's training and evaluation."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: StudyFolder,
+        population: Population,
+        members: Sequence[PlannedMember],
+        device: torch.device,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.study, self.folder, self.population, self.members = study, folder, population, members
+        self.device, self.checkpoint_seconds = device, checkpoint_seconds
+        self.checkpoint = folder.checkpoint(population.id)
+        before = folder.progress(population.id) if self.checkpoint.is_file() else Progress()
+        self.progress = replace(
+            before,
+            state="training",
+            epochs=study.settings.epochs,
+            members=len(members),
+            device=_name_device(device),
+            message="",
+        )
+        self._began = time.monotonic()
+        self._seconds_before = before.seconds
+        self._noted = 0.0
+        self._training_part = 1.0
+
+    def run(self) -> int:
+        self.note(force=True)
+        data = PopulationData.from_seeds(self.study.make_data, [member.data_seed for member in self.members])
+        data.prepare_data()
+        data.setup("fit")
+        spotter = self._spotter(data)
+        self._training_part = self._part_of_training(data)
+        self._train(spotter, data)
+        if self.study.settings.keep_checkpoints:
+            self._keep_checkpoints()
+        return self._evaluate(spotter, data)
+
+    def _spotter(self, data: PopulationData) -> PopulationSpotter:
+        first, training = self.members[0], self.study.settings.training
+        return PopulationSpotter(
+            [Member(member.seed, member.data_seed, dict(member.annealing)) for member in self.members],
+            data.label_names,
+            data.n_features,
+            first.network,
+            TrainingNoise(scale=first.noise.scale, sites=list(first.noise.sites), arrays=first.noise.arrays),
+            self.study.make_optimizer(first.cell),
+            schedule=training.schedule,
+            warm_up=training.warm_up,
+            label_smoothing=training.label_smoothing,
+            mixup=training.mixup,
+            calibrate_every=training.calibrate_every,
+            gradient_clip=training.gradient_clip,
+        )
+
+    def _part_of_training(self, data: PopulationData) -> float:
+        """Return the part of all work that the training is: backward takes twice what forward does."""
+        clips = len(data.data[0].train_dataloader()) * data.batch_size * self.study.settings.epochs
+        data.setup(_stage(self.study))
+        draws = self.study.settings.evaluation.draws
+        passes = sum(count_passes(e.sigmas, draws) for e in self.members[0].evaluations)
+        evaluated = passes * len(_loader(self.study, data)) * data.batch_size
+        return 3 * clips / (3 * clips + evaluated)
+
+    def _train(self, spotter: PopulationSpotter, data: PopulationData) -> None:
+        on_gpu = self.device.type == "cuda"
+        trainer = pl.Trainer(
+            max_epochs=self.study.settings.epochs,
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=[self.device.index or 0] if on_gpu else 1,
+            logger=False,
+            callbacks=[_ProgressNote(self), _ResumeCheckpoint(self)],
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(self.checkpoint.parent),
+            plugins=[LightningEnvironment()],  # the study's engine is what starts processes, not Slurm
+        )
+        resumed = str(self.checkpoint) if self.checkpoint.is_file() else None
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+        try:
+            trainer.fit(spotter, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except SystemExit:
+            if not trainer.interrupted:
+                raise
+            raise KeyboardInterrupt from None
+        finally:
+            if in_main_thread:  # an interrupted trainer leaves none
+                signal.signal(signal.SIGINT, handler)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+
+    def _keep_checkpoints(self) -> None:
+        for member, contents in zip(self.members, split_checkpoint(self.checkpoint), strict=True):
+            with write_atomically(self.folder.checkpoint_of_member(member.training)) as temporary:
+                torch.save(contents, temporary)
+
+    def _evaluate(self, spotter: PopulationSpotter, data: PopulationData) -> int:
+        split, draws = self.study.settings.evaluation.split, self.study.settings.evaluation.draws
+        self.progress = replace(self.progress, state="evaluating", epoch=self.study.settings.epochs)
+        spotter.to(self.device)
+        data.setup(_stage(self.study))
+        scales = self.members[0].evaluations  # the same for all members of a shape
+        batches = len(_loader(self.study, data))
+        total = sum(count_passes(evaluation.sigmas, draws) for evaluation in scales) * batches
+        passed = 0
+
+        def advance() -> None:
+            nonlocal passed
+            passed += 1
+            self.note(fraction=self._training_part + (1 - self._training_part) * passed / total)
+
+        added = 0
+        share = self.progress.train_seconds / len(self.members)
+        for index, evaluation in enumerate(scales):
+            done = self.folder.ledger.members()
+            results = [member.evaluations[index].result for member in self.members]
+            if set(results) <= done:
+                passed += count_passes(evaluation.sigmas, draws) * batches
+                continue
+            curves = evaluate_population(
+                spotter.network,
+                data.batches(split, self.device),
+                evaluation.sigmas,
+                draws,
+                inference_noise(self.study, self.members[0], evaluation),
+                progress=advance,
+            )
+            for member, curve in zip(self.members, curves, strict=True):
+                if member.evaluations[index].result in done:
+                    continue
+                rows = result_rows(self.study, member, member.evaluations[index], curve, data.data[0], share)
+                self.folder.ledger.append(member.evaluations[index].result, rows)
+                added += 1
+        self.note(force=True, fraction=1.0)
+        return added
+
+    def note(self, force: bool = False, **changes: Any) -> None:
+        """Write down how far the work is, not more often than twice a second."""
+        now = time.monotonic()
+        self.progress = replace(self.progress, **changes)
+        if force or now - self._noted >= 0.5:
+            self._noted = now
+            seconds = self._seconds_before + now - self._began
+            self.progress = replace(self.progress, seconds=seconds)
+            self.folder.write_progress(self.population.id, self.progress)
+
+    @property
+    def training_part(self) -> float:
+        """Part of all work that the training is."""
+        return self._training_part
+
+
+def _stage(study: Study) -> str:
+    return "test" if study.settings.evaluation.split == "test" else "validate"
+
+
+def _loader(study: Study, data: PopulationData) -> Any:
+    return data.test_dataloader() if study.settings.evaluation.split == "test" else data.val_dataloader()
+
+
+def _name_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+class _ProgressNote(Callback):
+    """Notes epochs and time."""
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self._since = time.monotonic()
+        self._before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.monotonic()
+        self._before = self.work.progress.train_seconds
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = trainer.global_step / max(1, int(trainer.estimated_stepping_batches))
+        self.work.note(
+            epoch=trainer.current_epoch,
+            fraction=self.work.training_part * min(done, 1.0),
+            train_seconds=self._before + time.monotonic() - self._since,
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.work.note(epoch=trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = self._before + time.monotonic() - self._since
+        self.work.note(force=True, train_seconds=seconds, epoch=trainer.current_epoch)
+
+
+class _ResumeCheckpoint(Checkpoint):
+    """Writes what the population is resumed from; being a checkpoint it comes after the module's own hooks."""
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self._saved = time.monotonic()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        with write_atomically(self.work.checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._saved = time.monotonic()
+        self.work.note(force=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The last batch's state is saved at the end of its epoch.
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if not last and time.monotonic() - self._saved >= self.work.checkpoint_seconds:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if last or time.monotonic() - self._saved >= self.work.checkpoint_seconds:
+            self._save(trainer)
+
+
+def result_rows(
+    study: Study,
+    member: PlannedMember,
+    evaluation: Evaluation,
+    curve: NoiseCurve,
+    data: SequenceData,
+    train_seconds: float,
+) -> pd.DataFrame:
+    """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger.COLUMNS`."""
+    split = study.settings.evaluation.split
+    frame = curve.frame
+    return pd.DataFrame(
+        {
+            "member": evaluation.result,
+            "study": study.settings.name,
+            "data": name_data(data),
+            "protocol": data.protocol_of(split),
+            "split": split,
+            "n_clips": frame["n_clips"].astype(int),
+            "cell": member.cell,
+            "units": member.network.units,
+            "layers": member.network.layers,
+            "bidirectional": member.network.bidirectional,
+            "schedule": member.schedule,
+            "sigma_train": member.sigma_train,
+            "train_scale": member.noise.scale,
+            "scale": evaluation.scale,
+            "sites": "+".join(sorted(member.noise.sites)),
+            "arrays": member.noise.arrays,
+            "seed": member.seed,
+            "data_seed": member.data_seed,
+            "epochs": study.settings.epochs,
+            "sigma_infer": frame["sigma"].astype(float),
+            "draw": frame["draw"].astype(int),
+            "accuracy": frame["accuracy"].astype(float),
+            "correct": (frame["accuracy"] * frame["n_clips"]).round().astype(int),
+            "snr_db": frame["snr_db"].astype(float),
+            "n_classes": len(data.label_names),
+            "code_version": code_version(),
+            "configuration": evaluation.configuration,
+            "train_seconds": float(train_seconds),
+        }
+    )
+
+
+def set_threads(threads: int) -> None:
+    """Use so many threads of the CPU in this process."""
+    if threads < 1:
+        raise UserError(f"cpus_per_worker is {threads}: give 1 or more")
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def data_size(study: Study, data: SequenceData) -> DataSize:
+    """Return how much data there are; they have to be set up for training and for the evaluation's stage."""
+    loader: Any = (
+        data.test_dataloader() if study.settings.evaluation.split == "test" else data.val_dataloader()
+    )
+    training: Any = data.train_dataloader()
+    return DataSize(
+        n_train=_clips(training, data.batch_size),
+        n_evaluated=_clips(loader, data.batch_size),
+        n_frames=data.n_frames,
+        n_features=data.n_features,
+        batch_size=data.batch_size,
+    )
+
+
+def _clips(loader: Any, batch_size: int) -> int:
+    sampler = getattr(loader, "sampler", None)
+    return int(getattr(sampler, "n_clips", len(loader) * batch_size))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a member costs in a population.
+
+    Attributes:
+        training: seconds of a training step per member.
+        evaluation: seconds of a noisy pass over a batch per member.
+    """
+
+    training: float
+    evaluation: float
+
+
+def measure_speed(
+    study: Study, member: PlannedMember, size: DataSize, members: int, device: str = "auto"
+) -> Speed:
+    """Measure training steps and noisy passes of a population, on random features.
+
+    Args:
+        study: says how it is trained.
+        member: what is trained.
+        size: of its batches.
+        members: of the population.
+        device: on what.
+    """
+    where = _device(device)
+    noise = TrainingNoise(scale="absolute", sites=list(member.noise.sites), arrays=member.noise.arrays)
+    spotter = PopulationSpotter(
+        [Member(seed=k) for k in range(members)],
+        ["a", "b"],
+        size.n_features,
+        member.network,
+        noise,
+        study.make_optimizer(member.cell),
+    ).to(where)
+    optimizer = spotter.optimizer_callable(spotter.parameters())
+    features = torch.randn(size.batch_size, size.n_frames, size.n_features, device=where)
+    labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
+    under = Noise(sigma=1.0, sites=tuple(noise.sites), arrays=noise.arrays, draw=0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with spotter.network.under(under):
+            loss = member_losses(spotter.network(features), labels).sum()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.inference_mode(), spotter.network.under(under):
+            spotter.network.classify(projection)
+
+    training = _seconds(step, where)
+    with torch.inference_mode():
+        projection = spotter.network.project(features)
+    spotter.eval()
+    return Speed(training / members, _seconds(evaluate, where) / members)
+
+
+def _seconds(
+    work: Callable[[], None], device: torch.device, at_least: float = 0.3, repeats: int = 3
+) -> float:
+    """Return the seconds of the fastest of some calls, after one that is not counted."""
+    fastest, total, calls = float("inf"), 0.0, 0
+    work()
+    while calls < repeats or (total < at_least and calls < 20):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken = time.perf_counter() - began
+        fastest, total, calls = min(fastest, taken), total + taken, calls + 1
+        if total > 5:
+            break
+    return fastest
