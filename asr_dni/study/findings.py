@@ -830,14 +830,14 @@ def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, An
             )
     table = pd.DataFrame(rows)
     parts = []
-    for level, group in table.groupby("sigma_infer"):
+    for at, group in table.groupby("sigma_infer"):
         chosen = float(group.loc[group["best"], "sigma_train"].iloc[0])
         others = [value for value in group.loc[group["in_set"], "sigma_train"] if value != chosen]
         if len(others) == len(group) - 1:
             also = " (or any other)"
         else:
             also = f" (or {_sigmas(others)})" if others else " (alone)"
-        parts.append(f"{float(str(level)):g} → {chosen:g}{also}")
+        parts.append(f"{float(str(at)):g} → {chosen:g}{also}")
     sentence = "sigma_infer → best sigma_train (or those that may be the best too): " + "; ".join(parts) + "."
     test = (
         "set that holds the best sigma_train with 95 % at each sigma_infer: a sigma_train is out if another is better,"
@@ -1100,23 +1100,24 @@ def _schedules(matrices: Sequence[Matrix], relevant: float) -> tuple[pd.DataFram
         tables.append(front)
         test = (
             f"{_PAIRED}, two-sided, against constant noise of the same sigma_train, of accuracy averaged over"
-            " sigma_infer and of accuracy at the lowest; Holm over schedules, sigma_train and both measures of the architecture."
+            " sigma_infer and of accuracy at the lowest; Holm over schedules, sigma_train and both measures of the"
+            " architecture."
         )
-        for name, rows in table.groupby("schedule", sort=False):
+        for other_name, rows in table.groupby("schedule", sort=False):
             averaged = rows[rows["measure"] == "accuracy averaged over sigma_infer"]
             parts = []
-            for measure, own in rows.groupby("measure", sort=False):
+            for measured, own in rows.groupby("measure", sort=False):
                 best = _largest(own)
                 if best is None:
                     continue
                 better, worse = _significant(own), own[(own["p_holm"] < _ALPHA) & (own["effect"] < 0)]
-                part = f"{measure}: "
+                part = f"{measured}: "
                 part += f"better at sigma_train {_sigmas(better['sigma_train'])}, " if len(better) else ""
                 part += f"worse at sigma_train {_sigmas(worse['sigma_train'])}, " if len(worse) else ""
                 part += "" if len(better) or len(worse) else "no difference shown, "
                 parts.append(part + f"at best (sigma_train {best.sigma_train:g}) {_effect(best)}")
-            sentence = f"{_sentence_case(str(name))} against constant: " + "; ".join(parts) + "."
-            verdict: Verdict = _judge(averaged, relevant)
+            sentence = f"{_sentence_case(str(other_name))} against constant: " + "; ".join(parts) + "."
+            verdict = _judge(averaged, relevant)
             answers.append(Answer("schedules", label, key, verdict, sentence + _untested(constant), test))
     return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
 
@@ -1166,7 +1167,8 @@ def _limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFra
         needed = float(stats.t.ppf((1 + CONFIDENCE) / 2, fewest - 1))
         notes.append(
             f"With {fewest} seeds the tests have little power: even a single difference has to be {needed:.1f} times"
-            ' its standard error to count, and corrected ones more. "Cannot tell" does not mean that there is no effect.'
+            ' its standard error to count, and corrected ones more. "Cannot tell" does not mean that there is no'
+            " effect."
         )
     if len(missing):
         shown = [
