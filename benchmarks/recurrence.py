@@ -517,7 +517,7 @@ def verdicts(
 ) -> list[tuple[str, str, str, str, str]]:
     """Return what, where, target, measured and verdict, for every target and every setting of its kind.
 
-    A target of which nothing was measured is listed as well, where its task was.
+    A target of which nothing was measured is listed as well, where something of its kind was.
     """
     results = list(results)
     rows = []
@@ -528,9 +528,11 @@ def verdicts(
                 verdict = {True: "reached", False: "missed", None: ""}[target.reached(ratio)]
                 rows.append((target.what, result.setting.title, target.limit_text, ratio.text(), verdict))
     measured = {(row[0], row[2]) for row in rows}
-    kinds = {(result.setting.task, result.setting.device.partition(":")[0]) for result in results}
+    settings = [result.setting for result in results]
+    kinds = {(setting.task, setting.device.partition(":")[0], setting.cell) for setting in settings}
     for target in targets:
-        wanted = target.limit is not None and (target.task, target.device) in kinds
+        its_kinds = {(target.task, target.device, cell) for cell in target.cells}
+        wanted = target.limit is not None and its_kinds & kinds
         if wanted and (target.what, target.limit_text) not in measured:
             rows.append((target.what, "", target.limit_text, "", "not measured"))
     return rows
@@ -693,8 +695,10 @@ def draw_sweep(results: Sequence[Result], axis: str, machine: dict[str, str]) ->
             below.set_ylabel(f"ratio to {CLEAN}")
         for panel in (above, below):
             panel.grid(color="#dddddd", linewidth=0.6)
-    fixed = results[0].setting.title.partition(f", {results[0].setting.cell.upper()}, ")[2]
-    figure.suptitle(f"{caption(machine)}\nelse {fixed}", fontsize=8)
+    first = results[0].setting
+    others = (name for name in SIZES if name != axis and (name != "networks" or first.task == "networks"))
+    fixed = ", ".join(f"{name} {getattr(first, name)}" for name in others)
+    figure.suptitle(f"{caption(machine)}\n{fixed}", fontsize=8)
     figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 
