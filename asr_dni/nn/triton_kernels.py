@@ -30,14 +30,14 @@ import triton.language as tl
 def philox(c0, c1, c2, c3, k0, k1):
     """Return the four words of Philox4x32-10; words and keys are uint32 and broadcast against each other."""
     for _ in tl.static_range(10):
-        high0 = tl.umulhi(c0, 0xD2511F53)
-        low0 = tl.mul(c0, 0xD2511F53, sanitize_overflow=False)
-        high1 = tl.umulhi(c2, 0xCD9E8D57)
-        low1 = tl.mul(c2, 0xCD9E8D57, sanitize_overflow=False)
-        c0 = high1 ^ c1 ^ k0
-        c1 = low1
-        c2 = high0 ^ c3 ^ k1
-        c3 = low0
+        product0 = tl.mul(
+            c0.to(tl.uint64), 0xD2511F53, sanitize_overflow=False
+        )  # one instruction for both halves
+        product1 = tl.mul(c2.to(tl.uint64), 0xCD9E8D57, sanitize_overflow=False)
+        c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ k0
+        c1 = product1.to(tl.uint32)
+        c2 = (product0 >> 32).to(tl.uint32) ^ c3 ^ k1
+        c3 = product0.to(tl.uint32)
         k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
         k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
     return c0, c1, c2, c3
@@ -64,17 +64,23 @@ def gaussian_pair(first, second, std):
 
 
 @triton.jit
-def gaussians(table, site: tl.constexpr, unit, step, low, high):
-    """Return the four numbers that a site (0 input, 1 recurrent, 2 elementwise) draws for each unit and sample.
+def load_noise(table, site: tl.constexpr):
+    """Return standard deviation and key of a site (0 input, 1 recurrent, 2 elementwise).
 
-    ``table`` is the network's row: first step, then standard deviation and key of each site, as 32-bit words.
+    ``table`` is the network's row of 32-bit words: the first step, then these three of each site.
     """
     std = tl.load(table + 1 + 3 * site).to(tl.float32, bitcast=True)
     k0 = tl.load(table + 2 + 3 * site).to(tl.uint32, bitcast=True)
     k1 = tl.load(table + 3 + 3 * site).to(tl.uint32, bitcast=True)
-    w0, w1, w2, w3 = philox(unit, step, low, high, k0, k1)
-    a, b = gaussian_pair(w0, w1, std)
-    c, d = gaussian_pair(w2, w3, std)
+    return std, k0, k1
+
+
+@triton.jit
+def gaussians(noise, unit, step, low, high):
+    """Return the four numbers that a site draws for each unit and sample."""
+    w0, w1, w2, w3 = philox(unit, step, low, high, noise[1], noise[2])
+    a, b = gaussian_pair(w0, w1, noise[0])
+    c, d = gaussian_pair(w2, w3, noise[0])
     return a, b, c, d
 
 
@@ -144,7 +150,8 @@ def add_noise(
     x1,
     x2,
     x3,
-    table,
+    of_input,
+    of_recurrent,
     unit,
     step,
     low,
@@ -156,7 +163,7 @@ def add_noise(
 ):
     """Add the noise of the products with W_ih and W_hh."""
     if INPUT:
-        n0, n1, n2, n3 = gaussians(table, 0, unit, step, low, high)
+        n0, n1, n2, n3 = gaussians(of_input, unit, step, low, high)
         x0 += n0
         if CELL == "lstm" or CELL == "gru":
             x1 += n1
@@ -164,7 +171,7 @@ def add_noise(
         if CELL == "lstm":
             x3 += n3
     if RECURRENT:
-        n0, n1, n2, n3 = gaussians(table, 1, unit, step, low, high)
+        n0, n1, n2, n3 = gaussians(of_recurrent, unit, step, low, high)
         if CELL == "gru":
             if not N_ONLY:
                 x0 += n0
@@ -181,14 +188,14 @@ def add_noise(
 
 @triton.jit
 def cell_forward(
-    x0, x1, x2, x3, h, c, table, unit, step, low, high, CELL: tl.constexpr, ELEMENTWISE: tl.constexpr
+    x0, x1, x2, x3, h, c, of_products, unit, step, low, high, CELL: tl.constexpr, ELEMENTWISE: tl.constexpr
 ):
     """Return the four activations and the new h and c; h and c as they were before, in float32."""
     n0 = 0.0
     n1 = 0.0
     n2 = 0.0
     if ELEMENTWISE:
-        n0, n1, n2, _ = gaussians(table, 2, unit, step, low, high)
+        n0, n1, n2, _ = gaussians(of_products, unit, step, low, high)
     if CELL == "lstm":
         x0 = sigmoid(x0)
         x1 = sigmoid(x1)
@@ -343,6 +350,9 @@ def forward(
         activations += (k * steps * rows + first) * (4 * WIDTH)
 
     table += k * 10
+    of_input = load_noise(table, 0)
+    of_recurrent = load_noise(table, 1)
+    of_products = load_noise(table, 2)
     step = tl.load(table).to(tl.uint32, bitcast=True)
     sample = tl.load(ids + k * ids_network + first + row, row_inside, 0)
     low = sample.to(tl.uint32)
@@ -377,7 +387,7 @@ def forward(
         if GATES > 3:
             x2 += b2
         x0, x1, x2, x3 = add_noise(
-            x0, x1, x2, x3, table, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY
+            x0, x1, x2, x3, of_input, of_recurrent, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY
         )
         if SLICE == 0:
             operand = h.to(kind)
@@ -406,7 +416,7 @@ def forward(
                         x2 = matmul(m2, operand, x2, PRECISION, INTERPRETED)
                         x3 = matmul(m3, operand, x3, PRECISION, INTERPRETED)
         x0, x1, x2, x3, h, c = cell_forward(
-            x0, x1, x2, x3, h, c, table, word, step, low, high, CELL, ELEMENTWISE
+            x0, x1, x2, x3, h, c, of_products, word, step, low, high, CELL, ELEMENTWISE
         )
         states += size
         tl.store(states + at, h.to(kind), inside)
@@ -632,19 +642,26 @@ def step_forward(
             x3 += tl.load(hidden + 3 * WIDTH + at_gates, inside, 0.0).to(tl.float32) + b3
 
     table += k * 10
+    of_input = load_noise(table, 0)
+    of_recurrent = load_noise(table, 1)
+    of_products = load_noise(table, 2)
     step = tl.add(tl.load(table).to(tl.uint32, bitcast=True), later.to(tl.uint32), sanitize_overflow=False)
     sample = tl.load(ids + k * ids_network + first + row, row_inside, 0)
     low = sample.to(tl.uint32)
     high = (sample >> 32).to(tl.uint32)
     word = unit.to(tl.uint32)
-    x0, x1, x2, x3 = add_noise(x0, x1, x2, x3, table, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY)
+    x0, x1, x2, x3 = add_noise(
+        x0, x1, x2, x3, of_input, of_recurrent, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY
+    )
     h = x0
     c = x0
     if CELL == "gru":
         h = tl.load(h_before + k * h_network + first * WIDTH + at, inside, 0.0).to(tl.float32)
     if CELL == "lstm":
         c = tl.load(c_before + k * c_network + first * WIDTH + at, inside, 0.0)
-    x0, x1, x2, x3, h, c = cell_forward(x0, x1, x2, x3, h, c, table, word, step, low, high, CELL, ELEMENTWISE)
+    x0, x1, x2, x3, h, c = cell_forward(
+        x0, x1, x2, x3, h, c, of_products, word, step, low, high, CELL, ELEMENTWISE
+    )
     tl.store(h_after + k * h_network + first * WIDTH + at, h.to(h_after.dtype.element_ty), inside)
     if CELL == "lstm":
         tl.store(c_after + k * c_network + first * WIDTH + at, c, inside)

@@ -21,7 +21,8 @@ import os
 import shutil
 import struct
 import sysconfig
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,28 +129,44 @@ def plan(
     if width > PERSISTENT_UNITS:
         return None
     gpu = _gpu(device)
+    hopper = (
+        gpu.capability[0] == 9
+    )  # its tensor cores take the weights from shared memory, others from registers
     units = max(16, 1 << (width - 1).bit_length())
     column = GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
-    # Weights that stay take shared memory on Hopper; elsewhere half of a processor's registers, which is 128 KiB.
-    resident = units * column <= min(128 * 1024, gpu.shared - 24 * 1024) and _precision(kind) == "tf32"
+    room = 128 * 1024 if hopper else min(64 * 1024, gpu.shared // 2)
+    resident = units * column <= room and _precision(kind) == "tf32"
     slice = 16  # the least that tensor cores are given
     while 2 * slice <= units and 4 * slice * column <= 0.6 * gpu.shared:
         slice *= 2
-    stages = 2 if 2 * slice * column <= 0.6 * gpu.shared else 1
-    if not resident and stages * slice * column > gpu.shared - 24 * 1024:
+    buffers = 2 if 2 * slice * column <= 0.75 * gpu.shared else 1
+    if not resident and buffers * slice * column > 0.75 * gpu.shared:
         return None
 
-    # A step takes as long for the weights and the waiting as for the arithmetic of about 16 samples. 4,096 numbers of
-    # each kind are what the registers of a program hold.
+    # A step takes as long for the weights and the waiting as for the arithmetic of about 16 samples.
     def cost(block: int) -> int:
         return -(-networks * -(-rows // block) // gpu.processors) * (16 + block)
 
-    block = min((each for each in (8, 16, 32, 64) if units * each <= 4096), key=cost)
-    warps = 4 if units * block <= 512 else 16 if units > 128 and block > 8 else 8
-    # The pipeline keeps a slice less on the way where the tensor cores read registers, as they do for few samples.
-    if block == 8 and stages == 2:
-        stages = 3
+    numbers = 4096 if hopper else 2048  # of each kind that the registers of a program hold
+    block = min((each for each in (8, 16, 32) if each == 8 or units * each <= numbers), key=cost)
+    warps = 4 if units * block <= 512 else 8 if units * block <= 2048 else 16
+    # The pipeline has a stage for each slice in shared memory, and one for the registers where they are read from.
+    stages = buffers if hopper and block > 8 else buffers + 1
     return Plan(units, block, 0 if resident else slice, warps, stages)
+
+
+def _has_room(launch: Callable[[], None]) -> bool:
+    """Launch, and return whether the device had the memory on chip; nothing has run where it had not."""
+    from triton.runtime.errors import OutOfResources  # type: ignore[import-untyped]
+
+    try:
+        launch()
+    except OutOfResources as error:
+        warnings.warn(
+            f"the persistent recurrence does not fit this GPU, so a slower one runs: {error}", stacklevel=2
+        )
+        return False
+    return True
 
 
 def _precision(kind: torch.dtype) -> str:
@@ -227,10 +244,8 @@ class _Recurrence(torch.autograd.Function):
         arrays = _Arrays(projection, w_hh, b_hh, h, c, states, cells, activations, last_c)
         with _on(projection.device):
             its = plan(cell, kind, width, networks, rows, projection.device)
-            if its is None:
+            if its is None or not _has_room(lambda: _forward_persistent(cell, its, arrays, noise)):
                 _forward_by_steps(cell, arrays, noise)
-            else:
-                _forward_persistent(cell, its, arrays, noise)
         ctx.save_for_backward(w_hh, states, cells, activations)
         ctx.cell, ctx.kinds = cell, (kind, None if b_hh is None else b_hh.dtype)
         ctx.set_materialize_grads(False)
@@ -258,10 +273,8 @@ class _Recurrence(torch.autograd.Function):
         # The forward pass ran without autocast (see run); a backward pass inside a user's must too.
         with _on(states.device), torch.autocast(states.device.type, enabled=False):
             its = plan(cell, kind, width, networks, rows, states.device)
-            if its is None:
+            if its is None or not _has_room(lambda: _backward_persistent(cell, its, arrays)):
                 _backward_by_steps(cell, arrays)
-            else:
-                _backward_persistent(cell, its, arrays)
             of_hidden = (
                 (d_projection,) if d_hidden_n is None else (d_projection[..., : 2 * width], d_hidden_n)
             )
