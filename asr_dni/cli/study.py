@@ -299,6 +299,7 @@ def _run(arguments: Sequence[str]) -> None:
         highlight=False,
     )
     if missing:
+        run.folder.record(study, run.data)  # before any worker is started
         try:
             _work(run, errors)
         except KeyboardInterrupt:

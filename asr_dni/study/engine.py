@@ -277,7 +277,7 @@ class StudyRun:
         data.setup("fit")
         data.setup("test" if self.study.settings.evaluation.split == "test" else "validate")
         self.size = data_size(self.study, data)
-        self._data: SequenceData = data
+        self.data: SequenceData = data
 
     def missing(self) -> list[PlannedMember]:
         """Return the members that lack results."""
@@ -341,7 +341,7 @@ class StudyRun:
             self.prepare()
         self._pool = pool
         try:
-            self.folder.record(self.study, self._data)
+            self.folder.record(self.study, self.data)
             with self.folder.assigning():
                 self.populations = self.plan(pool.workers, on_gpu)
             self.folder.assign(self.populations)

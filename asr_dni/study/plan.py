@@ -298,23 +298,16 @@ def partition(
 
 
 def _cuts(seeds: Sequence[int], parts: int, limit: int) -> list[tuple[int, int]]:
-    """Cut a sorted sequence into parts of nearly equal size, between two seeds where that takes no further part."""
-    n, cuts, first = len(seeds), [], 0
-    for part in range(parts):
-        remaining = parts - part
-        last = first + -(-(n - first) // remaining)
-        if remaining > 1:
-            between = [
-                cut
-                for cut in range(first + 1, min(first + limit, n - remaining + 1) + 1)
-                if seeds[cut] != seeds[cut - 1] and n - cut <= (remaining - 1) * limit
-            ]
-            near = min(between, key=lambda cut: abs(cut - last), default=last)
-            if abs(near - last) <= max(1, (last - first) // 3):
-                last = near
-        cuts.append((first, last))
-        first = last
-    return cuts
+    """Cut a sorted sequence into so many parts: between two seeds, where none gets much larger than the others by it."""
+    n = len(seeds)
+    blocks = [0, *(place for place in range(1, n) if seeds[place] != seeds[place - 1]), n]
+    n_blocks = len(blocks) - 1
+    if n_blocks >= parts:
+        aligned = [blocks[n_blocks * part // parts] for part in range(parts)] + [n]
+        largest = max(last - first for first, last in itertools.pairwise(aligned))
+        if largest <= min(limit, 1.25 * n / parts):
+            return list(itertools.pairwise(aligned))
+    return list(itertools.pairwise([n * part // parts for part in range(parts + 1)]))
 
 
 def _weight(member: PlannedMember) -> float:

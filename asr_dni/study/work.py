@@ -377,7 +377,7 @@ class _ResumeCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         with write_atomically(self.work.checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary, weights_only=False)
         self._saved = time.monotonic()
         self.work.note(force=True)
 
