@@ -385,6 +385,62 @@ def test_two_epochs_and_two_resumed_ones_are_four(tmp_path, words, dropout):
     assert again.networks == 3
 
 
+class SaveAt(Callback):
+    """Writes a checkpoint after a step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore:.*ended before the epoch ended")
+def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    members, path = MEMBERS[:2], tmp_path / "middle.ckpt"
+    run = {"steps": None, "epochs": 2}
+    make = lambda seed: DigitsData(batch_size=128, seed=seed)  # noqa: E731
+    _, whole = train_population(make, members, SaveAt(14, path), run=run)
+    _, resumed = train_population(make, members, run=run, ckpt_path=path)
+    assert_same(resumed, whole)
+    assert resumed.history == whole.history
+    for k, contents in enumerate(split_checkpoint(path)):
+        torch.save(contents, tmp_path / "member.ckpt")
+        _, alone = train_alone(make, members[k], run=run, ckpt_path=tmp_path / "member.ckpt")
+        assert_close(alone, whole.unstack(k))
+
+
+def test_a_datamodule_of_its_own_will_do_where_there_is_one_seed(tmp_path):
+    members = [Member(member.seed, 1, member.annealing) for member in MEMBERS]
+    data = digits(1)
+    population = PopulationSpotter(
+        members,
+        data.label_names,
+        data.n_features,
+        SMALL,
+        optimizer=adam,
+        calibrate_every=3,
+        gradient_clip=0.5,
+    )
+    trainer(epochs=1).fit(population, datamodule=data)
+    paths = population.save_members(tmp_path)
+    _, alone = train_alone(digits, members[2], run={"epochs": 1})
+    assert_close(KeywordSpotter.from_checkpoint(paths[2]), alone)
+    assert DigitsData.from_checkpoint(paths[2]).seed == 1
+    assert population.curve_settings(2) == alone.curve_settings()
+
+
+def test_data_of_other_seeds_than_the_members_are_refused():
+    population = PopulationSpotter(MEMBERS, digits(0).label_names, 8, SMALL)
+    with pytest.raises(
+        UserError, match="member 1 of the population has data_seed 1, but its data have seed 0"
+    ):
+        trainer().fit(population, datamodule=PopulationData.from_seeds(digits, [0, 0, 0]))
+    with pytest.raises(UserError, match=r"member 0 .* seed 1"):
+        trainer().fit(population, datamodule=digits(1))
+
+
 def test_a_checkpoint_of_other_members_is_refused(tmp_path):
     runner, _ = train_population(digits, MEMBERS[:2], run={"folder": tmp_path, "epochs": 1})
     checkpoint = runner.checkpoint_callback.best_model_path

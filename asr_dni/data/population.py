@@ -177,8 +177,12 @@ class PopulationData(LightningDataModule):
             }
             for data in map(self.data_of, range(self.networks))
         ]
-        seeds = [self.data[i].seed for i in self.of_member]
-        return {"data_seeds": seeds, "of_member": list(self.of_member), "data": state, "members": members}
+        return {
+            "data_seeds": [self.data[i].seed for i in self.of_member],
+            "of_member": list(self.of_member),
+            "data": state,
+            "members": members,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the data's state.

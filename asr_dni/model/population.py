@@ -22,6 +22,7 @@ from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.spotter import (
     KeywordSpotter,
     LearningRateSchedule,
+    Place,
     TrainingNoise,
     calibrate_in_training,
     load_checkpoint,
@@ -56,6 +57,8 @@ ELEMENTWISE_OPTIMIZERS: tuple[type[Optimizer], ...] = (
     torch.optim.SGD,
 )
 """Optimisers in which an element's step depends on its own gradients alone, so that members do not mix."""
+
+_SCORES = ("loss", "correct", "n_clips")
 
 _DEFAULT_NETWORK = NetworkSettings()
 _DEFAULT_NOISE = TrainingNoise()
@@ -208,6 +211,7 @@ class PopulationSpotter(pl.LightningModule):
         self.test_scores = _MemberScores(self.networks)
         self._validated: tuple[Sequence[float], Sequence[float]] | None = None
         self._random_state: dict[str, Tensor] | None = None
+        self._place: Place | None = None
         settings = dict(spotters[0].hparams["model"])
         settings["members"] = [_plain_member(member) for member in self.members]
         settings["gradient_clip"] = gradient_clip
@@ -295,6 +299,19 @@ class PopulationSpotter(pl.LightningModule):
                 f"trainer.precision is {self.trainer.precision}, whose loss scale all members of a population would"
                 " share: give bf16-mixed or 32-true"
             )
+        for k, member in enumerate(self.members):
+            data = self._data_of(k)
+            if getattr(data, "seed", member.data_seed) != member.data_seed:
+                raise UserError(
+                    f"member {k} of the population has data_seed {member.data_seed}, but its data have seed"
+                    f" {data.seed}: give PopulationData.from_seeds the members' data_seed"
+                )
+
+    def _data_of(self, member: int) -> Any:
+        """Return the member's datamodule; ``None`` where there is none."""
+        data = getattr(self.trainer, "datamodule", None)
+        data_of = getattr(data, "data_of", None)
+        return data_of(member) if callable(data_of) else data
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser of all members, with its learning rate scheduled by step.
@@ -324,19 +341,19 @@ class PopulationSpotter(pl.LightningModule):
     def on_train_start(self) -> None:
         """Note how each member is trained; go on with the random numbers of the run that is resumed."""
         spotter = self._new_spotter(self.members[0])
-        data_of = getattr(getattr(self.trainer, "datamodule", None), "data_of", None)
         for member, annealing in enumerate(self.annealings):
             replaced: dict[str, dict[str, Any]] = {
                 **annealing.training_settings(),
                 "trainer": {"gradient_clip_val": self.gradient_clip},
             }
-            data = data_of(member) if callable(data_of) else None
-            training = describe_training(self.trainer, spotter, data, replaced)
+            training = describe_training(self.trainer, spotter, self._data_of(member), replaced)
             if self.trainer.global_step == 0 or training not in self.trainings[member][-1:]:
                 self.trainings[member] = [*self.trainings[member], training]
         state, self._random_state = self._random_state, None
         if state is not None:
             restore_random_state(state, self.device)
+        if self._place is not None:
+            self._place.restore(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's scores."""
@@ -482,6 +499,7 @@ class PopulationSpotter(pl.LightningModule):
             "trainings": self.trainings,
             "history": self.history,
             "diverged": self.diverged,
+            "train_scores": {name: getattr(self.train_scores, name) for name in _SCORES},
         }
         checkpoint["random_state"] = random_state(self.device)
 
@@ -504,7 +522,10 @@ class PopulationSpotter(pl.LightningModule):
         self.trainings = [list(trainings) for trainings in state["trainings"]]
         self.history = list(state["history"])
         self.diverged = dict(state["diverged"])
+        for name in _SCORES:  # of an epoch that the checkpoint may be in the middle of
+            setattr(self.train_scores, name, state["train_scores"][name].to(self.device))
         self._random_state = checkpoint.get("random_state")
+        self._place = Place.of(checkpoint)
 
 
 def member_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -579,7 +600,9 @@ def _read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str,
 
 def _of_member(contents: Mapping[str, Any], population: PopulationSpotter, member: int) -> dict[str, Any]:
     spotter = population.unstack(member)
-    left_out = (_STATE_KEY, _DATA_KEY, pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
+    left_out = {_STATE_KEY, _DATA_KEY}
+    if _DATA_KEY in contents:
+        left_out.add(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
     ordinary = {key: value for key, value in contents.items() if key not in left_out}
     ordinary["state_dict"] = spotter.state_dict()
     ordinary[spotter.CHECKPOINT_HYPER_PARAMS_KEY] = dict(spotter.hparams)

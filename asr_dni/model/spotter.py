@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pytorch_lightning as pl
@@ -117,6 +117,7 @@ class KeywordSpotter(pl.LightningModule):
         """How the weights were trained, see :func:`asr_dni.model.training.describe_training`; more than one where a
         training went on with other settings."""
         self._random_state: dict[str, Tensor] | None = None
+        self._place: Place | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
         self.schedule, self.warm_up = schedule, warm_up
@@ -191,6 +192,7 @@ class KeywordSpotter(pl.LightningModule):
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
         self._random_state = checkpoint.get("random_state")
+        self._place = Place.of(checkpoint)
 
     def on_train_start(self) -> None:
         """Note how it is trained; go on with the random numbers of the run that is resumed."""
@@ -200,6 +202,8 @@ class KeywordSpotter(pl.LightningModule):
         state, self._random_state = self._random_state, None
         if state is not None:
             restore_random_state(state, self.device)
+        if self._place is not None:
+            self._place.restore(self.trainer)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``, under ``network.noise``."""
@@ -317,6 +321,36 @@ def mix(features: Tensor, labels: Tensor, weights: Tensor, n_labels: int) -> tup
     one_hot = functional.one_hot(labels, n_labels).to(features)
     mixed = torch.lerp(features.flip(-3), features, weights[..., None, None])
     return mixed, torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
+
+
+class Place(NamedTuple):
+    """Where in an epoch a checkpoint was written.
+
+    Lightning restores it only into loaders that it makes afterwards. The learning rate's schedule asks for the number
+    of steps, for which they are made before.
+
+    Attributes:
+        step: of the training.
+        loaders: the states of the training's loaders.
+    """
+
+    step: int
+    loaders: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any]) -> Self:
+        """Return what a checkpoint says."""
+        loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+        return cls(checkpoint.get("global_step", 0), list(loop.get("combined_loader", [])))
+
+    def restore(self, trainer: pl.Trainer) -> None:
+        """Go on with the batches that are left, if ``trainer`` begins with the checkpoint."""
+        loaders = trainer.train_dataloader
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        if trainer.global_step != self.step or len(loaders) != len(self.loaders):
+            return
+        for loader, state in zip(loaders, self.loaders, strict=True):
+            loader.load_state_dict(state)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
