@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
 
 
+_PROJECTED_BYTES = 2**28
+
+
 class NoisyClassifiers(Protocol):
     """What K networks in one have to offer (they are a ``torch.nn.Module`` as well).
 
@@ -47,7 +50,7 @@ def evaluate_population(
     noise: Noise,
     settings: Sequence[Mapping[str, Any]] | None = None,
     progress: Callable[[], None] | None = None,
-    rows: int = 4096,
+    rows: int | None = None,
 ) -> list[NoiseCurve]:
     """Measure the noise curve of every member at once.
 
@@ -63,7 +66,8 @@ def evaluate_population(
         settings: what else to note with each member's curve, see :class:`~asr_dni.evaluation.noise_curve.NoiseCurve`.
         progress: called after every noisy pass over a batch;
             :func:`~asr_dni.evaluation.noise_curve.count_passes` times per batch.
-        rows: members times clips that are computed at once; memory grows with it, the result does not depend on it.
+        rows: members times clips that are computed at once, for memory grows with it; the result does not depend on it.
+            ``None``: as many as keep what :meth:`NoisyClassifiers.project` gives within 256 MiB.
 
     Returns:
         The curves, in the order of the members.
@@ -77,7 +81,7 @@ def evaluate_population(
         raise UserError("evaluate_population got an ordinary network: use measure_noise_curve")
     if settings is not None and len(settings) != members:
         raise UserError(f"settings has {len(settings)} entries for {members} members: give one for each")
-    if rows < 1:
+    if rows is not None and rows < 1:
         raise UserError(f"rows is {rows}: give 1 or more")
     metric = NoiseCurveMetric(sigmas, draws, noise)
     module = cast(nn.Module, network)
@@ -87,6 +91,9 @@ def evaluate_population(
     n_clips = 0
     with evaluating(module):
         for batch in batches:
+            if rows is None:
+                one = network.project(batch.features[:1])
+                rows = _PROJECTED_BYTES * members // max(1, one.numel() * one.element_size())
             pieces = list(_pieces(batch, max(1, rows // members)))
             for piece in pieces:
                 scores = []
