@@ -17,7 +17,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -47,7 +47,15 @@ from asr_dni.data import Batch
 from asr_dni.evaluation import measure_noise_curve, save_figure
 from asr_dni.files import write_atomically
 from asr_dni.model.network import CELLS, KeywordNetwork, NetworkSettings
-from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, native, use_implementation
+from asr_dni.nn import (
+    DropoutSeed,
+    NoisyGRU,
+    NoisyLSTM,
+    NoisyRNN,
+    native,
+    seeded_dropout,
+    use_implementation,
+)
 from asr_dni.noise import SITES, Noise
 
 IMPORTED = ("asr_dni.data", "asr_dni.evaluation", "asr_dni.model", "asr_dni.nn")
@@ -257,11 +265,13 @@ def of_steps(setting: Setting) -> dict[str, Maker]:
         def work() -> None:
             nonlocal count
             optimizer.zero_grad()
-            context: AbstractContextManager[Any] = nullcontext()
-            if noise is not None:
-                assert isinstance(network, KeywordNetwork)
-                context = network.under(replace(noise, draw=count, sample_ids=batch.clip_ids))
-            with use_implementation(implementation), context:
+            with ExitStack() as contexts:
+                contexts.enter_context(use_implementation(implementation))
+                if noise is not None:  # as the keyword spotter's training step does
+                    assert isinstance(network, KeywordNetwork)
+                    its_noise = replace(noise, draw=count, sample_ids=batch.clip_ids)
+                    contexts.enter_context(network.under(its_noise))
+                    contexts.enter_context(seeded_dropout(network, DropoutSeed(0, count, batch.clip_ids)))
                 loss = nn.functional.cross_entropy(network(batch.features), batch.labels)
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
