@@ -809,7 +809,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, default=Path("runs/benchmarks"), help="folder for table and figure"
     )
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or any((getattr(options, name) or 1) < 1 for name in SIZES):
+    given = (getattr(options, name) for name in SIZES)
+    if options.rounds < 1 or any(size is not None and size < 1 for size in given):
         parser.error("sizes and rounds are at least 1")
     return options
 
