@@ -187,26 +187,22 @@ def _write_cells(
     text: Callable[[int, int], tuple[str, str]],
     bold: Marks | None = None,
 ) -> None:
+    def write(x: float, y: float, label: str, size: float, ink: str, weight: str = "normal") -> None:
+        written = axes.text(x, y, label, ha="center", va="center", fontsize=size, color=ink, weight=weight)
+        written.set_in_layout(
+            False
+        )  # it lies within the axes: measuring it takes most of the time of a layout
+
     for row, column in np.ndindex(*values.shape):
         if math.isnan(values[row, column]):
-            axes.text(column, row, "–", ha="center", va="center", fontsize=7, color=GREY)
+            write(column, row, "–", 7, GREY)
             continue
         ink = _ink(color(norm(values[row, column])))
         large, small = text(row, column)
         marked = bold is not None and bool(bold[row, column])
-        weight = "bold" if marked else "normal"
-        axes.text(
-            column,
-            row + (0.13 if small else 0),
-            large,
-            ha="center",
-            va="center",
-            fontsize=7.4,
-            color=ink,
-            weight=weight,
-        )
+        write(column, row + (0.13 if small else 0), large, 7.4, ink, "bold" if marked else "normal")
         if small:
-            axes.text(column, row - 0.24, small, ha="center", va="center", fontsize=5.2, color=ink)
+            write(column, row - 0.24, small, 5.2, ink)
 
 
 def _grid_size(matrices: Sequence[Matrix]) -> tuple[float, float]:
@@ -281,7 +277,7 @@ def _train_colors(matrices: Sequence[Matrix]) -> dict[float, Any]:
     """Return a colour per sigma_train: black without noise, then from dark to light as it grows."""
     sigmas = sorted({sigma for matrix in matrices for sigma in matrix.sigma_train})
     noisy = [sigma for sigma in sigmas if sigma > 0]
-    places = np.linspace(0.08, 0.8, len(noisy)) if len(noisy) > 1 else [0.3]
+    places = np.linspace(0.08, 0.8, len(noisy)) if len(noisy) > 1 else [0.3] * len(noisy)
     colors: dict[float, Any] = {0.0: "black"}
     return colors | dict(zip(noisy, map(matplotlib.colormaps["plasma"], places), strict=True))
 
@@ -425,7 +421,7 @@ def draw_differences(matrices: Sequence[Matrix], findings: Findings, to_clean: b
                 )
                 continue
             effect, half = 100 * tests.effect, 50 * (tests.high - tests.low)
-            significant = _significance(findings, matrix, to_clean)
+            significant = significance(findings, matrix, to_clean)
 
             def text(
                 row: int, column: int, effect: Array = effect, half: Array = half, marked: Marks = significant
@@ -458,7 +454,7 @@ def _rows_of(table: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:
     return table[keep]
 
 
-def _significance(findings: Findings, matrix: Matrix, to_clean: bool) -> Marks:
+def significance(findings: Findings, matrix: Matrix, to_clean: bool) -> Marks:
     """Return which differences to conventional training are significant, ``(T - 1, I)``."""
     names = ("above_clean", "clean_inference") if to_clean else ("difference",)
     marked = np.zeros((len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), dtype=bool)

@@ -575,6 +575,17 @@ def find(frame: pd.DataFrame, levels: Sequence[float] | None = None, relevant: f
     }.items():
         tables[name] = table
         answers += more
+    for family, label in zip(
+        sizes := _families(matrices, "units"), _family_labels(sizes, "units"), strict=True
+    ):
+        pooled = _mean_over_sizes(family)
+        if pooled is None:
+            continue
+        label = f"{label}, mean over {_sigmas(matrix.key['units'] for matrix in family)} units"
+        for name, function in (("above_clean", _above_clean), ("clean_inference", _clean_inference)):
+            table, answer = function(pooled, label, relevant)
+            tables[name] = pd.concat([tables[name], _with_key(pooled.key, table)], ignore_index=True)
+            answers += [answer] if answer else []
     tables["missing"] = _missing(matrices, labels)
     return Findings(
         tuple(matrices),
@@ -666,7 +677,7 @@ def _judge(table: pd.DataFrame, relevant: float) -> Verdict:
 
 
 def _points(value: float, sign: bool = True) -> str:
-    return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+    return f"{round(100 * value, 1) + 0.0:{'+' if sign else ''}.1f}".replace("-", "−")
 
 
 def _effect(row: Any) -> str:
@@ -838,9 +849,10 @@ def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, An
         else:
             also = f" (or {_sigmas(others)})" if others else " (alone)"
         parts.append(f"{float(str(at)):g} → {chosen:g}{also}")
-    sentence = "sigma_infer → best sigma_train (or those that may be the best too): " + "; ".join(parts) + "."
+    sentence = "; ".join(parts) + "."
     test = (
-        "set that holds the best sigma_train with 95 % at each sigma_infer: a sigma_train is out if another is better,"
+        "sigma_infer → best sigma_train (or others that may be the best); these together hold the truly best one with"
+        " 95 % at each sigma_infer: a sigma_train is out if another is better,"
         " paired Student t test over seeds, one-sided, corrected (Bonferroni) over its rivals at that sigma_infer."
     )
     return table, Answer("best", label, matrix.key, "estimate", sentence + _untested(matrix), test)
@@ -908,10 +920,10 @@ def _above_answer(
         ordered = above.sort_values("effect", ascending=False)
         shown = ", ".join(name(row) for row in ordered.head(6).itertuples())
         more = f" and {len(ordered) - 6} more" if len(ordered) > 6 else ""
-        sentence = f"{len(above)} of {len(table)} {noun} are above the {reference}: {shown}{more};"
-        sentence += (
-            f" the most, {name(best)}, by {_effect(best)}. The largest of many is likely overestimated."
-        )
+        is_are = "is" if len(above) == 1 else "are"
+        sentence = f"{len(above)} of {len(table)} {noun} {is_are} above the {reference}: {shown}{more};"
+        sentence += f" {'the most, ' + name(best) + ', ' if len(above) > 1 else ''}by {_effect(best)}."
+        sentence += " The largest of many is likely overestimated." if len(table) > 1 else ""
     elif verdict == "does not support":
         sentence = f"None of {len(table)} {noun} is above the {reference} by {_points(relevant, sign=False)} points or"
         sentence += f" more; the highest, {name(best)}, differs by {_effect(best)}."
@@ -967,6 +979,24 @@ def _aligned(matrices: Sequence[Matrix]) -> tuple[list[float], list[float], list
         for matrix in matrices
     ]
     return train, infer, seeds, np.stack(picked)
+
+
+def _mean_over_sizes(family: Sequence[Matrix]) -> Matrix | None:
+    """Return the mean of a cell's sizes, seed by seed, which varies less than one size and so shows smaller effects."""
+    train, infer, seeds, accuracy = _aligned(family)
+    if not (train and infer and seeds):
+        return None
+    first = family[0]
+    return Matrix(
+        _without(first.key, "units"),
+        tuple(train),
+        tuple(infer),
+        tuple(seeds),
+        accuracy.mean(axis=0),
+        np.full(len(infer), np.nan),
+        first.n_clips,
+        first.n_draws * len(family),
+    )
 
 
 def _units(matrices: Sequence[Matrix], levels: Sequence[float] | None) -> tuple[pd.DataFrame, list[Answer]]:
@@ -1031,7 +1061,7 @@ def _units(matrices: Sequence[Matrix], levels: Sequence[float] | None) -> tuple[
                     f"DNI's advantage over it, at sigma_train {strongest.sigma_train:g} where it changes most,"
                     f" {_effect(strongest)}"
                 )
-            parts += [f"at sigma_infer {level:g} {' and '.join(part)}"] if part else []
+            parts += [f"at sigma_infer {level:g} {', and '.join(part)}"] if part else []
         sentence = f"Per doubling of the units ({sizes}): " + "; ".join(parts) + "."
         answers.append(Answer("units", label, key, "estimate", sentence + _untested(family[0]), test))
     return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
