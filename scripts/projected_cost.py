@@ -339,8 +339,8 @@ Hours are {hours}. Altogether these are {petaflop:,.1f} PFLOP (a training step c
 
 *Measured* rows divide the sum above by what the machine at hand has{assumed}. *Projection* rows scale it by the rate of
 large matrix products, which supposes that {share:.0f} % of that rate is reached elsewhere too. For GPUs the rate is the
-peak of float32 outside tensor cores in the maker's data sheet; which part of it small recurrent steps reach has not been
-measured here, and is likely less: lower bounds, no forecasts. `--device cuda` measures where there is a GPU.
+peak of float32 outside tensor cores in the maker's data sheet; which part of it small recurrent steps reach has not
+been measured here, and is likely less: lower bounds, no forecasts. `--device cuda` measures where there is a GPU.
 """
 
 
