@@ -44,7 +44,7 @@ the command line too. Results go to runs/study/NAME."""
 _LISTS = (
     "--cells",
     "--units",
-    "--layers",
+    "--n_layers",
     "--sigma_train",
     "--evaluation.sigma_infer",
     "--evaluation.scales",

@@ -135,7 +135,7 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
     members: dict[str, PlannedMember] = {}
     first_schedule = next(iter(settings.schedules))
     for cell, units, layers, noise, seed in itertools.product(
-        settings.cells, settings.units, settings.layers, settings.noise_models, settings.seed_list
+        settings.cells, settings.units, settings.n_layers, settings.noise_models, settings.seed_list
     ):
         network = settings.network(cell, units, layers)
         for (name, schedule), sigma in itertools.product(
@@ -298,7 +298,7 @@ def partition(
 
 
 def _cuts(seeds: Sequence[int], parts: int, limit: int) -> list[tuple[int, int]]:
-    """Cut a sorted sequence into so many parts: between two seeds, where none gets much larger than the others by it."""
+    """Cut a sorted sequence into so many parts: between two seeds, where none gets much larger by it."""
     n = len(seeds)
     blocks = [0, *(place for place in range(1, n) if seeds[place] != seeds[place - 1]), n]
     n_blocks = len(blocks) - 1
@@ -353,15 +353,16 @@ def largest_population(
 def memory_of_member(network: NetworkSettings, n_frames: int, n_features: int, batch_size: int) -> float:
     """Return the bytes that one member of a population takes in training, estimated.
 
-    Kept for the backward pass are, per frame, clip and layer, the gates before and after their functions, cell and
-    hidden state, with as much again in flight; parameters come with gradient and two moments.
+    Kept for the backward pass are, per frame, clip and layer, the gates after their functions, cell and hidden state;
+    the layer that is worked on has its gates once more, with their noise or gradient. Half as much again is for what
+    is in flight. Parameters come with gradient and two moments.
     """
     directions = 2 if network.bidirectional else 1
     gates = GATES[network.cell]
-    per_frame = network.layers * directions * network.units * (3 * gates + 5) + n_features
+    per_frame = network.layers * directions * network.units * (2 * gates + 3) + n_features
     inputs = [n_features] + [network.units * directions] * (network.layers - 1)
     parameters = sum(directions * gates * network.units * (n + network.units + 2) for n in inputs)
-    return 4.0 * (2 * n_frames * batch_size * per_frame + 4 * parameters)
+    return 4.0 * (1.5 * n_frames * batch_size * per_frame + 4 * parameters)
 
 
 def available_memory() -> float:

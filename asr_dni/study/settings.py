@@ -1,5 +1,6 @@
 """What a study is: the axes of its matrix, how every member is trained, and at which noise it is evaluated."""
 
+import importlib
 import math
 import re
 from argparse import ArgumentError
@@ -187,7 +188,7 @@ class StudySettings:
         name: of the study; its folder is runs/study/NAME.
         cells: kinds of cells: rnn, lstm, gru.
         units: numbers of units per layer.
-        layers: numbers of layers.
+        n_layers: numbers of layers (``layers`` are the files that a file starts from).
         sigma_train: noise of the training; 0 is conventional training, once, whatever the schedules.
         schedules: how sigma_train is reached, by name.
         noise_models: kinds of noise.
@@ -205,7 +206,7 @@ class StudySettings:
     name: str = "study"
     cells: list[Cell] = field(default_factory=lambda: ["lstm"])
     units: list[int] = field(default_factory=lambda: [128])
-    layers: list[int] = field(default_factory=lambda: [1])
+    n_layers: list[int] = field(default_factory=lambda: [1])
     sigma_train: list[float] = field(default_factory=lambda: [0.0, 1.0, 2.0])
     schedules: dict[str, ScheduleSettings] = field(default_factory=lambda: {"linear": ScheduleSettings()})
     noise_models: list[NoiseModel] = field(default_factory=lambda: [NoiseModel()])
@@ -249,10 +250,10 @@ class StudySettings:
         name = Path(self.name)
         if not self.name or name.is_absolute() or ".." in name.parts:
             raise UserError(f"name is {self.name!r}: give a folder below runs/study, such as paper")
-        for key in ("cells", "units", "layers", "sigma_train", "noise_models", "schedules"):
+        for key in ("cells", "units", "n_layers", "sigma_train", "noise_models", "schedules"):
             if not getattr(self, key):
                 raise UserError(f"{key} is empty: give at least one")
-        for key in ("cells", "units", "layers"):
+        for key in ("cells", "units", "n_layers"):
             _check_once(key, getattr(self, key))
         if isinstance(self.seeds, int) and self.seeds < 1:
             raise UserError(f"seeds is {self.seeds}: give how many, 1 or more, or a list such as [0, 1, 2]")
@@ -269,7 +270,7 @@ class StudySettings:
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise UserError(f"recipes.{cell}.learning_rate is {rate}: give a number above 0")
             for units in self.units:
-                for layers in self.layers:
+                for layers in self.n_layers:
                     _named(f"recipes.{cell}", partial(self.network, cell, units, layers))
         clip = self.training.gradient_clip
         if clip is not None and not clip > 0:
@@ -489,7 +490,18 @@ def _own_words(error: BaseException) -> str:
     return explain(error)
 
 
+_OF_A_STUDY = ("label_names", "n_features", "n_frames", "batches", "protocol_of")
+
+
 def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
+    module, _, name = str(spec["class_path"]).rpartition(".")
+    found = getattr(importlib.import_module(module), name, None)  # the parser has found it before
+    missing = [part for part in _OF_A_STUDY if not hasattr(found, part)]
+    if missing:
+        raise UserError(
+            f"data: {spec['class_path']} has no {missing[0]}; a study needs a data module like"
+            " asr_dni.data.KeywordData"
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
     arguments = {**(spec.get("init_args") or {}), "seed": seed}
@@ -497,13 +509,5 @@ def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
         parsed = parser.parse_object({"data": {"class_path": spec["class_path"], "init_args": arguments}})
         made = parser.instantiate_classes(parsed).data
     except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"data: {_own_words(error)}") from error
-    missing = [
-        name for name in ("label_names", "n_features", "batches", "protocol_of") if not hasattr(made, name)
-    ]
-    if missing:
-        raise UserError(
-            f"data: {spec['class_path']} has no {missing[0]}; a study needs a data module like"
-            " asr_dni.data.KeywordData"
-        )
+        raise UserError(f"data: {_own_words(error).removeprefix('data: ')}") from error
     return made  # type: ignore[no-any-return]

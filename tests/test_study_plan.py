@@ -1,0 +1,214 @@
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_study import tiny
+
+from asr_dni.errors import UserError
+from asr_dni.model import KeywordNetwork
+from asr_dni.study.plan import (
+    DataSize,
+    Population,
+    code_version,
+    evaluation_cost,
+    largest_population,
+    memory_of_member,
+    partition,
+    plan_members,
+    training_cost,
+)
+
+
+def by_place(study):
+    """Return the names of all members' results by what they are."""
+    return {
+        (m.cell, m.network.units, m.noise.scale, m.schedule, m.sigma_train, m.seed, e.scale): e.result
+        for m in plan_members(study)
+        for e in m.evaluations
+    }
+
+
+def test_members_are_the_product_of_the_axes(tmp_path):
+    study = tiny(
+        tmp_path,
+        cells=["lstm", "rnn"],
+        units=[4, 8],
+        n_layers=[1, 2],
+        noise_models=[{"scale": "absolute"}, {"scale": "signal", "sigma_train": [0.5]}],
+        seeds=[3, 5],
+    )
+    members = plan_members(study)
+    assert len(members) == 2 * 2 * 2 * (2 + 1) * 2
+    assert len({member.training for member in members}) == len(members)
+    assert Counter(member.sigma_train for member in members) == {0.0: 16, 1.0: 16, 0.5: 16}
+    assert {(member.seed, member.data_seed) for member in members} == {(3, 3), (5, 5)}
+
+
+def test_conventional_training_is_there_once_under_the_first_schedule(tmp_path):
+    schedules = {"b": {"schedule": "linear"}, "a": {"schedule": "exponential", "start": 0.1}}
+    members = plan_members(tiny(tmp_path, schedules=schedules, seeds=1))
+    assert [(member.schedule, member.sigma_train) for member in members] == [
+        ("b", 0.0),
+        ("b", 1.0),
+        ("a", 1.0),
+    ]
+    alone = plan_members(tiny(tmp_path, schedules={"a": schedules["a"]}, seeds=1))
+    assert alone[0].training == members[0].training  # no schedule decides it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"recipes": {"lstm": {"dropout": 0.1}}},
+        {"recipes": {"lstm": {"learning_rate": 0.1}}},
+        {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}},
+        {"training": {"label_smoothing": 0.0}},
+        {"training": {"gradient_clip": None}},
+        {"data": {"class_path": "asr_dni.data.DigitsData", "init_args": {"batch_size": 64}}},
+        {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 3}},
+        {"evaluation": {"sigma_infer": [0.0, 2.0], "draws": 2}},
+        {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 2, "seed": 1}},
+        {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 2, "split": "validation"}},
+        {"share_data_order": "all"},
+    ],
+    ids=str,
+)
+def test_what_decides_the_result_changes_its_name(tmp_path, change):
+    before, after = by_place(tiny(tmp_path)), by_place(tiny(tmp_path, **change))
+    changed = {place for place in before if before[place] != after[place]}
+    # Shared batches are those of seed 0, whose members stay as they are.
+    assert changed == ({p for p in before if p[5] != 0} if "share_data_order" in change else set(before))
+
+
+def test_what_does_not_decide_it_leaves_it(tmp_path):
+    same = tiny(
+        tmp_path,
+        name="other",
+        cells=["rnn", "lstm"],
+        seeds=[4, 1, 0],
+        sigma_train=[3, 1, 0],
+        keep_checkpoints=True,
+        population={"members": 1},
+        recipes={"rnn": {"dropout": 0.3}},
+        optimizer={
+            "class_path": "torch.optim.Adam",
+            "init_args": {"lr": 0.01, "betas": [0.9, 0.99], "foreach": False},
+        },
+    )
+    before, after = by_place(tiny(tmp_path)), by_place(same)
+    assert before.items() <= after.items()
+
+
+def test_recordings_are_known_by_what_they_are_not_by_where_they_lie(tmp_path, tone_words):
+    def study(path, **arguments):
+        source = {"class_path": "asr_dni.data.Folder", "init_args": {"path": str(path)}}
+        return tiny(tmp_path, data={"source": source, **arguments})
+
+    elsewhere = tmp_path / "deep" / tone_words.name
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(tone_words)
+    before = by_place(study(tone_words, cache_dir=str(tmp_path / "a"), num_workers=1))
+    assert by_place(study(elsewhere, cache_dir=str(tmp_path / "b"), num_workers=2)) == before
+    assert not set(by_place(study(tone_words, augmentation={"speed": [0.9, 1.1]})).values()) & set(
+        before.values()
+    )
+
+
+def test_a_name_is_the_hash_of_a_configuration_that_says_it_all(tmp_path):
+    members = plan_members(tiny(tmp_path, evaluation={"scales": ["absolute", "signal"]}))
+    for member in members:
+        assert [evaluation.scale for evaluation in member.evaluations] == ["absolute", "signal"]
+        for evaluation in member.evaluations:
+            said = json.loads(evaluation.configuration)
+            assert said["network"]["units"] == 4
+            assert said["seed"] == member.seed
+            assert said["annealing"]["sigma"] == member.sigma_train
+            assert said["evaluation"]["scale"] == evaluation.scale
+            assert len(evaluation.result) == 16
+    assert len({name for member in members for name in member.results}) == 2 * len(members)
+
+
+def test_members_of_a_population_have_one_shape_and_fit_its_limit(tmp_path):
+    study = tiny(tmp_path, cells=["rnn", "gru"], units=[4, 8], seeds=7, sigma_train=[0, 1, 2])
+    members = plan_members(study)
+    random.Random(0).shuffle(members)
+    for limit in (1, 2, 3, 5, 8, 21, 100):
+        for at_least in (1, 3, 10, 1000):
+            populations = partition(members, limit, at_least)
+            assert Counter(m.training for p in populations for m in p.members) == Counter(
+                m.training for m in members
+            )
+            assert all(len({m.shape for m in p.members}) == 1 for p in populations)
+            sizes = [len(p.members) for p in populations]
+            assert max(sizes) <= limit
+            assert len(populations) >= min(at_least, len(members))
+            assert len({p.id for p in populations}) == len(populations)
+
+
+def test_members_of_one_seed_come_together(tmp_path):
+    members = plan_members(tiny(tmp_path, seeds=5, sigma_train=[0, 1, 2, 3, 4, 5, 6, 7]))
+    populations = partition(members, 16)
+    seeds = [{member.data_seed for member in population.members} for population in populations]
+    assert sorted(map(len, seeds)) == [1, 2, 2]
+    assert sum(len(part) for part in seeds) == 5
+
+
+def test_the_id_of_a_population_is_that_of_its_members(tmp_path):
+    members = plan_members(tiny(tmp_path))
+    assert Population(tuple(members)).id == Population(tuple(members)).id
+    assert Population(tuple(members)).id != Population(tuple(members[1:])).id
+    assert "lstm 4" in Population(tuple(members)).title
+
+
+def test_memory_limits_a_population(tmp_path):
+    study = tiny(tmp_path)
+    member = plan_members(study)[0]
+    one = memory_of_member(member.network, 50, 40, 128)
+    assert largest_population(study, member, 50, 40, 128, 3.5 * one, False) == 3
+    assert largest_population(study, member, 50, 40, 128, 1e12, False) == 16
+    assert largest_population(study, member, 50, 40, 128, 1e12, True) == 64
+    with pytest.raises(UserError, match=r"takes about .* GB, more than the memory"):
+        largest_population(study, member, 50, 40, 128, 0.5 * one, False)
+    given = tiny(tmp_path, population={"members": 5, "memory_gb": 2.5 * one / 1e9})
+    assert largest_population(given, member, 50, 40, 128, 1e12, False) == 2
+
+
+def test_memory_covers_the_tensors_that_backward_keeps(tmp_path):
+    """Counted by autograd's own hooks: the estimate has to be above, and not by far."""
+    study = tiny(tmp_path, cells=["rnn", "lstm", "gru"], units=[32], n_layers=[2])
+    for member in plan_members(study)[::4]:
+        network = KeywordNetwork(member.network, 16, 10)
+        kept: dict[int, int] = {}
+
+        def pack(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(torch.randn(24, 30, 16)).sum()
+        counted = sum(kept.values())
+        estimated = memory_of_member(member.network, 30, 16, 24)
+        assert counted < estimated < 6 * counted, (member.cell, counted, estimated)
+
+
+def test_cost_grows_with_what_there_is_to_do(tmp_path):
+    size = DataSize(n_train=1000, n_evaluated=100, n_frames=50, n_features=40, batch_size=100)
+    study = tiny(tmp_path, units=[64])
+    member = plan_members(study)[0]
+    products = 50 * 4 * 64 * 2 * (40 + 64)  # multiply and add, for every gate and frame
+    assert training_cost(study, member, size) == pytest.approx(3 * 2 * 1000 * products, rel=0.2)
+    # one clean pass, two draws at sigma 1
+    assert evaluation_cost(study, member, size) == pytest.approx(3 * 100 * products, rel=0.2)
+    longer = replace(size, n_train=2000)
+    assert training_cost(study, member, longer) == 2 * training_cost(study, member, size)
+
+
+def test_the_version_of_the_code_is_noted_but_no_part_of_the_name(tmp_path, monkeypatch):
+    assert code_version().startswith("0.") or code_version()[0].isdigit()
+    before = by_place(tiny(tmp_path))
+    monkeypatch.setattr("asr_dni.study.plan.__version__", "99.0")
+    assert by_place(tiny(tmp_path)) == before

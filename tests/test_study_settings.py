@@ -1,0 +1,162 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_study import SETTINGS, tiny, write
+
+from asr_dni.data import DigitsData, KeywordData
+from asr_dni.errors import UserError
+from asr_dni.study.settings import (
+    NoiseModel,
+    ScheduleSettings,
+    StudySettings,
+    read_study,
+    study_from_text,
+)
+
+STUDIES = sorted((Path(__file__).parents[1] / "conf" / "study").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_is_read_and_says_what_it_is_for(path):
+    study = read_study(path, [] if path.stem != "base" else ["--data=asr_dni.data.DigitsData"])
+    assert path.read_text().startswith("# ")
+    assert study.settings.name == (path.stem if path.stem != "base" else "study")
+    assert study_from_text(study.text) == study
+
+
+def test_paper_is_what_it_says():
+    settings = read_study(next(path for path in STUDIES if path.stem == "paper")).settings
+    assert settings.cells == ["rnn", "lstm", "gru"]
+    assert settings.units == [32, 64, 128, 256]
+    assert settings.seed_list == [0, 1, 2, 3, 4]
+    assert [model.scale for model in settings.noise_models] == ["absolute", "signal"]
+    for model in settings.noise_models:
+        assert len(settings.sigmas_of(model)) == 8
+        assert list(settings.grids_of(model)) == [model.scale]
+        assert 0.0 in settings.grids_of(model)[model.scale]
+
+
+def test_layers_and_overrides_are_merged(tmp_path):
+    (tmp_path / "below.yaml").write_text(
+        "data_class: DigitsData\ndata: {batch_size: 32}\nrecipes: {lstm: {dropout: 0.5, input_gain: 4.0}}\n"
+    )
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "layers: [below.yaml]\nrecipes: {lstm: {dropout: 0.2}}\ndata: {deformation: {shift: 1.5}}\n"
+    )
+    study = read_study(path, ["--seeds=[3, 1]", "--epochs=7", "--data.deformation.slant=0.0"])
+    assert study.settings.network("lstm", 8, 1).dropout == 0.2
+    assert study.settings.network("lstm", 8, 1).input_gain == 4.0
+    assert study.settings.seed_list == [3, 1]
+    assert study.settings.epochs == 7
+    data = study.make_data(5)
+    assert isinstance(data, DigitsData)
+    assert (data.seed, data.batch_size, data.deformation.shift, data.deformation.slant) == (5, 32, 1.5, 0.0)
+
+
+def test_without_a_class_the_data_are_recordings(tmp_path, tone_words):
+    path = tmp_path / "study.yaml"
+    source = {"class_path": "asr_dni.data.Folder", "init_args": {"path": "nowhere"}}
+    path.write_text(yaml.safe_dump({"data": {"source": source, "batch_size": 9}}))
+    study = read_study(path, [f"--data.source.path={tone_words}"])
+    data = study.make_data(1)
+    assert isinstance(data, KeywordData)
+    assert (data.batch_size, str(data.source.path)) == (9, str(tone_words))
+
+
+def test_the_rate_of_a_recipe_replaces_that_of_the_optimiser(tmp_path):
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "weight_decay": 0.5}}
+    study = tiny(
+        tmp_path, optimizer=optimizer, cells=["lstm", "rnn"], recipes={"rnn": {"learning_rate": 0.1}}
+    )
+    parameter = [torch.nn.Parameter(torch.zeros(1))]
+    for cell, rate in (("lstm", 0.3), ("rnn", 0.1)):
+        made = study.make_optimizer(cell)(parameter)
+        assert isinstance(made, torch.optim.AdamW)
+        assert made.defaults["lr"] == rate
+        assert made.defaults["weight_decay"] == 0.5
+
+
+def test_schedules_move_in_multiples_of_sigma_train():
+    falling = ScheduleSettings(schedule="linear", start=1.5, length=0.5)
+    assert falling.annealing(2.0)["start"] == 3.0
+    assert falling.annealing(2.0)["sigma"] == 2.0
+    assert falling.annealing(0.0) == {"sigma": 0.0, "start": 0.0, "schedule": "constant"}
+
+
+def test_grids_are_those_of_the_scale():
+    absolute, signal = NoiseModel(), NoiseModel(scale="signal", sigma_infer=[2.0, 0.0])
+    settings = StudySettings(noise_models=[absolute, signal])
+    common = settings.evaluation.sigma_infer
+    assert settings.grids_of(absolute) == {"absolute": common}
+    assert settings.grids_of(signal) == {"signal": [0.0, 2.0]}
+    both = replace(settings, evaluation=replace(settings.evaluation, scales=["signal", "absolute"]))
+    assert both.grids_of(absolute) == {"signal": [0.0, 2.0], "absolute": common}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--seeds=0", "seeds is 0: give how many"),
+        ("--seeds=[1,1]", "seeds contains 1 twice"),
+        ("--seeds=[-1]", "seeds contains -1"),
+        ("--epochs=0", "epochs is 0: give 1 or more"),
+        ("--epochs=many", "epochs: expected int. Got many"),
+        ("--cells=[foo]", "cells: expected one of 'rnn', 'lstm', 'gru'. Got foo"),
+        ("--cells=[]", "cells is empty"),
+        ("--units=[0]", "recipes.lstm: network units is 0"),
+        ("--unknown=3", "unknown"),
+        ("--recipes.lstm.dropout=2", "recipes.lstm: network dropout is 2.0"),
+        ("--recipes.lstm.learning_rate=0", "recipes.lstm.learning_rate is 0"),
+        ("--optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("--optimizer=torch.optim.Adan", "optimizer: "),
+        ("--data=foo.Bar", "data: "),
+        ("--schedules={a: {schedule: exponential}}", "schedules.a: annealing schedule exponential needs"),
+        ("--schedules={a: {lenth: 1}}", "schedules: Option 'lenth' is not accepted"),
+        ("--noise_models=[{scale: foo}]", "noise_models: scale: expected one of"),
+        ("--noise_models=[{sites: []}]", "noise_models[0]: sites is empty"),
+        (
+            "--noise_models=[{scale: absolute}, {sites: [output, recurrent, input]}]",
+            "noise_models[1] has the scale, sites",
+        ),
+        ("--sigma_train=[0,-1]", "sigma_train: sigmas contains -1"),
+        ("--evaluation.draws=0", "evaluation.draws is 0"),
+        ("--evaluation.sigma_infer=[]", "evaluation at scale absolute: sigmas is empty"),
+        ("--evaluation.scales=[]", "evaluation.scales is empty"),
+        ("--training.gradient_clip=0", "training.gradient_clip is 0"),
+        ("--population.members=0", "population.members is 0"),
+        ("--name=../elsewhere", "name is '../elsewhere'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_with_the_key(tmp_path, override, said):
+    with pytest.raises(UserError) as raised:
+        tiny(tmp_path, override)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_signals_have_to_be_measured_where_the_scale_needs_them(tmp_path):
+    with pytest.raises(UserError, match=r"training\.calibrate_every is 0, but noise_models"):
+        tiny(tmp_path, "--training.calibrate_every=0", "--evaluation.scales=[signal]")
+    tiny(tmp_path, "--training.calibrate_every=0")
+
+
+def test_the_words_of_the_data_reach_the_user(tmp_path):
+    with pytest.raises(UserError, match=r"^data: batch_size"):
+        tiny(tmp_path, "--data.batch_size=0").make_data(0)
+    with pytest.raises(UserError, match="has no label_names; a study needs a data module like"):
+        tiny(
+            tmp_path, data={"class_path": "pytorch_lightning.demos.boring_classes.BoringDataModule"}
+        ).make_data(0)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(UserError, match="there is no such configuration file"):
+        read_study(tmp_path / "none.yaml")
+    path = write(tmp_path / "a.yaml", layers=["gone.yaml"])
+    with pytest.raises(UserError, match="a layer of"):
+        read_study(path)
+    assert SETTINGS["name"] == "tiny"
