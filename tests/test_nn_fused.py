@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr_dni.nn import native, use_implementation
-from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.implementation import run_layer, run_recurrence
 from asr_dni.nn.recurrence import GATES, PRODUCTS, LayerNoise, RecurrentWeights, SiteNoise
 
 needs_compiler = pytest.mark.skipif(
@@ -156,3 +156,38 @@ class TestIndependence:
         whole = run(given, "fused")[0]
         part = run(member(given, 0, rows=slice(7, 20)), "fused")[0]
         assert torch.equal(part, whole[:, :, 7:20])
+
+
+@needs_compiler
+class TestLayer:
+    """From the inputs on: the projection is made inside, and has gradients of its own."""
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+    @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (3, 4, 13, 5, 7), (2, 40, 30, 21, 33)], ids=str)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_outputs_and_gradients(self, cell, shape, shared):
+        networks, steps, rows, features, width = shape
+        weights, _, state, noise = problem(cell, "all", networks, steps, rows, width)
+        generator = torch.Generator().manual_seed(1)
+        leading = () if shared else (networks,)
+        inputs = torch.randn(*leading, steps, rows, features, generator=generator).requires_grad_()
+        w_ih = torch.randn(networks, GATES[cell] * width, features, generator=generator).requires_grad_()
+        b_ih = torch.randn(networks, GATES[cell] * width, generator=generator).requires_grad_()
+        leaves = [inputs, w_ih, b_ih, weights.w_hh, weights.b_hh, *state]
+        results = []
+        for implementation in ("reference", "fused"):
+            with use_implementation(implementation):
+                outputs, final = run_layer(weights, w_ih, b_ih, inputs, state, noise)
+            loss = (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sum() + final[-1].sum()
+            results.append([outputs.detach(), *torch.autograd.grad(loss, leaves)])
+        for mine, its in zip(*reversed(results), strict=True):
+            torch.testing.assert_close(mine, its, atol=1e-4, rtol=1e-3)
+
+    def test_only_what_is_asked_for_has_a_gradient(self):
+        weights, _, state, noise = problem("gru", "all", 2, 3, 4, 5, bias=False)
+        weights.w_hh.requires_grad_(False)
+        w_ih = torch.randn(2, 15, 6, requires_grad=True)
+        outputs, _ = run_layer(weights, w_ih, None, torch.randn(3, 4, 6), [s.detach() for s in state], noise)
+        outputs.sum().backward()
+        assert w_ih.grad is not None
+        assert weights.w_hh.grad is None

@@ -130,6 +130,10 @@ class KeywordNetwork(NoisyModule):
         """
         state = self.recurrent.initial_state(projection.shape[-2], projection)
         outputs, _ = self.recurrent.forward_projected(projection, state)
+        return self._decide(outputs)
+
+    def _decide(self, outputs: Tensor) -> Tensor:
+        """Return logits for the recurrent layers' outputs ``(T, N, directions * units)``."""
         if self.settings.pooling == "frame":
             logits: Tensor = self.classifier(self.dropout(outputs).transpose(-3, -2))
             return logits.mean(-2)
@@ -151,7 +155,8 @@ class KeywordNetwork(NoisyModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``; shapes of a population as :meth:`project` has them."""
-        return self.classify(self.project(features))
+        outputs, _ = self.recurrent(features.transpose(-3, -2))
+        return self._decide(outputs)
 
     def snr_db(self, noise: Noise, member: int | None = None) -> float | None:
         """Return the signal-to-noise ratio of a noise in this network, see :func:`asr_dni.nn.snr_db`."""

@@ -1,7 +1,7 @@
 """The recurrence on the CPU, forward and backward, of K networks at once, in compiled C.
 
-The C function goes through all steps by itself, products, gates and noise; the weight gradient is one product over
-all steps. Held to :func:`asr_dni.nn.recurrence.run_reference` by the tests.
+The C function goes through all steps by itself: products, gates, noise and weight gradients. Held to
+:func:`asr_dni.nn.recurrence.run_reference` by the tests.
 """
 
 from collections.abc import Sequence
@@ -35,28 +35,18 @@ def why_not(
     return None
 
 
-def _weight_gradient(d_hidden: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
-    """Return the gradient of W_hh, in one product over all steps.
-
-    Args:
-        d_hidden: gradient of W_hh h_{t-1}, ``(K, T, N, rows of W_hh)``.
-        h: before the first step, ``(K, N, H)``.
-        outputs: ``(K, T, N, H)``.
-    """
-    gradient = torch.bmm(d_hidden[:, 0].mT, h)
-    later, before = d_hidden[:, 1:].flatten(1, 2), outputs[:, :-1].flatten(1, 2)
-    if len(gradient) == 1:  # one large product takes all threads, a batched one is slower
-        return gradient[0].addmm_(later[0].t(), before[0])[None]
-    return gradient.baddbmm_(later.mT, before)
-
-
 class _Fused(torch.autograd.Function):
+    """Of one layer in one direction, from its inputs or from their projection on."""
+
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         cell: Cell,
-        projection: Tensor,
+        inputs: Tensor | None,
+        w_ih: Tensor | None,
+        b_ih: Tensor | None,
+        projection: Tensor | None,
         w_hh: Tensor,
         b_hh: Tensor | None,
         h: Tensor,
@@ -64,22 +54,26 @@ class _Fused(torch.autograd.Function):
         noise: Sequence[LayerNoise],
         keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        networks, steps, rows = projection.shape[:3]
-        sizes = networks, steps, rows, h.shape[-1]
-        outputs = projection.new_empty(sizes)
+        given = inputs if projection is None else projection
+        assert given is not None
+        networks, rows, width = h.shape
+        steps = given.shape[-3]
+        outputs = h.new_empty(networks, steps, rows, width)
         gates = kept = None
         if cell in ("lstm", "gru"):
-            kept = projection.new_empty(networks, steps if keep else 1, *sizes[2:])
-            gates = projection.new_empty(*sizes[:3], GATES[cell] * sizes[3]) if keep else None
+            kept = h.new_empty(networks, steps if keep else 1, rows, width)
+            gates = h.new_empty(networks, steps, rows, GATES[cell] * width) if keep else None
         native.run_recurrence(
             "forward",
             cell,
             noise,
-            sizes,
             keep,
-            weight=w_hh,
-            bias=b_hh,
+            inputs=inputs,
+            w_ih=w_ih,
+            b_ih=b_ih,
             projection=projection,
+            w_hh=w_hh,
+            b_hh=b_hh,
             h=h,
             c=c,
             outputs=outputs,
@@ -87,8 +81,8 @@ class _Fused(torch.autograd.Function):
             kept=kept,
         )
         if keep:
-            ctx.save_for_backward(w_hh, h, c, outputs, gates, kept)
-        ctx.cell, ctx.noise, ctx.sizes, ctx.has_bias = cell, noise, sizes, b_hh is not None
+            ctx.save_for_backward(inputs, w_ih, w_hh, h, c, outputs, gates, kept)
+            ctx.cell, ctx.noise = cell, noise
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
 
@@ -97,43 +91,68 @@ class _Fused(torch.autograd.Function):
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
         d_outputs, d_last = gradients
-        w_hh, h, c, outputs, gates, kept = ctx.saved_tensors
+        inputs, w_ih, w_hh, h, c, outputs, gates, kept = ctx.saved_tensors
+        _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
         if d_outputs is None:
             d_outputs = torch.zeros_like(outputs)
-        dh = torch.zeros_like(h, memory_format=torch.contiguous_format)
+        dh = h.new_zeros(h.shape)
         dc = None
         if c is not None:
             dc = (
-                torch.zeros_like(h) if d_last is None else d_last.clone(memory_format=torch.contiguous_format)
+                torch.zeros_like(dh)
+                if d_last is None
+                else d_last.clone(memory_format=torch.contiguous_format)
             )
-        d_gates = torch.empty_like(outputs if gates is None else gates)
-        d_kept = torch.empty_like(kept) if ctx.cell == "gru" else None
+
+        def room(wanted: bool, *shape: int) -> Tensor | None:
+            return h.new_empty(shape) if wanted else None
+
+        sequences, fan_out = outputs.shape[:3], w_hh.shape[:2]
+        d_inputs = room(of_inputs, *sequences, 0 if inputs is None else inputs.shape[-1])
+        d_projection = room(of_projection, *sequences, fan_out[1])
+        d_w_ih = room(of_w_ih, *fan_out, 0 if w_ih is None else w_ih.shape[2])
+        d_w_hh = room(of_w_hh, *w_hh.shape)
+        d_b_ih, d_b_hh = room(of_b_ih, *fan_out), room(of_b_hh, *fan_out)
         native.run_recurrence(
             "backward",
             ctx.cell,
             ctx.noise,
-            ctx.sizes,
             True,
-            weight=w_hh,
+            inputs=inputs,
+            w_ih=w_ih,
+            w_hh=w_hh,
             h=h,
             c=c,
             outputs=outputs,
             gates=gates,
             kept=kept,
             d_outputs=d_outputs,
-            d_gates=d_gates,
-            d_kept=d_kept,
+            d_inputs=d_inputs,
+            d_projection=d_projection,
+            d_w_ih=d_w_ih,
+            d_b_ih=d_b_ih,
+            d_w_hh=d_w_hh,
+            d_b_hh=d_b_hh,
             dh=dh,
             dc=dc,
         )
-        d_weight = d_bias = None
-        # Of a GRU, the last third of W_hh h has a gradient of its own.
-        parts = (d_gates,) if d_kept is None else (d_gates[..., : 2 * h.shape[-1]], d_kept)
-        if ctx.needs_input_grad[2]:
-            d_weight = torch.cat([_weight_gradient(part, h, outputs) for part in parts], 1)
-        if ctx.has_bias and ctx.needs_input_grad[3]:
-            d_bias = torch.cat([part.sum((1, 2)) for part in parts], 1)
-        return None, d_gates, d_weight, d_bias, dh, dc, None, None
+        if d_inputs is not None and inputs.dim() == 3:
+            d_inputs = d_inputs.sum(0)  # shared by all networks
+        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None
+
+
+def _run(
+    weights: RecurrentWeights,
+    inputs: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    state: State,
+    noise: Sequence[LayerNoise],
+) -> tuple[Tensor, State]:
+    h, c = state if weights.cell == "lstm" else (state[0], None)
+    arguments = (*inputs, weights.w_hh, weights.b_hh, h, c)
+    # Inside of forward() autograd does not tell whether it records.
+    keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
+    outputs, last = _Fused.apply(weights.cell, *arguments, noise, keep)  # type: ignore[no-untyped-call]
+    return outputs, (outputs[:, -1],) if last is None else (outputs[:, -1], last)
 
 
 def run(
@@ -144,9 +163,22 @@ def run(
     Raises:
         AssertionError: :func:`why_not` gives a reason.
     """
-    h, c = state if weights.cell == "lstm" else (state[0], None)
-    arguments = (projection, weights.w_hh, weights.b_hh, h, c)
-    # Inside of forward() autograd does not tell whether it records.
-    keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    outputs, last = _Fused.apply(weights.cell, *arguments, noise, keep)  # type: ignore[no-untyped-call]
-    return outputs, (outputs[:, -1],) if last is None else (outputs[:, -1], last)
+    return _run(weights, (None, None, None, projection), state, noise)
+
+
+def run_layer(
+    weights: RecurrentWeights,
+    w_ih: Tensor,
+    b_ih: Tensor | None,
+    inputs: Tensor,
+    state: State,
+    noise: Sequence[LayerNoise],
+) -> tuple[Tensor, State]:
+    """Run a layer of K networks from its inputs on; see :func:`asr_dni.nn.implementation.run_layer`.
+
+    The projection of the inputs is made step by step, where it is used, and never lies in memory as a whole.
+
+    Raises:
+        AssertionError: :func:`why_not` gives a reason.
+    """
+    return _run(weights, (inputs, w_ih, b_ih, None), state, noise)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.nn import fused, native
+from asr_dni.nn import fused, native, triton_recurrence
+from asr_dni.nn.mvm import linear
 from asr_dni.nn.recurrence import (
     LayerNoise,
     RecurrentWeights,
@@ -21,7 +22,7 @@ from asr_dni.nn.recurrence import (
     run_reference,
 )
 
-Implementation: TypeAlias = Literal["auto", "reference", "fused"]
+Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
 
 SETTING = "ASR_DNI_IMPLEMENTATION"
 """Environment variable: the implementation where :func:`use_implementation` says nothing."""
@@ -45,7 +46,7 @@ class _Implementation(Protocol):
         """Run it; see :func:`run_recurrence`, form of K networks."""
 
 
-IMPLEMENTATIONS: dict[str, _Implementation] = {"fused": fused}
+IMPLEMENTATIONS: dict[str, _Implementation] = {"fused": fused, "triton": triton_recurrence}
 """Add an implementation here; the first one that can run is taken, and the reference loop where none can."""
 
 _chosen: ContextVar[Implementation | None] = ContextVar("asr_dni_implementation", default=None)
@@ -175,3 +176,37 @@ def run_recurrence(
     ]
     finals = zip(*(final for _, final in results), strict=True)
     return torch.stack([outputs for outputs, _ in results]), tuple(torch.stack(parts) for parts in finals)
+
+
+def run_layer(
+    weights: RecurrentWeights,
+    w_ih: Tensor,
+    b_ih: Tensor | None,
+    inputs: Tensor,
+    state: State,
+    noise: LayerNoise | Sequence[LayerNoise],
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """Run one layer in one direction from its inputs on: ``W_ih x_t + b_ih`` and then :func:`run_recurrence`.
+
+    Args:
+        weights: the layer's recurrent weights; of K networks with a leading axis, as all that follows.
+        w_ih: ``(gates * H, F)``.
+        b_ih: ``(gates * H,)`` or ``None``.
+        inputs: ``(T, N, F)``; for K networks ``(K, T, N, F)``, or ``(T, N, F)`` that all of them share.
+        state: see :func:`run_recurrence`.
+        noise: see :func:`run_recurrence`.
+        lengths: see :func:`run_recurrence`.
+    """
+    alone = isinstance(noise, LayerNoise)
+    of_all = _population_of_one(weights) if alone else weights
+    noises = (noise,) if isinstance(noise, LayerNoise) else noise
+    name, _ = choose(of_all, inputs, noises, lengths)
+    if name == "fused":
+        if not alone:
+            return fused.run_layer(weights, w_ih, b_ih, inputs, state, noises)
+        of_one = w_ih[None], None if b_ih is None else b_ih[None], inputs[None]
+        outputs, final = fused.run_layer(of_all, *of_one, tuple(part[None] for part in state), noises)
+        return outputs[0], tuple(part[0] for part in final)
+    shared = not alone and inputs.dim() == 3
+    return run_recurrence(weights, linear(inputs, w_ih, b_ih, shared), state, noise, lengths)

@@ -4,36 +4,14 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from asr_dni.nn.drawing import draw_noises
 from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.mvm import linear
 from asr_dni.nn.recurrence import SiteNoise
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import Noise, Site
 from asr_dni.philox import derive_key
-
-
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, shared: bool = False) -> Tensor:
-    """``torch.nn.functional.linear``, of one network or of K at once.
-
-    Args:
-        input: ``(*, in)``; for K networks ``(K, *, in)``, or ``(*, in)`` where they share it.
-        weight: ``(out, in)`` or ``(K, out, in)``.
-        bias: ``(out,)`` or ``(K, out)``.
-        shared: whether K networks share one input.
-
-    Returns:
-        ``(*, out)`` or ``(K, *, out)``, contiguous.
-    """
-    if weight.dim() == 2:
-        return functional.linear(input, weight, bias)
-    networks, width = weight.shape[:2]
-    # A batched product that reads the shared input K times is as fast as one product with all weights side by side,
-    # (T * N, F) x (F, K * out), and leaves each network's result in one piece.
-    rows = input.flatten(0, -2).expand(networks, -1, -1) if shared else input.flatten(1, -2)
-    product = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
-    return product.view(networks, *input.shape[0 if shared else 1 : -1], width)
 
 
 class NoisyLinear(CalibratedModule, nn.Linear):

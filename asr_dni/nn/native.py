@@ -62,11 +62,12 @@ def _fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
 
 class _Recurrence(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_int64, "networks steps rows width first_step"),
-        *_fields(ctypes.c_int32, "cell recurrent_n_only keep threads"),
+        *_fields(ctypes.c_int64, "networks steps rows features width first_step"),
+        *_fields(ctypes.c_int32, "cell recurrent_n_only keep shared threads"),
         *_fields(
             ctypes.c_void_p,
-            "weight bias projection h c outputs gates kept noise samples packed scratch d_outputs d_gates d_kept dh dc",
+            "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept noise samples packed scratch sums "
+            "d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
         ),
     )
 
@@ -75,7 +76,6 @@ def run_recurrence(
     direction: Literal["forward", "backward"],
     cell: Cell,
     noise: Sequence[LayerNoise],
-    sizes: tuple[int, int, int, int],
     keep: bool,
     **arrays: Tensor | None,
 ) -> None:
@@ -85,9 +85,9 @@ def run_recurrence(
         direction: which.
         cell: which equations.
         noise: of each network; the backward pass does not look at it.
-        sizes: K networks, T steps, N rows, H units.
         keep: whether activations are kept for the backward pass.
-        **arrays: float32 tensors on the CPU, made contiguous where they are read; the C file says their shapes.
+        **arrays: float32 tensors on the CPU; the C file says their names and shapes. Those that are written to must be
+            contiguous, the others are made so.
 
     Raises:
         AssertionError: :func:`library` is ``None``.
@@ -96,21 +96,26 @@ def run_recurrence(
     assert kernels is not None
     ids = [layer.sample_ids.to("cpu", torch.int64).contiguous() for layer in noise]
     arrays = {name: None if array is None else array.contiguous() for name, array in arrays.items()}
+    outputs, inputs = arrays["outputs"], arrays["inputs"]
+    assert outputs is not None
     problem = _Recurrence(
-        *sizes,
+        *outputs.shape[:3],
+        0 if inputs is None else inputs.shape[-1],
+        outputs.shape[3],
         noise[0].first_step,
         list(GATES).index(cell),
         noise[0].recurrent_n_only,
         keep,
+        inputs is not None and inputs.dim() == 3,
         torch.get_num_threads(),
         noise=ctypes.addressof(noises := (_LayerNoise * len(noise))(*map(_layer, noise))),
         samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(noise))(*(i.data_ptr() for i in ids))),
         **{name: None if array is None else array.data_ptr() for name, array in arrays.items()},
     )
-    needed = (ctypes.c_int64 * 2)()
-    kernels.scratch_sizes(ctypes.byref(problem), needed)
-    packed, scratch = torch.empty(needed[0]), torch.empty(needed[1])
-    problem.packed, problem.scratch = packed.data_ptr(), scratch.data_ptr()
+    sizes = (ctypes.c_int64 * 3)()
+    kernels.scratch_sizes(ctypes.byref(problem), ctypes.c_int(direction == "backward"), sizes)
+    scratch = [torch.empty(size) for size in sizes]
+    problem.packed, problem.scratch, problem.sums = (array.data_ptr() for array in scratch)
     getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
     del noises, pointers  # kept alive until here
 

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from asr_dni.errors import UserError
 from asr_dni.nn.dropout import DroppingModule
-from asr_dni.nn.implementation import run_recurrence
-from asr_dni.nn.linear import linear
+from asr_dni.nn.implementation import run_layer, run_recurrence
+from asr_dni.nn.mvm import linear
 from asr_dni.nn.recurrence import (
     PRODUCTS,
     Cell,
@@ -113,19 +113,25 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
 
     def _run_part(
         self,
-        part: str,
         index: int,
         draws: tuple[int, ...],
-        projection: Tensor,
+        inputs: Tensor,
+        projection: Tensor | None,
         state: State,
         lengths: Tensor | None,
     ) -> tuple[Tensor, State]:
-        weights, device = self._weights(part), projection.device
+        """Run one layer in one direction, from its inputs on where there is no projection."""
+        part = self._part(index)
+        weights = self._weights(part)
         noises = [
-            self._layer_noise(part, index, draw, projection.shape[-2], device, member)
+            self._layer_noise(part, index, draw, inputs.shape[-2], inputs.device, member)
             for member, draw in enumerate(draws)
         ]
         noise = noises[0] if self.networks is None else noises
+        if projection is None:
+            w_ih = getattr(self, f"weight_ih_{part}")
+            b_ih = getattr(self, f"bias_ih_{part}") if self.bias else None
+            return run_layer(weights, w_ih, b_ih, inputs, state, noise, lengths)
         if self._estimates is None:
             return run_recurrence(weights, projection, state, noise, lengths)
         observe = self._estimates[part].observe_product  # the noise is off
@@ -186,23 +192,36 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
         Returns:
             Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
         """
-        self._check_state(state, projection)
+        return self._run_layers(projection, True, state, lengths)
+
+    def _run_layers(
+        self, inputs: Tensor, projected: bool, state: State, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Run all layers from the first one's inputs on, or from their projection on."""
+        self._check_state(state, inputs)
         on = any(noise.on for noise in self._noises)
         draws = self._next_draws() if on else (0,) * len(self._noises)
         finals: list[State] = []
-        outputs = projection
+        outputs = inputs
         for layer in range(self.num_layers):
-            if layer > 0:
-                if self.dropout > 0 and self.training:
-                    outputs = self._drop(outputs, self.dropout, layer)
-                projection = self._project(outputs, layer)
+            if layer > 0 and self.dropout > 0 and self.training:
+                outputs = self._drop(outputs, self.dropout, layer)
+            projection = None
+            if layer == 0 and projected:
+                projection = outputs
+            elif self._estimates is not None:  # which want to see it
+                projection = self._project(outputs, layer, self.networks is not None and outputs.dim() == 3)
             directions = []
-            for direction, projected in enumerate(projection.chunk(self._directions, -1)):
+            for direction in range(self._directions):
                 index = layer * self._directions + direction
                 before = tuple(part[..., index, :, :] for part in state)
+                its_inputs, its_projection = outputs, projection
+                if projection is not None and self._directions > 1:
+                    its_projection = projection.chunk(2, -1)[direction]
                 if direction:
-                    projected = _reverse(projected, lengths)
-                out, final = self._run_part(self._part(index), index, draws, projected, before, lengths)
+                    its_inputs = _reverse(its_inputs, lengths)
+                    its_projection = None if its_projection is None else _reverse(its_projection, lengths)
+                out, final = self._run_part(index, draws, its_inputs, its_projection, before, lengths)
                 directions.append(_reverse(out, lengths) if direction else out)
                 finals.append(final)
             outputs = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
@@ -238,7 +257,9 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
         rows = input.shape[-3 if self.batch_first else -2]
         if state is None:
             state = self.initial_state(rows, input)
-        outputs, final = self.forward_projected(self.input_projection(input), state)
+        outputs, final = self._run_layers(
+            input.transpose(-3, -2) if self.batch_first else input, False, state, None
+        )
         outputs = outputs.transpose(-3, -2) if self.batch_first else outputs
         if not batched:
             return outputs.squeeze(0 if self.batch_first else 1), tuple(part.squeeze(1) for part in final)
@@ -260,7 +281,7 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
         if state is None:
             state = self.initial_state(padded.shape[1], padded)
         on_device = lengths.to(padded.device)
-        outputs, final = self.forward_projected(self._project(padded, 0), state, on_device)
+        outputs, final = self._run_layers(padded, False, state, on_device)
         packed = pack_padded_sequence(outputs, lengths, enforce_sorted=input.sorted_indices is None)
         if input.sorted_indices is not None:
             order = input.sorted_indices
@@ -268,8 +289,8 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
             packed = PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
         return packed, final
 
-    def _check_state(self, state: State, projection: Tensor) -> None:
-        rows, autocast = projection.shape[-2], torch.is_autocast_enabled(projection.device.type)
+    def _check_state(self, state: State, inputs: Tensor) -> None:
+        rows, autocast = inputs.shape[-2], torch.is_autocast_enabled(inputs.device.type)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self._cell == "lstm" else 1]
         if len(state) != len(widths):
             raise RuntimeError(f"Expected {len(widths)} hidden states, got {len(state)}")
@@ -277,8 +298,8 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
             expected = (*self._leading, self.num_layers * self._directions, rows, width)
             if tuple(part.shape) != expected:
                 raise RuntimeError(f"Expected hidden state of size {expected}, got {tuple(part.shape)}")
-            if part.device != projection.device or (part.dtype != projection.dtype and not autocast):
-                expected_kind = f"{projection.dtype} on {projection.device}"
+            if part.device != inputs.device or (part.dtype != inputs.dtype and not autocast):
+                expected_kind = f"{inputs.dtype} on {inputs.device}"
                 raise RuntimeError(
                     f"Expected hidden state of {expected_kind}, got {part.dtype} on {part.device}"
                 )
