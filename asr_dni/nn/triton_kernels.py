@@ -310,6 +310,7 @@ def forward(
     BIAS: tl.constexpr,
     GATES: tl.constexpr,
     WIDTH: tl.constexpr,
+    PITCH: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     SLICE: tl.constexpr,
@@ -319,6 +320,7 @@ def forward(
 ):
     """Run ROWS samples of one network through all steps.
 
+    ``w_hh`` is ``(K, gates * H, PITCH)``, with zeros in the columns from H on: rows then begin where wide loads can.
     With SLICE 0 the recurrent weights are loaded once and stay on the chip, and so does h. Otherwise each step
     streams the weights, SLICE columns at a time, and reads the same part of h back from ``states``.
     """
@@ -360,14 +362,14 @@ def forward(
     word = unit.to(tl.uint32)
 
     b0, b1, b2, b3 = load_bias(b_hh + k * (GATES * WIDTH), unit, unit_inside, CELL, WIDTH, BIAS)
-    w_hh += k * (GATES * WIDTH * WIDTH)
-    w1 = w_hh + WIDTH * WIDTH
-    w2 = w_hh + 2 * WIDTH * WIDTH
-    w3 = w_hh + 3 * WIDTH * WIDTH
+    w_hh += k * (GATES * WIDTH * PITCH)
+    w1 = w_hh + WIDTH * PITCH
+    w2 = w_hh + 2 * WIDTH * PITCH
+    w3 = w_hh + 3 * WIDTH * PITCH
     column = tl.arange(0, UNITS if SLICE == 0 else SLICE)
-    at_weights = unit * WIDTH + column[None, :]
+    at_weights = unit * PITCH + column[None, :]
     if SLICE == 0:
-        weights_inside = unit_inside & (column[None, :] < WIDTH)
+        weights_inside = unit_inside & (column[None, :] < PITCH)
         m0 = tl.load(w_hh + at_weights, weights_inside, 0.0)
         if GATES > 1:
             m1 = tl.load(w1 + at_weights, weights_inside, 0.0)
@@ -401,7 +403,7 @@ def forward(
                     x3 = matmul(m3, operand, x3, PRECISION, INTERPRETED)
         else:
             for s in range(0, WIDTH, SLICE):
-                weights_inside = unit_inside & (column[None, :] < WIDTH - s)
+                weights_inside = unit_inside & (column[None, :] < PITCH - s)
                 operand = tl.load(states + s + at_slice, row_inside & (column[:, None] < WIDTH - s), 0.0)
                 m0 = tl.load(w_hh + s + at_weights, weights_inside, 0.0)
                 x0 = matmul(m0, operand, x0, PRECISION, INTERPRETED)
@@ -457,6 +459,7 @@ def backward(
     FROM_CELL: tl.constexpr,
     GATES: tl.constexpr,
     WIDTH: tl.constexpr,
+    PITCH: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     SLICE: tl.constexpr,
@@ -466,7 +469,7 @@ def backward(
 ):
     """Take the gradient of ROWS samples of one network back through all steps; see :func:`forward`.
 
-    ``w_transposed`` is ``(K, gates, H, H)``, the transposes of the gates' matrices.
+    ``w_transposed`` is ``(K, gates, H, PITCH)``: the transposes of the gates' matrices.
     """
     k = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0).to(tl.int64) * ROWS
@@ -500,15 +503,15 @@ def backward(
         if FROM_CELL:
             dc = tl.load(d_last_c + start + at, inside, 0.0).to(tl.float32)
 
-    w_transposed += k * (GATES * WIDTH * WIDTH)
-    w1 = w_transposed + WIDTH * WIDTH
-    w2 = w_transposed + 2 * WIDTH * WIDTH
-    w3 = w_transposed + 3 * WIDTH * WIDTH
+    w_transposed += k * (GATES * WIDTH * PITCH)
+    w1 = w_transposed + WIDTH * PITCH
+    w2 = w_transposed + 2 * WIDTH * PITCH
+    w3 = w_transposed + 3 * WIDTH * PITCH
     kind = w_transposed.dtype.element_ty
     column = tl.arange(0, UNITS if SLICE == 0 else SLICE)
-    at_weights = unit * WIDTH + column[None, :]
+    at_weights = unit * PITCH + column[None, :]
     if SLICE == 0:
-        weights_inside = unit_inside & (column[None, :] < WIDTH)
+        weights_inside = unit_inside & (column[None, :] < PITCH)
         m0 = tl.load(w_transposed + at_weights, weights_inside, 0.0)
         if GATES > 1:
             m1 = tl.load(w1 + at_weights, weights_inside, 0.0)
@@ -558,7 +561,7 @@ def backward(
         else:
             tl.debug_barrier()  # what one thread stored others read
             for s in range(0, WIDTH, SLICE):
-                weights_inside = unit_inside & (column[None, :] < WIDTH - s)
+                weights_inside = unit_inside & (column[None, :] < PITCH - s)
                 slice_inside = row_inside & (column[:, None] < WIDTH - s)
                 m0 = tl.load(w_transposed + s + at_weights, weights_inside, 0.0)
                 e0 = tl.load(d_projection + s + gate_slice, slice_inside, 0.0)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, State
 
@@ -153,6 +154,11 @@ def plan(
     # The pipeline has a stage for each slice in shared memory, and one for the registers where they are read from.
     stages = buffers if hopper and block > 8 else buffers + 1
     return Plan(units, block, 0 if resident else slice, warps, stages)
+
+
+def _pitch(width: int) -> int:
+    """Return how far apart rows of the weights lie for the persistent kernels: a multiple of 16 numbers."""
+    return -(-width // 16) * 16
 
 
 def _has_room(launch: Callable[[], None]) -> bool:
@@ -331,7 +337,7 @@ def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -
     triton_kernels.forward[(-(-rows // its.rows), networks)](
         projection,
         *projection.stride()[:3],
-        w_hh,
+        functional.pad(w_hh, (0, _pitch(width) - width)),
         unused if b_hh is None else b_hh.contiguous(),
         h,
         unused if c is None else c,
@@ -350,6 +356,7 @@ def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -
         BIAS=b_hh is not None,
         GATES=GATES[cell],
         WIDTH=width,
+        PITCH=_pitch(width),
         UNITS=its.units,
         ROWS=its.rows,
         SLICE=its.slice,
@@ -368,7 +375,8 @@ def _backward_persistent(cell: Cell, its: Plan, arrays: _Gradients) -> None:
     networks, steps, rows = d_projection.shape[:3]
     width, kind = dh.shape[-1], states.dtype
     # Tensor cores want the summed-over axis of a TF32 factor to be the contiguous one.
-    transposed = w_hh.view(networks, GATES[cell], width, width).mT.contiguous()
+    transposed = w_hh.view(networks, GATES[cell], width, width).mT
+    transposed = functional.pad(transposed, (0, _pitch(width) - width)).contiguous()
     unused = states
     triton_kernels.backward[(-(-rows // its.rows), networks)](
         unused if d_outputs is None else d_outputs,
@@ -389,6 +397,7 @@ def _backward_persistent(cell: Cell, its: Plan, arrays: _Gradients) -> None:
         FROM_CELL=d_last_c is not None,
         GATES=GATES[cell],
         WIDTH=width,
+        PITCH=_pitch(width),
         UNITS=its.units,
         ROWS=its.rows,
         SLICE=its.slice,
@@ -511,11 +520,20 @@ def run(
 ) -> tuple[Tensor, State]:
     """Run the recurrence of K networks; see :func:`asr_dni.nn.implementation.run_recurrence`.
 
-    Outputs have the projection's dtype, states that of the ones given.
-
-    Raises:
-        AssertionError: :func:`why_not` gives a reason.
+    Outputs have the projection's dtype, states that of the ones given. Only for what :func:`why_not` has no reason
+    against.
     """
+    if torch.compiler.is_compiling():
+        # torch.compile would trace the launches, and do so anew for each seed and draw. (Disabling it where this is
+        # defined would import the compiler, which takes as long as torch itself.)
+        untraced: Callable[..., tuple[Tensor, State]] = torch.compiler.disable(_run)  # type: ignore[no-untyped-call]
+        return untraced(weights, projection, state, noise)
+    return _run(weights, projection, state, noise)
+
+
+def _run(
+    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
+) -> tuple[Tensor, State]:
     kind = projection.dtype
     cell_state = state[1].to(torch.float32) if weights.cell == "lstm" else None
     # The dtypes are decided here, by the projection, which autocast has lowered already where it is on.
