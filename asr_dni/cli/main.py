@@ -10,6 +10,7 @@ from types import FrameType
 
 from asr_dni import __version__
 from asr_dni.errors import UserError
+from asr_dni.memory import keep_freed_memory
 
 COMMANDS = {
     "fit": "train a keyword spotter, then test it and draw its noise curve",
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             if name not in COMMANDS:
                 raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
+            keep_freed_memory()
             _command(name)(rest)
         except UserError as error:
             print(f"asr-dni: error: {error}", file=sys.stderr)
