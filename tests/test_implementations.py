@@ -380,8 +380,17 @@ spotter.sigma_train = 0.7
 trainer = pl.Trainer(
     accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=1, logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    use_distributed_sampler=False,
 )
-trainer.fit(spotter, DataLoader(samples, batch_size=batch_size, shuffle=False, collate_fn=collate))
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        mine = samples[trainer.global_rank :: trainer.world_size]
+        return DataLoader(mine, batch_size=batch_size, shuffle=False, collate_fn=collate)
+
+
+trainer.fit(spotter, datamodule=Data())
 assert trainer.world_size == processes
 assert trainer.global_step == 3
 if trainer.is_global_zero:
@@ -394,7 +403,7 @@ if trainer.is_global_zero:
 def test_two_processes_train_as_one_does(cell, tmp_path):
     """DDP over gloo: three steps of 4 clips in each of two processes, against three steps of all 8.
 
-    The processes take every second clip, so each step sees the same clips; noise and dropout go by their identities.
+    Each process takes every second clip, so each step sees the same clips; noise and dropout go by their identities.
     """
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
