@@ -10,6 +10,7 @@ from typing import Any
 
 from asr_dni import __version__
 from asr_dni.errors import UserError
+from asr_dni.memory import keep_freed_memory
 from asr_dni.study.engine import EngineSettings, Job, work_noting_failure
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import PlannedMember, Population, plan_members
@@ -172,6 +173,7 @@ def _work(job: Job, version: str) -> Outcome:
             f"{job.folder} is not there on {host}: give an --output on storage that all machines share"
         )
     set_threads(job.threads)
+    keep_freed_memory()
     device = "cuda" if ray.get_gpu_ids() else "cpu"
     members = _members(job.text, job.current_folder)
     unknown = [training for training in job.trainings if training not in members]
