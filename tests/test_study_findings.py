@@ -265,6 +265,21 @@ def test_slopes_over_units_against_numpy():
         assert row["p"] == pytest.approx(stats.ttest_1samp(expected, 0).pvalue)
 
 
+def test_a_cell_is_tested_over_its_sizes_together_too():
+    frame = simulate(**SMALL, sizes=(32, 64, 256))
+    findings = find(frame)
+    table = findings.tables["above_clean"]
+    pooled = table[table["units"].isna() & (table["sigma_train"] == 0.5)].set_index("sigma_infer")
+    assert len(table[table["units"].isna()]) == 6
+    seeds = frame.groupby(["sigma_train", "sigma_infer", "seed", "units"])["accuracy"].mean()
+    means = seeds.groupby(["sigma_train", "sigma_infer", "seed"]).mean()
+    oracle = stats.ttest_rel(means[0.5, 1.0], means[0.0, 0.0], alternative="greater")
+    assert pooled.loc[1.0, "p"] == pytest.approx(oracle.pvalue)
+    assert [answer.about for answer in answers(findings, "above_clean")][
+        -1
+    ] == "LSTM, mean over 32, 64, 256 units"
+
+
 def test_schedules_are_compared_with_constant_noise_of_the_same_sigma():
     frame = simulate(**SMALL, schedules=("constant", "linear"))
     table = find(frame).tables["schedules"]

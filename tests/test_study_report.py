@@ -88,6 +88,7 @@ def test_tables_and_summary_say_what_the_findings_say(written, frame):
     assert table["accuracy"].to_numpy() == pytest.approx(findings.tables["matrix"]["accuracy"].to_numpy())
     summary = (directory / "summary.md").read_text(encoding="utf-8")
     assert findings.markdown() in summary
+    assert (directory / "summary.txt").read_text(encoding="utf-8") == findings.text()
     for link in re.findall(r"!\[.*?\]\((.*?)\)", summary):
         assert (directory / link).exists()
     markdown = (directory / "tables" / "above_clean.md").read_text(encoding="utf-8")

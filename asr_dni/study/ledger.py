@@ -55,8 +55,9 @@ COLUMNS: dict[str, pa.DataType] = {
 """The ledger's columns, one row per (member, sigma_infer, draw).
 
 ``member`` is the hash of everything that decides the member's result, which ``configuration`` spells out as JSON;
-``sigma_train`` is the largest noise that the member was trained under, so 0 is conventional training whatever the
-``schedule``; ``scale``, ``sites`` and ``arrays`` are those of the inference noise, ``sites`` joined by "+";
+``sigma_train`` is the noise that the member's training ends with, and 0 only where there was none at any time:
+conventional training, whatever the ``schedule``; ``scale``, ``sites`` and
+``arrays`` are those of the inference noise, ``sites`` joined by "+";
 ``accuracy`` is from 0 to 1; ``snr_db`` is null where it is not known; ``train_seconds`` is the member's share of its
 population's training; ``recorded_at`` is filled in where it is missing.
 """

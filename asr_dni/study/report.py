@@ -41,9 +41,9 @@ def report(
 ) -> list[Path]:
     """Write what a study found so far.
 
-    Written are ``index.html`` (everything on one page, with pictures to explore; self-contained), ``summary.md``,
-    ``figures/*.png`` and ``*.svg``, and ``tables/*.csv`` and ``*.md``. Every file is written whole or not at all;
-    files of an earlier report that are no longer part of it are removed.
+    Written are ``index.html`` (everything on one page, with pictures to explore; self-contained),
+    ``summary.md`` and ``.txt``, ``figures/*.png`` and ``*.svg``, and ``tables/*.csv`` and ``*.md``. Every file
+    is written whole or not at all; files of an earlier report that are no longer part of it are removed.
 
     Args:
         ledger: the results, or their folder.
@@ -78,6 +78,7 @@ def report(
         with write_atomically(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
         written(path, _write(directory / "tables" / f"{name}.md", _table_markdown(table)))
+    written(_write(directory / "summary.txt", findings.text()))
     written(_write(directory / "summary.md", _summary(findings, list(figures))))
     pictures = {name: (directory / "figures" / f"{name}.svg").read_bytes() for name in figures}
     index = _write(directory / "index.html", page(findings, pictures))
