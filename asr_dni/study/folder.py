@@ -114,9 +114,12 @@ class StudyFolder:
             path = self.path / "common.json"
             if path.exists():
                 before = _read_json(path) or {}
+                now = dict(common)
                 for axis in ("recipes", "schedules"):
-                    common[axis] = {**before.get(axis, {}), **common[axis]}
-                key = _first_difference(before, common)
+                    known = before.get(axis, {})
+                    now[axis] = known | {name: value for name, value in common[axis].items() if name in known}
+                    common[axis] = known | common[axis]
+                key = _first_difference(before, now)
                 if key is not None and self.ledger.members():
                     raise UserError(
                         f"{self.path} holds results of another training, which differs in {key}: give another --output"

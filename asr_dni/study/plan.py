@@ -278,17 +278,12 @@ def partition(
         shapes.setdefault(member.shape, []).append(member)
     limits = {shape: max(1, largest if isinstance(largest, int) else largest[shape]) for shape in shapes}
     counts = {shape: -(-len(group) // limits[shape]) for shape, group in shapes.items()}
-    # Halve the fullest until there is work for every worker.
+    # One more of the largest, until there is work for every worker.
     while sum(counts.values()) < at_least:
-        shape = max(
-            counts, key=lambda shape: (len(shapes[shape]) * _weight(shapes[shape][0])) / counts[shape]
-        )
-        if counts[shape] >= len(shapes[shape]):
-            rest = [shape for shape in counts if counts[shape] < len(shapes[shape])]
-            if not rest:
-                break
-            shape = max(rest, key=lambda shape: len(shapes[shape]) / counts[shape])
-        counts[shape] += 1
+        can = [shape for shape, group in shapes.items() if counts[shape] < len(group)]
+        if not can:
+            break
+        counts[max(can, key=lambda s: len(shapes[s]) * _weight(shapes[s][0]) / counts[s])] += 1
     populations = []
     for shape, group in shapes.items():
         group = sorted(group, key=lambda member: member.data_seed)  # stable

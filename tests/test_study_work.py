@@ -1,0 +1,209 @@
+import signal
+from dataclasses import replace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from tiny_study import accuracies, start, tiny
+
+from asr_dni.evaluation import measure_noise_curve
+from asr_dni.model import KeywordSpotter, NoiseAnnealing, TrainingNoise
+from asr_dni.study import work
+from asr_dni.study.folder import StudyFolder
+from asr_dni.study.plan import Population, inference_noise
+from asr_dni.study.work import measure_speed, work_on
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _handler():
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def everything(run):
+    return Population(tuple(run.members))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study that was done in one go, with its members' checkpoints."""
+    folder = tmp_path_factory.mktemp("whole")
+    study = tiny(folder, "--keep_checkpoints=true", "--evaluation.scales=[absolute,signal]")
+    run = start(study, folder / "study")
+    outcome = work_on(study, run.folder, everything(run), "run", "cpu")
+    return run, outcome
+
+
+def test_every_member_has_its_results(whole):
+    run, outcome = whole
+    assert (outcome.state, outcome.results) == ("done", 8)
+    frame = run.folder.ledger.frame()
+    assert set(frame["member"]) == {name for member in run.members for name in member.results}
+    assert len(frame) == 4 * 2 * 3  # members, scales, one clean pass and two draws
+    assert set(frame["cell"]) == {"lstm"}
+    assert set(frame["n_clips"]) == {run.size.n_evaluated}
+    assert set(frame["n_classes"]) == {10}
+    assert frame["train_seconds"].gt(0).all()
+    assert frame["study"].eq("tiny").all()
+    known = frame[(frame["scale"] == "signal") & (frame["sigma_infer"] == 1)]
+    assert known["snr_db"].abs().lt(1e-6).all()  # sigma 1 is 0 dB by definition
+    progress = run.folder.progress(everything(run).id)
+    assert (progress.state, progress.epoch, progress.fraction, progress.members) == ("done", 2, 1.0, 4)
+    assert not run.folder.checkpoint(everything(run).id).exists()
+    assert not run.folder.claimed(everything(run).id)
+
+
+def test_kept_checkpoints_are_the_members_own(whole):
+    run, _ = whole
+    frame = run.folder.ledger.frame()
+    data = run.study.make_data(0)
+    data.setup("test")
+    for member in run.members:
+        spotter = KeywordSpotter.from_checkpoint(run.folder.checkpoint_of_member(member.training))
+        evaluation = member.evaluations[0]
+        noise = inference_noise(run.study, member, evaluation)
+        curve = measure_noise_curve(spotter.network, data.batches("test"), evaluation.sigmas, 2, noise)
+        rows = frame[frame["member"] == evaluation.result].sort_values(["sigma_infer", "draw"])
+        # Sums in another order may turn a clip that lies on the border.
+        assert abs(rows["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
+
+
+def test_a_member_is_what_lightning_trains_alone(whole):
+    """Trained by KeywordSpotter, NoiseAnnealing and Lightning's own clipping, evaluated by itself."""
+    run, _ = whole
+    settings = run.study.settings
+    for member in (run.members[0], run.members[-1]):
+        pl.seed_everything(member.seed, verbose=False)
+        data = run.study.make_data(member.data_seed)
+        spotter = KeywordSpotter(
+            data.label_names,
+            data.n_features,
+            member.network,
+            TrainingNoise(seed=member.seed),
+            run.study.make_optimizer("lstm"),
+            schedule=settings.training.schedule,
+            warm_up=settings.training.warm_up,
+            label_smoothing=settings.training.label_smoothing,
+            calibrate_every=settings.training.calibrate_every,
+        )
+        trainer = pl.Trainer(
+            max_epochs=settings.epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            gradient_clip_val=settings.training.gradient_clip,
+            callbacks=[NoiseAnnealing(**member.annealing)],
+        )
+        trainer.fit(spotter, datamodule=data)
+        kept = KeywordSpotter.from_checkpoint(run.folder.checkpoint_of_member(member.training))
+        for name, value in spotter.network.state_dict().items():
+            torch.testing.assert_close(kept.network.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+class Interrupted(work._ProgressNote):
+    """Stops a training after so many steps."""
+
+    after = 13
+    how: type[BaseException] = RuntimeError
+
+    def on_train_batch_end(self, trainer, *arguments):
+        super().on_train_batch_end(trainer, *arguments)
+        if trainer.global_step >= self.after:
+            raise self.how("stopped")
+
+
+@pytest.mark.parametrize("how", [RuntimeError, KeyboardInterrupt])
+def test_what_was_stopped_goes_on_from_its_checkpoint(tmp_path, monkeypatch, how):
+    """In the middle of the second epoch of two; the result is that of a training that was never stopped."""
+    study = tiny(tmp_path)
+    straight = start(study, tmp_path / "straight")
+    work_on(study, straight.folder, everything(straight), "run", "cpu")
+
+    run = start(study, tmp_path / "stopped")
+    population = everything(run)
+    monkeypatch.setattr(Interrupted, "how", how)
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "_ProgressNote", Interrupted)
+        with pytest.raises(how):
+            work_on(study, run.folder, population, "first", "cpu", checkpoint_seconds=0)
+    assert run.folder.checkpoint(population.id).is_file()
+    assert not run.folder.claimed(population.id)
+    assert not run.folder.ledger.members()
+    before = run.folder.progress(population.id)
+    assert 0 < before.fraction < 1
+
+    steps = []
+    count = work._ProgressNote.on_train_batch_end
+    monkeypatch.setattr(
+        work._ProgressNote,
+        "on_train_batch_end",
+        lambda note, trainer, *rest: (steps.append(trainer.global_step), count(note, trainer, *rest)),
+    )
+    work_on(study, run.folder, population, "second", "cpu")
+    assert steps[0] in (13, 14)
+    assert steps[-1] == 2 * run.size.n_batches
+    assert accuracies(tmp_path / "stopped") == accuracies(tmp_path / "straight")
+    assert run.folder.progress(population.id).train_seconds > before.train_seconds
+
+
+def test_only_missing_members_are_trained(tmp_path, monkeypatch):
+    study = tiny(tmp_path)
+    whole = start(study, tmp_path / "whole")
+    work_on(study, whole.folder, everything(whole), "run", "cpu")
+    run = start(study, tmp_path / "half")
+    frame = whole.folder.ledger.frame()
+    done = run.members[::2]
+    for member in done:
+        for name in member.results:
+            run.folder.ledger.append(name, frame[frame["member"] == name].astype({"configuration": str}))
+    trained = []
+    make = work.PopulationSpotter
+    monkeypatch.setattr(
+        work,
+        "PopulationSpotter",
+        lambda members, *rest, **more: trained.extend(members) or make(members, *rest, **more),
+    )
+    outcome = work_on(study, run.folder, everything(run), "run", "cpu")
+    assert outcome.results == len(run.members) - len(done)
+    assert [(member.seed, member.annealing["sigma"]) for member in trained] == [
+        (member.seed, member.sigma_train) for member in run.members[1::2]
+    ]
+    # Who else is there changes nothing.
+    assert accuracies(tmp_path / "half") == accuracies(tmp_path / "whole")
+    monkeypatch.setattr(work, "PopulationSpotter", None)
+    assert work_on(study, run.folder, everything(run), "run", "cpu").results == 0
+
+
+def test_a_damaged_checkpoint_of_other_members_is_not_used(tmp_path):
+    study = tiny(tmp_path)
+    run = start(study, tmp_path / "study")
+    population = everything(run)
+    checkpoint = run.folder.checkpoint(population.id)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"something else")
+    checkpoint.with_name("trained.json").write_text('["another"]')
+    assert work_on(study, run.folder, population, "run", "cpu").results == 4
+
+
+def test_what_another_run_works_on_is_left_to_it(tmp_path):
+    study = tiny(tmp_path)
+    run = start(study, tmp_path / "study")
+    with run.folder.claim(everything(run).id, "other") as ours:
+        assert ours
+        # The claim's process, this one, lives.
+        assert work_on(study, StudyFolder(tmp_path / "study"), everything(run), "run", "cpu").state == "busy"
+    assert not run.folder.ledger.members()
+
+
+def test_speed_is_measured_for_a_member(tmp_path):
+    study = tiny(tmp_path, cells=["lstm", "rnn"], units=[4])
+    run = start(study, tmp_path / "study")
+    speed = measure_speed(study, run.members[0], replace(run.size, n_frames=4), 2, "cpu")
+    assert 0 < speed.evaluation < 10
+    assert 0 < speed.training < 10
