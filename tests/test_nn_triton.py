@@ -565,6 +565,17 @@ class TestPlan:
             assert len({None if its is None else (its.units, its.slice) for its in plans}) == 1
             assert all(its is None or its.units * its.rows <= 4096 for its in plans)
 
+    def test_tf32_is_as_torchs_layers_have_it(self):
+        assert triton_recurrence._precision(torch.float32) == "tf32x3"
+        assert triton_recurrence._precision(torch.bfloat16) == "tf32"
+        torch.backends.cudnn.allow_tf32 = True
+        assert triton_recurrence._precision(torch.float32) == "tf32"
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # torch's newer setting
+        try:
+            assert triton_recurrence._precision(torch.float32) == "tf32x3"
+        finally:
+            torch.backends.cudnn.rnn.fp32_precision = "tf32"
+
     def test_the_sizes_of_the_benchmark(self, monkeypatch):
         """128 units: streamed in TF32, kept in bfloat16; a processor for each block where that is possible."""
         monkeypatch.setattr(triton_recurrence, "_gpu", lambda device: GPUS[90])

@@ -6,10 +6,10 @@ L2 cache. Wider layers take a batched product and a kernel for all the rest, ste
 the same words of Philox as :func:`asr_dni.philox.normal` and the same numbers within rounding.
 
 States, accumulation and gate arithmetic are float32 whatever the projection's dtype; products take their factors in
-that dtype, and float32 ones as TF32 where ``torch.backends.cudnn`` allows it, which governs ``torch.nn.LSTM`` too.
-
-A network's result does not depend on the number of samples or of other networks: how a product is summed depends on
-the width, the dtype and the device only.
+that dtype, and float32 ones as TF32 where ``torch.backends.cudnn.rnn`` allows it, which governs ``torch.nn.LSTM``
+too; step by step, and for the weight gradient, ``torch.backends.cuda.matmul`` does. The same call gives the same bits
+each time. A network's result does not depend on the number of samples or of other networks, within rounding: the
+slices that a product is summed in depend on the width, the dtype and the device only.
 
 Nothing here imports Triton before there is something to run. ``TRITON_INTERPRET=1``, set before Triton is imported,
 runs the same kernels on the CPU in Triton's interpreter: slowly, for tests.
@@ -36,7 +36,8 @@ from torch.nn import functional
 from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, State
 
 PERSISTENT_UNITS = 256
-"""Above, one program's share of the products takes longer than the launches of a step."""
+"""Above, one program would take longer for its share of a step's products than the launches of a step take: by
+estimate, which no GPU has confirmed yet."""
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_NETWORKS = 65535  # of CUDA's grids in the second and third direction
@@ -79,8 +80,8 @@ def why_not(
         return f"no Triton recurrence for more than {_MOST_NETWORKS} networks"
     if len({each.recurrent_n_only for each in noise if each.recurrent}) > 1:
         return "no Triton recurrence for networks whose arrays differ"
-    if projection.is_cuda and torch.version.hip is None and _gpu(projection.device).capability < (8, 0):
-        return "no Triton recurrence on GPUs before NVIDIA's Ampere"
+    if projection.is_cuda and (torch.version.hip or _gpu(projection.device).capability < (8, 0)):
+        return "the Triton recurrence is made for NVIDIA's GPUs, from Ampere on"
     return _missing()
 
 
@@ -124,15 +125,15 @@ def plan(
 ) -> Plan | None:
     """Cut the work up by its size: no search, so that the same call always runs the same way.
 
+    The numbers come from the registers and the shared memory that the compiled kernels take, not from timings.
+
     Returns:
         ``None`` where the persistent kernels are not the way: the layer is wide, or the chip small.
     """
     if width > PERSISTENT_UNITS:
         return None
     gpu = _gpu(device)
-    hopper = (
-        gpu.capability[0] == 9
-    )  # its tensor cores take the weights from shared memory, others from registers
+    hopper = gpu.capability[0] == 9  # whose tensor cores read shared memory; others read registers
     units = max(16, 1 << (width - 1).bit_length())
     column = GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
     room = 128 * 1024 if hopper else min(64 * 1024, gpu.shared // 2)
@@ -177,7 +178,7 @@ def _has_room(launch: Callable[[], None]) -> bool:
 
 def _precision(kind: torch.dtype) -> str:
     """Return how float32 factors are multiplied: rounded to TF32, or as three TF32 products, nearly exactly."""
-    if kind != torch.float32 or torch.backends.cudnn.allow_tf32:
+    if kind != torch.float32 or torch.backends.cudnn.rnn.fp32_precision == "tf32":  # type: ignore[attr-defined]
         return "tf32"
     return "tf32x3"
 
