@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_dni.nn import triton_recurrence
+from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, triton_recurrence, use_implementation
 from asr_dni.nn.recurrence import GATES, PRODUCTS, LayerNoise, RecurrentWeights, SiteNoise, run_reference
+from asr_dni.noise import Noise
 from asr_dni.philox import normal, philox4x32
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -483,6 +484,22 @@ class TestAutograd:
             its = torch.autograd.grad(got.square().sum(), leaves)
         for mine, other in zip((got, *its), (expected, *gradients), strict=True):
             torch.testing.assert_close(mine, other, atol=2e-6, rtol=2e-6)
+
+
+class TestLayers:
+    __test__ = RUNS_KERNELS
+
+    @pytest.mark.parametrize("cell", [NoisyLSTM, NoisyGRU, NoisyRNN])
+    def test_layers_and_directions(self, cell):
+        torch.manual_seed(0)
+        layer, x = cell(3, 9, 2, bidirectional=True).to(DEVICE), torch.randn(3, 4, 3, device=DEVICE)
+        found = []
+        for implementation in ("triton", "reference"):
+            with use_implementation(implementation), layer.under(Noise(0.5, draw=0)):
+                outputs, _ = layer(x)
+            found.append([outputs, *torch.autograd.grad(outputs.square().sum(), list(layer.parameters()))])
+        for mine, its in zip(*found, strict=True):
+            torch.testing.assert_close(mine, its, atol=1e-4, rtol=1e-4)
 
 
 class TestWhyNot:
