@@ -169,3 +169,12 @@ def test_gradient_is_that_of_the_clean_layer():
             return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x.detach(),))
 
         assert torch.autograd.gradcheck(call, (parameters["weight"], parameters["bias"]))
+
+
+def test_over_time_is_the_same_turned_round():
+    layer, x = NoisyLinear(5, 3), torch.randn(7, 4, 5)
+    noise = Noise(0.5, seed=3, sample_ids=torch.tensor([9, 2, 5, 1]))
+    with layer.under(noise):
+        turned = layer(x.transpose(0, 1)).transpose(0, 1)
+    with layer.under(noise):
+        torch.testing.assert_close(layer.over_time(x), turned)

@@ -230,7 +230,7 @@ class DigitsData(LightningDataModule):
     def _load(self) -> ImageBatch:
         """Return all 1,797 images."""
         if self._images is None:
-            from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+            from sklearn.datasets import load_digits
 
             pixels, labels = load_digits(return_X_y=True)
             found = hashlib.blake2b(pixels.astype(np.uint8).tobytes(), digest_size=8)

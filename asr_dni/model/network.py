@@ -135,8 +135,7 @@ class KeywordNetwork(NoisyModule):
     def _decide(self, outputs: Tensor) -> Tensor:
         """Return logits for the recurrent layers' outputs ``(T, N, directions * units)``."""
         if self.settings.pooling == "frame":
-            logits: Tensor = self.classifier(self.dropout(outputs).transpose(-3, -2))
-            return logits.mean(-2)
+            return self.classifier.over_time(self.dropout(outputs)).mean(-3)
         if self.settings.pooling == "last":
             # In the reverse direction the output at the first frame is the last one computed.
             forward, backward = outputs[..., -1, :, :], outputs[..., 0, :, :]
@@ -150,7 +149,7 @@ class KeywordNetwork(NoisyModule):
             pooled = outputs.mean(-3)
         else:
             pooled = outputs.amax(-3)
-        logits = self.classifier(self.dropout(pooled))
+        logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
     def forward(self, features: Tensor) -> Tensor:

@@ -36,6 +36,21 @@ class NoisyLinear(CalibratedModule, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, *, out_features)`` for an input ``(N, *, in_features)``; a lone vector is one sample."""
+        clean = self._clean(input)
+        axes = clean.shape[0 if self.networks is None else 1 : -1]
+        drawn = self._drawn(axes[0] if axes else 1, math.prod(axes[1:]), clean)
+        return clean if drawn is None else clean + drawn.transpose(-3, -2).reshape(clean.shape)
+
+    def over_time(self, input: Tensor) -> Tensor:
+        """Return ``(T, N, out_features)`` for an input ``(T, N, in_features)``, of a population with a leading axis K.
+
+        It is what :meth:`forward` gives for ``(N, T, in_features)``, without turning anything round.
+        """
+        clean = self._clean(input)
+        drawn = self._drawn(clean.shape[-2], clean.shape[-3], clean)
+        return clean if drawn is None else clean + drawn
+
+    def _clean(self, input: Tensor) -> Tensor:
         if self.networks is not None and (input.dim() < 3 or input.shape[0] != self.networks):
             raise ValueError(
                 f"expected an input (K, N, *, {self.in_features}) for K = {self.networks} networks, got"
@@ -44,23 +59,22 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         if self._estimates is not None:
             self._estimates["l0"].observe_output("output", linear(input, self.weight))
             self._estimates["l0"].observe_input("output", input)
-        clean = linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
+
+    def _drawn(self, rows: int, steps: int, like: Tensor) -> Tensor | None:
+        """Return the noise, ``(T, N, out_features)`` or ``(K, T, N, out_features)``; ``None`` where there is none."""
         if not any(noise.on and "output" in noise.sites for noise in self._noises):
-            return clean
-        first = 0 if self.networks is None else 1
-        rows = clean.shape[first] if clean.dim() > 1 else 1
+            return None
         sites, ids = [], []
         for member, (noise, draw) in enumerate(zip(self._noises, self._next_draws(), strict=True)):
             key = derive_key(noise.seed, "output", self._stream, draw)
             sites.append(SiteNoise(self._std("l0", "output", noise, member), key) if noise.on else None)
-            ids.append(self._sample_ids(noise, rows, clean.device))
-        shape = self._noises[0].first_step, math.prod(clean.shape[first + 1 : -1]), 1, self.out_features
-        if self.networks is None:
-            assert sites[0] is not None
-            drawn = draw_noise(sites[0], ids[0], *shape, clean)
-        else:
-            drawn = draw_noises(sites, ids, *shape, clean)
-        return clean + drawn.transpose(-3, -2).reshape(clean.shape)
+            ids.append(self._sample_ids(noise, rows, like.device))
+        shape = self._noises[0].first_step, steps, 1, self.out_features
+        if self.networks is not None:
+            return draw_noises(sites, ids, *shape, like)
+        assert sites[0] is not None
+        return draw_noise(sites[0], ids[0], *shape, like)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]
