@@ -117,7 +117,7 @@ def test_the_agents_command_trains_a_step(path, start, tone_words, tone_cache, t
         "wandb": "offline",
         "trainer.accelerator": "cpu",
         "trainer.max_epochs": 1,
-        "trainer.limit_train_batches": 1,
+        "data.batch_size": 2000,  # more than there are: one step
         "trainer.check_val_every_n_epoch": 1,
         "noise_curve.sigmas": "[0,2]",
         "noise_curve.draws": 1,
