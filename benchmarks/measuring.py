@@ -188,7 +188,8 @@ def peak_of(make: Callable[[], Work], make_small: Callable[[], Work], device: to
     """
     try:
         libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: arrays are given back when freed, not kept for later ones
+        # M_MMAP_THRESHOLD: arrays are given back when freed, whatever asr_dni.memory has set.
+        libc.mallopt(-3, 65536)
     except AttributeError:  # another C library than GNU's
         libc = None
     small = make_small()

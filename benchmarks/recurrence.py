@@ -46,6 +46,7 @@ from measuring import (
 from asr_dni.data import Batch
 from asr_dni.evaluation import measure_noise_curve, save_figure
 from asr_dni.files import write_atomically
+from asr_dni.memory import keep_freed_memory
 from asr_dni.model.network import CELLS, KeywordNetwork, NetworkSettings
 from asr_dni.nn import (
     DropoutSeed,
@@ -803,6 +804,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument(
+        "--keep-freed-memory",
+        action="store_true",
+        help="for all contenders, as the asr-dni command has it (asr_dni.memory)",
+    )
+    parser.add_argument(
         "--without", nargs="+", default=[], metavar="CONTENDER", help="contenders to leave out"
     )
     parser.add_argument(
@@ -817,7 +823,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
     options = parse(arguments)
-    machine = describe_machine(torch.device(options.device)) | {"kernels": native.status()}
+    kept = options.keep_freed_memory and keep_freed_memory()
+    machine = describe_machine(torch.device(options.device)) | {
+        "kernels": native.status(),
+        "freed memory": "kept, for all contenders" if kept else "as the allocator has it",
+    }
     console, results = Console(), []
     if not console.is_terminal:
         console = Console(width=180)

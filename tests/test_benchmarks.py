@@ -252,7 +252,7 @@ class TestCommandLine:
         assert row["median"] == pytest.approx(result.rounds.spread(OWN).median)
         assert row["ratio"] == pytest.approx(result.rounds.ratio(OWN, CLEAN).median)
         assert (row["batch"], row["units"], row["rounds"]) == (3, 6, 2)
-        first_lines = (tmp_path / "recurrence.csv").read_text().splitlines()[:8]
+        first_lines = (tmp_path / "recurrence.csv").read_text().splitlines()[:12]
         assert any(line.startswith(f"# torch: {torch.__version__}") for line in first_lines)
         assert "GFLOP/s" in (tmp_path / "recurrence.md").read_text()
         assert (tmp_path / "recurrence.png").read_bytes().startswith(b"\x89PNG")

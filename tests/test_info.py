@@ -42,13 +42,18 @@ def run(cell, case):
 def that_ran(monkeypatch):
     """Names of the implementations of the registry that were called."""
     called = []
-    for name, implementation in IMPLEMENTATIONS.items():
 
-        def noted(*arguments, name=name, run=implementation.run, **keywords):
+    def note(name, run):
+        def noted(*arguments, **keywords):
             called.append(name)
             return run(*arguments, **keywords)
 
-        monkeypatch.setattr(implementation, "run", noted)
+        return noted
+
+    for name, implementation in IMPLEMENTATIONS.items():
+        for way in ("run", "run_layer"):
+            if hasattr(implementation, way):
+                monkeypatch.setattr(implementation, way, note(name, getattr(implementation, way)))
     return called
 
 
@@ -69,6 +74,14 @@ def test_what_is_said_is_what_runs(cell, case, setting, that_ran):
         run(cell, case)
     assert set(that_ran) == ({said.name} - {"reference"})
     assert bool(said.why) == (said.name == "reference")
+
+
+@needs_compiler
+def test_what_is_for_another_device_is_no_reason():
+    """Where an implementation runs anything at all on the device, those that run nothing there are not mentioned."""
+    why = implementation_of("lstm", BY_NAME["float64"], CPU).why
+    assert "float64" in why
+    assert "Triton" not in why
 
 
 @needs_compiler

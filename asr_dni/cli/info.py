@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from asr_dni import __version__
 from asr_dni.nn import native
@@ -79,6 +80,23 @@ def implementation_of(cell: Cell, case: Case, device: torch.device, units: int =
     Raises:
         UserError: the setting in the environment is not known.
     """
+    try:
+        with torch.autocast(device.type, torch.bfloat16) if case.autocast else nullcontext():
+            name, reasons = choose(*_problem(cell, case, device, units))
+    except RuntimeError as error:
+        return Use("none", str(error))
+    if name != "reference":
+        return Use(name)
+    # What cannot run the plainest case here either is for other devices: that is no reason in this one.
+    plainest = _problem(cell, CASES[0], device, units)
+    telling = {key: why for key, why in reasons.items() if IMPLEMENTATIONS[key].why_not(*plainest) != why}
+    return Use(name, "; ".join((telling or reasons).values()) or "the reference was asked for")
+
+
+def _problem(
+    cell: Cell, case: Case, device: torch.device, units: int
+) -> tuple[RecurrentWeights, Tensor, list[LayerNoise], Tensor | None]:
+    """Return what the registry is asked with, see :func:`asr_dni.nn.implementation.choose`."""
     rows, networks, width = 2, case.networks, GATES[cell] * units
     state = units // 2 if case.projected else units
     like = torch.empty(0, dtype=case.dtype, device=device)
@@ -91,19 +109,10 @@ def implementation_of(cell: Cell, case: Case, device: torch.device, units: int =
     site = SiteNoise(1.0, (0, 0))
     noise = LayerNoise(torch.arange(rows, device=device), input=site, recurrent=site, elementwise=site)
     lengths = torch.ones(networks, rows, dtype=torch.int64, device=device) if case.packed else None
-    lowered = torch.autocast(device.type, torch.bfloat16) if case.autocast else nullcontext()
-    try:
-        with lowered:
-            # What the layer's first product gives.
-            projection = torch.empty(
-                networks, 1, rows, width, dtype=torch.bfloat16 if case.autocast else case.dtype, device=device
-            )
-            name, reasons = choose(weights, projection, [noise] * networks, lengths)
-    except RuntimeError as error:
-        return Use("none", str(error))
-    if name != "reference":
-        return Use(name)
-    return Use(name, "; ".join(dict.fromkeys(reasons.values())) or "the reference was asked for")
+    # Under autocast the layer's first product is in the lower precision.
+    dtype = torch.bfloat16 if case.autocast else case.dtype
+    projection = torch.empty(networks, 1, rows, width, dtype=dtype, device=device)
+    return weights, projection, [noise] * networks, lengths
 
 
 def _cpu_model() -> str:
