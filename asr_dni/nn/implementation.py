@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias, get_args
 
-import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
@@ -119,15 +118,6 @@ def draw_noise(
     return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
 
 
-def _member(weights: RecurrentWeights, k: int) -> RecurrentWeights:
-    return replace(
-        weights,
-        w_hh=weights.w_hh[k],
-        b_hh=None if weights.b_hh is None else weights.b_hh[k],
-        w_hr=None if weights.w_hr is None else weights.w_hr[k],
-    )
-
-
 def _population_of_one(weights: RecurrentWeights) -> RecurrentWeights:
     return replace(
         weights,
@@ -163,19 +153,7 @@ def run_recurrence(
     name, _ = choose(weights, projection, noise, lengths)
     if name != "reference":
         return IMPLEMENTATIONS[name].run(weights, projection, state, noise)
-    results = [
-        run_reference(
-            _member(weights, k),
-            projection[k],
-            tuple(part[k] for part in state),
-            its_noise,
-            None if lengths is None else lengths[k],
-            draw=draw_noise,
-        )
-        for k, its_noise in enumerate(noise)
-    ]
-    finals = zip(*(final for _, final in results), strict=True)
-    return torch.stack([outputs for outputs, _ in results]), tuple(torch.stack(parts) for parts in finals)
+    return run_reference(weights, projection, state, noise, lengths, draw=draw_noise)
 
 
 def run_layer(
