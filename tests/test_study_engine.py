@@ -311,7 +311,7 @@ def test_a_machine_of_a_ray_cluster_dies_and_nothing_is_lost(tmp_path):
     try:
         nodes = [cluster.add_node(num_cpus=1, include_dashboard=False) for _ in range(2)]
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        study = tiny(tmp_path, "--population.members=2", "--seeds=3", epochs=250)
+        study = tiny(tmp_path, "--population.members=2", "--seeds=3", epochs=150)
         run = start(study, tmp_path / "study", workers=None, checkpoint_seconds=1.0)
         said: list[str] = []
         pool = RayPool(run.settings)

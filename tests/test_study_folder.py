@@ -154,7 +154,10 @@ def test_a_folder_holds_one_training(tmp_path):
         ({"recipes": {"rnn": {"dropout": 0.5}}, "cells": ["rnn"]}, r"recipes.rnn.dropout"),
         ({"evaluation": {"draws": 3}}, r"evaluation.draws \(2 there, 3 here\)"),
         ({"schedules": {"linear": {"warm_up": 0.5}}}, r"schedules.linear.warm_up"),
-        ({"data": {"class_path": "asr_dni.data.DigitsData"}}, r"data.batch_size \(128 there, 64 here\)"),
+        (
+            {"data": {"class_path": "asr_dni.data.DigitsData", "init_args": {"batch_size": 64}}},
+            r"data.batch_size \(128 there, 64 here\)",
+        ),
     ):
         with pytest.raises(UserError, match=f"another training, which differs in {key}.*another --output"):
             record(**changes)
