@@ -262,17 +262,10 @@ def _study(arguments: Sequence[str]) -> None:
     study(arguments)
 
 
-def _study(arguments: Sequence[str]) -> None:
-    from asr_dni.cli.study import study
-
-    study(arguments)
-
-
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "noise-curve": _noise_curve,
     "compare": _compare,
     "info": _info,
     "demo": _demo,
-    "study": _study,
     "study": _study,
 }
