@@ -44,8 +44,10 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", ":", "-.")
 _PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 _PLOTLY_LINES = ("solid", "dash", "dot", "dashdot")
-_GREY = "#6b6b6b"
-_RC: Any = {
+GREY = "#6b6b6b"
+"""Of what stands beside the data: chance, SNR, small print."""
+
+RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -57,6 +59,7 @@ _RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "noise curve",
 }
+"""Matplotlib's settings for every figure, as ``matplotlib.rc_context`` takes them."""
 
 
 def format_snr(snr_db: float) -> str:
@@ -155,7 +158,7 @@ def _small_print(summaries: Mapping[str, CurveSummary]) -> str:
     return f"{describe_settings(summaries)}; {'band: ' if drawn else ''}{describe_intervals(summaries)}"
 
 
-def _math_text(text: str) -> str:
+def math_text(text: str) -> str:
     """Set ``σ_name`` with a subscript, and everything else as it is."""
     return re.sub(r"σ_([A-Za-z]+)", r"$\\sigma_\\mathrm{\1}$", text.replace("$", r"\$"))
 
@@ -182,8 +185,8 @@ def _draw_snr_axis(axes: Axes, snr: Mapping[float, float], limits: tuple[float, 
         if not ticks or sigma - ticks[-1] >= 0.075 * (limits[1] - limits[0]):
             ticks.append(sigma)
     top.set_xticks(ticks, [format_snr(snr[sigma]) for sigma in ticks])
-    top.set_xlabel("SNR at the noisy products (dB)", color=_GREY, fontsize=9, labelpad=6)
-    top.tick_params(colors=_GREY, labelsize=8.5)
+    top.set_xlabel("SNR at the noisy products (dB)", color=GREY, fontsize=9, labelpad=6)
+    top.tick_params(colors=GREY, labelsize=8.5)
     top.spines["top"].set_visible(True)
 
 
@@ -207,9 +210,9 @@ def draw_noise_curves(
         UserError: no curves, or curves of different scales.
     """
     summaries = as_summaries(curves)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         many = len(summaries) > 1
-        labels = [_math_text(textwrap.fill(label, 30)) for label in summaries]
+        labels = [math_text(textwrap.fill(label, 30)) for label in summaries]
         # A legend of many or long labels needs height, in inches.
         legend = sum(0.12 + 0.17 * (1 + label.count("\n")) for label in labels) if many else 0.0
         figure = Figure(
@@ -256,7 +259,7 @@ def draw_noise_curves(
             axes.spines[side].set_visible(False)
         chance = common_chance(summaries)
         if chance is not None:
-            axes.axhline(100 * chance, color=_GREY, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2)
+            axes.axhline(100 * chance, color=GREY, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2)
             axes.annotate(
                 f"chance {100 * chance:.1f} %",
                 (0.005, 100 * chance),
@@ -266,9 +269,9 @@ def draw_noise_curves(
                 ha="left",
                 va="top",
                 fontsize=8.5,
-                color=_GREY,
+                color=GREY,
             )
-        axes.set_xlabel(_math_text(_sigma_label(summaries)))
+        axes.set_xlabel(math_text(_sigma_label(summaries)))
         axes.set_ylabel("accuracy (%)")
         snr = common_snr(summaries)
         if snr is not None:
@@ -286,7 +289,7 @@ def draw_noise_curves(
         else:
             title = f"{title}: {next(iter(summaries))}"
         figure.suptitle(
-            _math_text(textwrap.fill(title, 70 if many else 56)),
+            math_text(textwrap.fill(title, 70 if many else 56)),
             x=0.012,
             ha="left",
             fontsize=12.5,
@@ -294,11 +297,11 @@ def draw_noise_curves(
         )
         line = _small_print(summaries) if settings_line is None else settings_line
         figure.supxlabel(
-            _math_text(textwrap.fill(line, 132 if many else 105)),
+            math_text(textwrap.fill(line, 132 if many else 105)),
             x=0.012,
             ha="left",
             fontsize=7.5,
-            color=_GREY,
+            color=GREY,
         )
     return figure
 
@@ -320,7 +323,7 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
     metadata: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}}
     for kind, extra in metadata.items():
         path = stem.parent / f"{stem.name}.{kind}"
-        with matplotlib.rc_context(_RC), write_atomically(path) as temporary:
+        with matplotlib.rc_context(RC), write_atomically(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=extra)
         paths.append(path)
     return paths
@@ -381,13 +384,13 @@ def plotly_noise_curves(
     if chance is not None:
         figure.add_hline(
             y=100 * chance,
-            line={"color": _GREY, "dash": "dot", "width": 1},
-            annotation={"text": f"chance {100 * chance:.1f} %", "font": {"color": _GREY}},
+            line={"color": GREY, "dash": "dot", "width": 1},
+            annotation={"text": f"chance {100 * chance:.1f} %", "font": {"color": GREY}},
             annotation_position="bottom left",
         )
     line = _small_print(summaries) if settings_line is None else settings_line
     figure.update_layout(
-        title={"text": title, "subtitle": {"text": line, "font": {"size": 11, "color": _GREY}}},
+        title={"text": title, "subtitle": {"text": line, "font": {"size": 11, "color": GREY}}},
         xaxis={"title": {"text": _sigma_label(summaries)}, "gridcolor": "#eeeeee", "zeroline": False},
         yaxis={"title": {"text": "accuracy (%)"}, "range": [0, 101.5], "gridcolor": "#dddddd"},
         plot_bgcolor="white",

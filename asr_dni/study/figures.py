@@ -21,9 +21,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MultipleLocator, NullLocator
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import _GREY as GREY
-from asr_dni.evaluation.figures import _RC as RC
-from asr_dni.evaluation.figures import SCALE_UNITS, _math_text, format_snr
+from asr_dni.evaluation.figures import GREY, RC, SCALE_UNITS, format_snr, math_text
 from asr_dni.evaluation.intervals import CONFIDENCE
 from asr_dni.study.findings import (
     KEYS,
@@ -96,7 +94,7 @@ def _sigma_label(matrix: Matrix, axis: str) -> str:
     scale = matrix.key["scale" if axis == "infer" else "train_scale"]
     unit = SCALE_UNITS.get(str(scale))
     word = "inference noise σ_infer" if axis == "infer" else "training noise σ_train"
-    return _math_text(word + (f"\n({unit})" if unit else ""))
+    return math_text(word + (f"\n({unit})" if unit else ""))
 
 
 def _panels(
@@ -123,8 +121,8 @@ def _panels(
         dpi=160,
         layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
     )
-    figure.suptitle(_math_text(head), x=0.012, ha="left", fontsize=12.5, fontweight="bold")
-    figure.supxlabel(_math_text(small), x=0.012, ha="left", fontsize=7.5, color=GREY)
+    figure.suptitle(math_text(head), x=0.012, ha="left", fontsize=12.5, fontweight="bold")
+    figure.supxlabel(math_text(small), x=0.012, ha="left", fontsize=7.5, color=GREY)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     flat = list(grid.ravel())
     for spare in flat[number:]:
@@ -300,7 +298,7 @@ def _train_legend(figure: Figure, colors: dict[float, Any], more: Sequence[Any] 
     ]
     figure.legend(
         handles=[*handles, *more],
-        title=_math_text("σ_train"),
+        title=math_text("σ_train"),
         loc="outside right upper",
         frameon=False,
         fontsize=8.5,
@@ -537,7 +535,7 @@ def _label_edges(panels: Sequence[Axes], matrices: Sequence[Matrix]) -> None:
         if place + columns >= len(panels):
             axes.set_xlabel(_sigma_label(matrices[0], "infer"), fontsize=8.5)
         if spec.is_first_col():
-            axes.set_ylabel(_math_text("σ_train"), fontsize=9)
+            axes.set_ylabel(math_text("σ_train"), fontsize=9)
 
 
 def draw_units(matrices: Sequence[Matrix], levels: Sequence[float] | None = None) -> Figure:
@@ -613,7 +611,7 @@ def draw_units(matrices: Sequence[Matrix], levels: Sequence[float] | None = None
             axes.set_xscale("log", base=2)
             axes.set_xticks(units, [str(one) for one in units])
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_title(_math_text(f"{str(cell).upper()}, σ_infer = {sigma:g}"), fontsize=10, loc="left")
+            axes.set_title(math_text(f"{str(cell).upper()}, σ_infer = {sigma:g}"), fontsize=10, loc="left")
             if place >= len(panels) - len(chosen):
                 axes.set_xlabel("units", fontsize=9)
             if place % len(chosen) == 0:
