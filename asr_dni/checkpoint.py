@@ -1,5 +1,6 @@
 """Read a checkpoint file, whoever takes what from it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise UserError(f"{path}: is not a Lightning checkpoint; expected a .ckpt that asr-dni fit wrote")
     return contents
+
+
+def open_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return a checkpoint's contents, and what a message calls it.
+
+    Args:
+        checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds no mapping.
+    """
+    if isinstance(checkpoint, Mapping):
+        return checkpoint, "the checkpoint"
+    return read_checkpoint(checkpoint), str(checkpoint)

@@ -6,20 +6,19 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from asr_dni.checkpoint import read_checkpoint
 from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
-from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, OrderedLoader
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
 from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
+from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError
 from asr_dni.features.mfcc import MFCC, MFCCSettings
@@ -28,16 +27,13 @@ from asr_dni.philox import Key, derive_key, uniform
 
 logger = logging.getLogger(__name__)
 
-_Selected: TypeAlias = Split | Literal["predict"]
-
 _DEFAULT_LABELS = LabelSettings()
 _DEFAULT_FRONTEND = MFCCSettings()
 _DEFAULT_AUGMENTATION = AugmentationSettings()
 _STATISTICS_BATCH = 256
-_SETTINGS_KEY = "data"  # one key, so that no setting collides with one of the model's
 
 
-class KeywordData(LightningDataModule):
+class KeywordData(SplitData[AudioBatch]):
     """Batches of features and labels from a source of recordings.
 
     The recordings are decoded once into a packed store; batches are gathered from it by index, moved to the
@@ -62,6 +58,8 @@ class KeywordData(LightningDataModule):
         UserError: a setting that is not valid.
     """
 
+    _raw = AudioBatch
+
     def __init__(
         self,
         source: Source,
@@ -75,22 +73,17 @@ class KeywordData(LightningDataModule):
         damaged: Literal["error", "skip"] = "error",
         clip_seconds: float = 1.0,
     ) -> None:
-        super().__init__()
-        for key, value in (("batch_size", batch_size), ("num_workers", num_workers)):
-            if value is not None and value < 1:
-                raise UserError(f"{key}: {value} is not valid; give 1 or more")
+        super().__init__(batch_size, seed)
+        if num_workers is not None and num_workers < 1:
+            raise UserError(f"num_workers: {num_workers} is not valid; give 1 or more")
         if damaged not in ("error", "skip"):
             raise UserError(f"damaged: {damaged!r} is not valid; give error or skip")
-        if seed < 0:
-            raise UserError(f"seed: {seed} is not valid; give 0 or more")
         if not 0 < clip_seconds * frontend.sample_rate < 2**31:
             raise UserError(f"clip_seconds: {clip_seconds} is not valid; give a length in seconds above 0")
         self.source = source
         self.labels = labels
         self.frontend = frontend
         self.augmentation = augmentation
-        self.batch_size = batch_size
-        self.seed = seed
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
         self.damaged = damaged
@@ -106,7 +99,7 @@ class KeywordData(LightningDataModule):
         self._selections: dict[str, Selection] = {}
         self._rows: dict[int, tuple[PackedStore, int]] = {}
         self._background: dict[torch.device, Tensor | None] = {}
-        self.save_hyperparameters({_SETTINGS_KEY: self._plain_settings()})
+        self.save_hyperparameters({SETTINGS_KEY: self._plain_settings()})
 
     # ------------------------------------------------------------------ what is known before the data are
 
@@ -172,7 +165,7 @@ class KeywordData(LightningDataModule):
             UserError: a split is empty, or a word has no clips to train on.
         """
         self._open_stores()
-        splits: dict[str | None, tuple[_Selected, ...]] = {
+        splits: dict[str | None, tuple[Selected, ...]] = {
             "fit": ("train", "validation"),
             "validate": ("validation",),
             "test": ("test",),
@@ -237,7 +230,7 @@ class KeywordData(LightningDataModule):
     def _store_of(self, split: str) -> PackedStore:
         return self._archive if split == "test" and self._archive is not None else self.store
 
-    def _selection(self, split: _Selected, check: bool = False) -> Selection:
+    def _selection(self, split: Selected, check: bool = False) -> Selection:
         if split not in self._selections:
             store, names = self._store_of(split), self.label_names
             if store is self._archive:
@@ -262,46 +255,15 @@ class KeywordData(LightningDataModule):
 
     # ------------------------------------------------------------------ batches
 
-    def train_dataloader(self) -> BatchLoader:
-        """Return batches of the training split, in a new order in every epoch."""
-        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._loader("train", shuffle=not overfit)
-
-    def val_dataloader(self) -> BatchLoader:
-        """Return batches of the validation split."""
-        return self._loader("validation")
-
-    def test_dataloader(self) -> BatchLoader:
-        """Return batches of the test split."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> BatchLoader:
+    def predict_dataloader(self) -> OrderedLoader[AudioBatch]:
         """Return batches of the test split; of a folder (:meth:`with_folder`) with its other words."""
         return self._loader("predict" if self._foreign else "test")
 
-    def _loader(self, split: _Selected, shuffle: bool = False) -> BatchLoader:
-        rank, world_size = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        selection = self._selection(split)
-        order = BatchOrder(
-            len(selection),
-            self.batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(self._store_of(split), selection, order, pin_memory=on_gpu)
+    def _size(self, split: Selected) -> int:
+        return len(self._selection(split))
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn samples into features on the model's device; augment them where the trainer trains."""
-        if not isinstance(batch, AudioBatch):
-            return batch
-        if self.trainer is not None and self.trainer.training:
-            return self.transform(batch, training=True, epoch=self.trainer.current_epoch)
-        return self.transform(batch)
+    def _gathering(self, split: Selected, order: BatchOrder, pin_memory: bool = False) -> BatchLoader:
+        return BatchLoader(self._store_of(split), self._selection(split), order, pin_memory)
 
     @torch.no_grad()
     def transform(self, batch: AudioBatch, *, training: bool = False, epoch: int = 0) -> Batch:
@@ -340,8 +302,7 @@ class KeywordData(LightningDataModule):
             device: where the features are computed.
         """
         selection = self._selection(split, check=True)
-        loader = BatchLoader(self._store_of(split), selection, BatchOrder(len(selection), self.batch_size))
-        for batch in loader:
+        for batch in self._gathering(split, BatchOrder(len(selection), self.batch_size)):
             yield self.transform(AudioBatch(*(tensor.to(device) for tensor in batch)))
 
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
@@ -451,13 +412,7 @@ class KeywordData(LightningDataModule):
         Raises:
             UserError: the file is missing or is not a checkpoint with these data.
         """
-        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-        contents = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
-        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
-        state = contents.get(cls.__qualname__)
-        if settings is None or state is None:
-            raise UserError(f"{where}: holds no data settings; expected a checkpoint that asr-dni fit wrote")
-        arguments = dict(settings)
+        arguments, state = cls._kept(checkpoint, otherwise="holds no data settings")
         for key, settings_class in (
             ("labels", LabelSettings),
             ("frontend", MFCCSettings),

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from asr_dni.checkpoint import read_checkpoint
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
 from asr_dni.data.source import SPLITS, Split
+from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import clip_id
 from asr_dni.errors import UserError
 from asr_dni.philox import derive_key, uniform
@@ -28,7 +27,6 @@ time with some of them left out."""
 _FORMS = {"train": (0, 9), "validation": (9, 11), "test": (11, 14)}
 _N_IMAGES, _SIZE = 1797, 8
 _DIGEST = "cefd67273315516d"
-_SETTINGS_KEY = "data"
 
 
 class ImageBatch(NamedTuple):
@@ -130,7 +128,7 @@ class DigitLoader(OrderedLoader[ImageBatch]):
 _NO_DEFORMATION = DeformationSettings()
 
 
-class DigitsData(LightningDataModule):
+class DigitsData(SplitData[ImageBatch]):
     """Images of handwritten digits as sequences: a row of eight pixels at each of eight steps, from top to bottom.
 
     The data are those that come with scikit-learn (``sklearn.datasets.load_digits``), 1,797 images of 8 x 8 pixels
@@ -157,6 +155,7 @@ class DigitsData(LightningDataModule):
         UserError: a setting that is not valid.
     """
 
+    _raw = ImageBatch
     identity = "digits of scikit-learn (UCI test part), row by row"
 
     def __init__(
@@ -166,14 +165,8 @@ class DigitsData(LightningDataModule):
         seed: int = 0,
         normalize: bool = True,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise UserError(f"batch_size: {batch_size} is not valid; give 1 or more")
-        if seed < 0:
-            raise UserError(f"seed: {seed} is not valid; give 0 or more")
+        super().__init__(batch_size, seed)
         self.deformation = deformation
-        self.batch_size = batch_size
-        self.seed = seed
         self.normalize = normalize
         self._statistics: dict[str, Tensor] | None = None
         self._images: ImageBatch | None = None
@@ -183,7 +176,7 @@ class DigitsData(LightningDataModule):
             "seed": seed,
             "normalize": normalize,
         }
-        self.save_hyperparameters({_SETTINGS_KEY: settings})
+        self.save_hyperparameters({SETTINGS_KEY: settings})
 
     # ------------------------------------------------------------------ what is known before the data are
 
@@ -255,50 +248,15 @@ class DigitsData(LightningDataModule):
 
     # ------------------------------------------------------------------ batches
 
-    def train_dataloader(self) -> DigitLoader:
-        """Return batches of the training split, in a new order in every epoch."""
-        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._loader("train", shuffle=not overfit)
+    def _size(self, split: Selected) -> int:
+        return len(self._split(split).labels)
 
-    def val_dataloader(self) -> DigitLoader:
-        """Return batches of the validation split."""
-        return self._loader("validation")
-
-    def test_dataloader(self) -> DigitLoader:
-        """Return batches of the test split."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DigitLoader:
-        """Return batches of the test split."""
-        return self._loader("test")
-
-    def _loader(self, split: Split, shuffle: bool = False) -> DigitLoader:
-        rank, world_size = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        images = self._split(split)
-        order = BatchOrder(
-            len(images.labels),
-            self.batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DigitLoader(images, order, pin_memory=on_gpu)
+    def _gathering(self, split: Selected, order: BatchOrder, pin_memory: bool = False) -> DigitLoader:
+        return DigitLoader(self._split(split), order, pin_memory)
 
     def _split(self, split: str) -> ImageBatch:
         images = _range(_checked(split))
         return ImageBatch(*(tensor[images] for tensor in self._load()))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn images into features on the model's device; deform them where the trainer trains."""
-        if not isinstance(batch, ImageBatch):
-            return batch
-        if self.trainer is not None and self.trainer.training:
-            return self.transform(batch, training=True, epoch=self.trainer.current_epoch)
-        return self.transform(batch)
 
     @torch.no_grad()
     def transform(self, batch: ImageBatch, *, training: bool = False, epoch: int = 0) -> Batch:
@@ -328,8 +286,7 @@ class DigitsData(LightningDataModule):
             split: the split.
             device: where the features are computed.
         """
-        images = self._split(split)
-        for batch in DigitLoader(images, BatchOrder(len(images.labels), self.batch_size)):
+        for batch in self._gathering(split, BatchOrder(self._size(split), self.batch_size)):
             yield self.transform(ImageBatch(*(tensor.to(device) for tensor in batch)))
 
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
@@ -373,14 +330,7 @@ class DigitsData(LightningDataModule):
         Raises:
             UserError: the file is missing or is not a checkpoint with these data.
         """
-        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-        contents = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
-        settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
-        state = contents.get(cls.__qualname__)
-        if settings is None or state is None:
-            raise UserError(
-                f"{where}: was not trained on digits; expected a checkpoint that asr-dni fit wrote"
-            )
+        settings, state = cls._kept(checkpoint, otherwise="was not trained on digits")
         arguments = {**settings, "deformation": DeformationSettings(**settings["deformation"])}
         data = cls(**{**arguments, **replacements})
         data.load_state_dict(state)

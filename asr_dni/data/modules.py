@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from asr_dni.checkpoint import read_checkpoint
+from asr_dni.checkpoint import open_checkpoint
 from asr_dni.data.batch import Batch, OrderedLoader
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DigitsData
@@ -106,8 +106,7 @@ def data_from_checkpoint(checkpoint: str | Path | Mapping[str, Any], **replaceme
     Raises:
         UserError: the file is missing or holds no data module's settings.
     """
-    where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    contents = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
+    contents, where = open_checkpoint(checkpoint)
     module = data_class_of(contents)
     if module is None:
         raise UserError(f"{where}: holds no data settings; expected a checkpoint that asr-dni fit wrote")
