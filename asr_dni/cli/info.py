@@ -142,7 +142,7 @@ def _setting() -> str:
     """Say which implementation is asked for, and by what."""
     source = f"{SETTING} in the environment" if SETTING in os.environ else f"{SETTING} is not set"
     meaning = {
-        "auto": f"the first of {', '.join(IMPLEMENTATIONS)} that can run, else the reference loop",
+        "auto": f"what can run of {', '.join(IMPLEMENTATIONS)}, else the reference loop",
         "reference": "the reference loop",
     }
     chosen = chosen_implementation()
