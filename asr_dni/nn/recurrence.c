@@ -187,7 +187,7 @@ INLINE void box_muller(const uint32_t *first, const uint32_t *second, int count,
 }
 
 /* Add noise to the gates a, b, c and d of `width` units, of which any may be NULL. */
-INLINE void add_noise_to(float *a, float *b, float *c, float *d, ptrdiff_t width, site_noise noise, int64_t sample,
+static __attribute__((noinline)) void add_noise_to(float *a, float *b, float *c, float *d, ptrdiff_t width, site_noise noise, int64_t sample,
                          uint32_t step) {
     if (noise.std == 0.0f) return;
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
@@ -281,20 +281,30 @@ INLINE void tile(int rows, const product *p, ptrdiff_t first, ptrdiff_t column) 
     }
 }
 
+/* Functions of their own: in one, a compiler takes its time over all of them together. */
+#define TILE(rows) \
+    static __attribute__((noinline)) void tile_##rows(const product *p, ptrdiff_t first, ptrdiff_t column) { \
+        tile(rows, p, first, column); \
+    }
+TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
+#if defined(__AVX512F__) || defined(__aarch64__)
+TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+#endif
+
+static void (*const TILES[])(const product *, ptrdiff_t, ptrdiff_t) = {
+    NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
+#if defined(__AVX512F__) || defined(__aarch64__)
+    tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
+#endif
+};
+
 static void multiply(const product *p) {
     ptrdiff_t tiles = (p->rows + ROWS - 1) / ROWS;
     for (ptrdiff_t column = 0; column < p->columns; column += PANEL)
         for (ptrdiff_t t = 0; t < tiles; t++) {
             ptrdiff_t first = p->packed ? t * ROWS : t * p->rows / tiles;
             ptrdiff_t last = p->packed ? first + ROWS : (t + 1) * p->rows / tiles;
-            switch ((last < p->rows ? last : p->rows) - first) {
-#define CASE(rows) \
-    case rows: tile(rows, p, first, column); break;
-                CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if defined(__AVX512F__) || defined(__aarch64__)
-                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
-            }
+            TILES[(last < p->rows ? last : p->rows) - first](p, first, column);
         }
 }
 
