@@ -24,12 +24,11 @@ from asr_dni.model.spotter import (
     LearningRateSchedule,
     Place,
     TrainingNoise,
+    arguments_from_settings,
     calibrate_in_training,
     load_checkpoint,
     mix,
     mixup_weights,
-    random_state,
-    restore_random_state,
     schedule_learning_rate,
 )
 from asr_dni.model.training import describe_training
@@ -210,7 +209,6 @@ class PopulationSpotter(pl.LightningModule):
         self.val_scores = _MemberScores(self.networks)
         self.test_scores = _MemberScores(self.networks)
         self._validated: tuple[Sequence[float], Sequence[float]] | None = None
-        self._random_state: dict[str, Tensor] | None = None
         self._place: Place | None = None
         settings = dict(spotters[0].hparams["model"])
         settings["members"] = [_plain_member(member) for member in self.members]
@@ -274,10 +272,8 @@ class PopulationSpotter(pl.LightningModule):
         """
         contents = _read_population(checkpoint)
         settings = contents[cls.CHECKPOINT_HYPER_PARAMS_KEY][_SETTINGS_KEY]
-        arguments = dict(settings)
+        arguments = arguments_from_settings(settings)
         arguments["members"] = [Member(**member) for member in arguments["members"]]
-        arguments["network"] = NetworkSettings(**arguments["network"])
-        arguments["noise"] = TrainingNoise(**arguments["noise"])
         population = cls(**arguments)
         population.load_state_dict(contents["state_dict"])
         population.on_load_checkpoint(dict(contents))
@@ -339,7 +335,7 @@ class PopulationSpotter(pl.LightningModule):
             clip_by_member(list(self.parameters()), self.gradient_clip)
 
     def on_train_start(self) -> None:
-        """Note how each member is trained; go on with the random numbers of the run that is resumed."""
+        """Note how each member is trained; go on with the batches that a resumed run has left."""
         spotter = self._new_spotter(self.members[0])
         for member, annealing in enumerate(self.annealings):
             replaced: dict[str, dict[str, Any]] = {
@@ -349,9 +345,6 @@ class PopulationSpotter(pl.LightningModule):
             training = describe_training(self.trainer, spotter, self._data_of(member), replaced)
             if self.trainer.global_step == 0 or training not in self.trainings[member][-1:]:
                 self.trainings[member] = [*self.trainings[member], training]
-        state, self._random_state = self._random_state, None
-        if state is not None:
-            restore_random_state(state, self.device)
         if self._place is not None:
             self._place.restore(self.trainer)
 
@@ -501,7 +494,6 @@ class PopulationSpotter(pl.LightningModule):
             "diverged": self.diverged,
             "train_scores": {name: getattr(self.train_scores, name) for name in _SCORES},
         }
-        checkpoint["random_state"] = random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what was noted.
@@ -524,7 +516,6 @@ class PopulationSpotter(pl.LightningModule):
         self.diverged = dict(state["diverged"])
         for name in _SCORES:  # of an epoch that the checkpoint may be in the middle of
             setattr(self.train_scores, name, state["train_scores"][name].to(self.device))
-        self._random_state = checkpoint.get("random_state")
         self._place = Place.of(checkpoint)
 
 
@@ -611,7 +602,6 @@ def _of_member(contents: Mapping[str, Any], population: PopulationSpotter, membe
     if "optimizer_states" in contents:
         ordinary["optimizer_states"] = [_slice(state, member) for state in contents["optimizer_states"]]
     spotter.on_save_checkpoint(ordinary)
-    ordinary["random_state"] = contents["random_state"]
     data = contents.get(_DATA_KEY)
     if data is not None:
         ordinary |= data["members"][member]

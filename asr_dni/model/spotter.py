@@ -57,8 +57,9 @@ class KeywordSpotter(pl.LightningModule):
     Noise Injection, arXiv:1807.06555). Validation and test report the clean accuracy, ``val/accuracy`` and
     ``test/accuracy``; :class:`~asr_dni.evaluation.NoiseCurveCallback` adds the accuracy under noise.
 
-    The noise of a clip in a step depends on ``noise.seed``, the step and the clip's identity. The size of the clean
-    signals is estimated on training batches as the training goes (running mean), and is part of the checkpoint.
+    The noise and dropout of a clip in a step depend on ``noise.seed``, the step and the clip's identity. The size of
+    the clean signals is estimated on training batches as the training goes (running mean), and is part of the
+    checkpoint.
 
     Args:
         label_names: the classes, in the order of the logits.
@@ -116,7 +117,6 @@ class KeywordSpotter(pl.LightningModule):
         self.trainings: list[dict[str, Any]] = []
         """How the weights were trained, see :func:`asr_dni.model.training.describe_training`; more than one where a
         training went on with other settings."""
-        self._random_state: dict[str, Tensor] | None = None
         self._place: Place | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
@@ -156,10 +156,7 @@ class KeywordSpotter(pl.LightningModule):
             raise UserError(
                 f"{where}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
             )
-        arguments = dict(settings)
-        arguments["network"] = NetworkSettings(**arguments["network"])
-        arguments["noise"] = TrainingNoise(**arguments["noise"])
-        spotter = cls(**arguments)
+        spotter = cls(**arguments_from_settings(settings))
         spotter.load_state_dict(contents["state_dict"])
         spotter.on_load_checkpoint(dict(contents))
         return spotter.eval()
@@ -181,27 +178,22 @@ class KeywordSpotter(pl.LightningModule):
         return settings
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note how it is trained, the training noise's strength, and the state of the random numbers of dropout."""
+        """Note how it is trained and the training noise's strength."""
         checkpoint["trainings"] = self.trainings
         checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
-        checkpoint["random_state"] = random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back how it was trained and the strength of the training noise."""
         self.trainings = list(checkpoint.get("trainings", []))
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
-        self._random_state = checkpoint.get("random_state")
         self._place = Place.of(checkpoint)
 
     def on_train_start(self) -> None:
-        """Note how it is trained; go on with the random numbers of the run that is resumed."""
+        """Note how it is trained; go on with the batches that a resumed run has left."""
         training = describe_training(self.trainer, self)
         if self.trainer.global_step == 0 or training not in self.trainings[-1:]:
             self.trainings = [*self.trainings, training]
-        state, self._random_state = self._random_state, None
-        if state is not None:
-            restore_random_state(state, self.device)
         if self._place is not None:
             self._place.restore(self.trainer)
 
@@ -253,6 +245,15 @@ class KeywordSpotter(pl.LightningModule):
         """Return the optimiser, with its learning rate scheduled by step."""
         optimizer = self.optimizer_callable(self.parameters())
         return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
+
+
+def arguments_from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spotter's arguments from the plain values that its checkpoint has of them."""
+    return {
+        **settings,
+        "network": NetworkSettings(**settings["network"]),
+        "noise": TrainingNoise(**settings["noise"]),
+    }
 
 
 def schedule_learning_rate(
@@ -351,21 +352,6 @@ class Place(NamedTuple):
             return
         for loader, state in zip(loaders, self.loaders, strict=True):
             loader.load_state_dict(state)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the state of torch's random numbers on the host and on ``device``."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Go on with the random numbers where :func:`random_state` was asked."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
