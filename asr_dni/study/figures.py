@@ -22,21 +22,13 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import GREY, RC, SCALE_UNITS, format_snr, math_text
-from asr_dni.evaluation.intervals import CONFIDENCE
-from asr_dni.study.findings import (
-    KEYS,
-    Findings,
-    Matrix,
-    describe_key,
-    describe_shared,
-    student_t_tests,
-    varying_keys,
-)
+from asr_dni.study.findings import Findings
+from asr_dni.study.hypothesis_tests import ALPHA, student_t_tests
+from asr_dni.study.matrix import KEYS, Matrix, describe_key, describe_shared, varying_keys
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Marks: TypeAlias = npt.NDArray[np.bool_]
 
-_ALPHA = 1 - CONFIDENCE
 _COLUMNS = 3  # panels side by side
 
 
@@ -458,7 +450,7 @@ def significance(findings: Findings, matrix: Matrix, to_clean: bool) -> Marks:
     marked = np.zeros((len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), dtype=bool)
     for name in names:
         for row in _rows_of(findings.tables[name], matrix).to_dict("records"):
-            if row["p_holm"] < _ALPHA:
+            if row["p_holm"] < ALPHA:
                 train, infer = (
                     matrix.sigma_train.index(row["sigma_train"]),
                     matrix.sigma_infer.index(row["sigma_infer"]),

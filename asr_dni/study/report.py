@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from asr_dni.evaluation.figures import SCALE_UNITS, save_figure
 from asr_dni.files import write_atomically
 from asr_dni.study.figures import draw_study, significance
-from asr_dni.study.findings import KEYS, QUESTIONS, Findings, Matrix, find, student_t_tests, varying_keys
+from asr_dni.study.findings import QUESTIONS, Findings, find
+from asr_dni.study.hypothesis_tests import student_t_tests
 from asr_dni.study.ledger import Ledger
+from asr_dni.study.matrix import KEYS, Matrix, varying_keys
 
 FIGURES = {
     "matrix": "Accuracy for every training and inference noise",

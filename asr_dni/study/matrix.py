@@ -1,0 +1,332 @@
+"""A study's results as matrices: accuracy by training noise, inference noise and seed."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import SCALE_UNITS
+from asr_dni.study.hypothesis_tests import Array, student_t_tests
+from asr_dni.study.ledger import COLUMNS
+
+KEYS = (
+    "data",
+    "protocol",
+    "split",
+    "n_classes",
+    "cell",
+    "units",
+    "layers",
+    "bidirectional",
+    "epochs",
+    "schedule",
+    "train_scale",
+    "scale",
+    "sites",
+    "arrays",
+)
+"""Columns that tell one matrix from another; all others are axes of the matrix or repetitions."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The accuracies of one architecture in one setting.
+
+    Attributes:
+        key: values of :data:`KEYS`.
+        sigma_train: T levels, ascending; 0 is conventional training.
+        sigma_infer: I levels, ascending.
+        seeds: S trainings, by name.
+        accuracy: mean over draws, ``(T, I, S)``; NaN where there is no result.
+        snr_db: ``(I,)``; NaN where not known or not the same for all networks.
+        n_clips: number of test clips.
+        n_draws: largest number of draws per level.
+    """
+
+    key: dict[str, Any]
+    sigma_train: tuple[float, ...]
+    sigma_infer: tuple[float, ...]
+    seeds: tuple[str, ...]
+    accuracy: Array
+    snr_db: Array
+    n_clips: int
+    n_draws: int
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return 1 / int(self.key["n_classes"])
+
+    @property
+    def resolution(self) -> float:
+        """Smallest step between two measured accuracies."""
+        return 1 / (self.n_clips * self.n_draws)
+
+    @property
+    def mean(self) -> Array:
+        """Mean over seeds, ``(T, I)``; NaN where no seed has a result."""
+        counts = self.n_seeds
+        return np.where(counts > 0, np.nansum(self.accuracy, axis=2) / np.maximum(counts, 1), np.nan)
+
+    @property
+    def n_seeds(self) -> npt.NDArray[np.int64]:
+        """Number of seeds with a result, ``(T, I)``."""
+        counts: npt.NDArray[np.int64] = np.isfinite(self.accuracy).sum(axis=2)
+        return counts
+
+    def interval(self) -> tuple[Array, Array]:
+        """Return the 95 % Student t interval of the mean over seeds, ``(T, I)`` each; NaN below two seeds."""
+        found = student_t_tests(self.accuracy)
+        return np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
+
+    @property
+    def conventional(self) -> Array | None:
+        """Accuracies of conventional training, ``(I, S)``."""
+        return self.accuracy[0] if self.sigma_train[0] == 0 else None
+
+    def mean_over_levels(self) -> Array:
+        """Return accuracy averaged over sigma_infer from lowest to highest, ``(T, S)``: the area below the curve.
+
+        Between measured levels accuracy is taken to be linear, so that the choice of levels matters little.
+        """
+        sigma = np.array(self.sigma_infer)
+        if len(sigma) == 1:
+            return self.accuracy[:, 0]
+        area: Array = np.trapezoid(self.accuracy, sigma, axis=1) / (sigma[-1] - sigma[0])
+        return area
+
+    def midpoints(self) -> Array:
+        """Return each training's midpoint, ``(T, S)``.
+
+        That is the sigma_infer at which accuracy has fallen half-way from its clean value to chance; inf where it does
+        not fall so far, NaN where it is not defined.
+        """
+        found = np.full((len(self.sigma_train), len(self.seeds)), np.nan)
+        if self.sigma_infer[0] != 0:
+            return found
+        sigma = np.array(self.sigma_infer)
+        for place in np.ndindex(*found.shape):
+            curve = self.accuracy[place[0], :, place[1]]
+            if not np.isfinite(curve).all() or curve[0] <= self.chance:
+                continue
+            half = (curve[0] + self.chance) / 2
+            below = np.flatnonzero(curve <= half)
+            if not below.size:
+                found[place] = math.inf
+                continue
+            after = below[0]
+            share = (curve[after - 1] - half) / (curve[after - 1] - curve[after])
+            found[place] = sigma[after - 1] + share * (sigma[after] - sigma[after - 1])
+        return found
+
+
+def make_matrices(frame: pd.DataFrame) -> list[Matrix]:
+    """Return a ledger's results by architecture and setting.
+
+    Draws are averaged within each training first. Conventional trainings (sigma_train 0) belong to every schedule and
+    train_scale, since both only say how the noise comes in.
+
+    Args:
+        frame: see :data:`asr_dni.study.ledger.COLUMNS`.
+
+    Raises:
+        UserError: there are no results, or a column is missing.
+    """
+    return make_matrices_with_notes(frame)[0]
+
+
+def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[str]]:
+    """Return what :func:`make_matrices` does, and what has to be said of it."""
+    needed = [
+        *KEYS,
+        "member",
+        "seed",
+        "data_seed",
+        "sigma_train",
+        "sigma_infer",
+        "accuracy",
+        "n_clips",
+        "snr_db",
+    ]
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise UserError(f"a study's results need the columns {', '.join(COLUMNS)}: {missing[0]} is missing")
+    if frame.empty:
+        raise UserError("the study has no results yet: run it first")
+    notes = []
+    keys = list(KEYS)
+    # Means over draws; observed=True, since text may come as categories.
+    grouped = frame.groupby(
+        [*keys, "sigma_train", "seed", "data_seed", "member", "sigma_infer"],
+        observed=True,
+        sort=True,
+        dropna=False,
+    )
+    means = grouped.agg(
+        accuracy=("accuracy", "mean"),
+        n_draws=("accuracy", "size"),
+        n_clips=("n_clips", "max"),
+        snr_db=("snr_db", "mean"),
+    ).reset_index()
+    cells = means.groupby([*keys, "sigma_train", "seed"], observed=True)
+    several = bool((cells["data_seed"].nunique() > 1).any())
+    seed = means["seed"].astype(str)
+    means["repetition"] = seed + "/" + means["data_seed"].astype(str) if several else seed
+    order = {
+        name: place
+        for place, name in enumerate(
+            means[["repetition", "seed", "data_seed"]]
+            .sort_values(["seed", "data_seed"])["repetition"]
+            .unique()
+        )
+    }
+    twins = means.groupby([*keys, "sigma_train", "repetition"], observed=True)["member"].nunique()
+    if (twins > 1).any():
+        note = f"{int((twins > 1).sum())} trainings were there more than once, with other settings"
+        notes.append(f"{note}{_differing(frame, means)}: their mean counts as one training.")
+    own = ["schedule", "train_scale"]
+    shared = [key for key in keys if key not in own]
+    noisy = means[means["sigma_train"] > 0]
+    conventional = means[means["sigma_train"] == 0]
+    groups: list[tuple[dict[str, Any], pd.DataFrame]] = []
+    for values, rows in noisy.groupby(keys, observed=True):
+        groups.append((dict(zip(keys, values, strict=True)), rows))
+    bases = {values: rows for values, rows in conventional.groupby(shared, observed=True)}
+    for place, (key, rows) in enumerate(groups):
+        base = bases.get(tuple(key[name] for name in shared))
+        if base is not None:
+            groups[place] = (key, pd.concat([base, rows]))
+    taken = {tuple(key[name] for name in shared) for key, _ in groups}
+    for values, rows in bases.items():
+        if values not in taken:
+            key = dict(zip(shared, values, strict=True)) | {name: "" for name in own}
+            groups.append(({name: key[name] for name in keys}, rows))
+    groups.sort(key=lambda group: tuple(map(_sortable, group[0].values())))
+    return [_make_matrix(key, rows, order) for key, rows in groups], notes
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    return (1, 0.0, value) if isinstance(value, str) else (0, float(value), "")
+
+
+def _differing(frame: pd.DataFrame, means: pd.DataFrame) -> str:
+    """Name what the configurations of trainings that share their place differ in."""
+    if "configuration" not in frame.columns:
+        return ""
+    texts = frame.drop_duplicates("member").set_index("member")["configuration"]
+    names: dict[str, None] = {}
+    for _, rows in means.groupby([*KEYS, "sigma_train", "repetition"], observed=True):
+        members = list(rows["member"].unique())
+        if len(members) < 2:
+            continue
+        try:
+            flat = [_flatten(json.loads(str(texts[member]))) for member in members]
+        except json.JSONDecodeError:
+            return ""
+        for one in flat[1:]:
+            for name in dict.fromkeys([*flat[0], *one]):
+                if flat[0].get(name) != one.get(name):
+                    names[name] = None
+    return f" ({', '.join(list(names)[:4])})" if names else ""
+
+
+def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, int]) -> Matrix:
+    sigma_train = sorted(rows["sigma_train"].unique())
+    sigma_infer = sorted(rows["sigma_infer"].unique())
+    seeds = sorted(rows["repetition"].unique(), key=order.__getitem__)
+    shape = (len(sigma_train), len(sigma_infer), len(seeds))
+    places = np.ravel_multi_index(
+        (
+            np.searchsorted(sigma_train, rows["sigma_train"]),
+            np.searchsorted(sigma_infer, rows["sigma_infer"]),
+            rows["repetition"].map({name: place for place, name in enumerate(seeds)}).to_numpy(dtype=int),
+        ),
+        shape,
+    )
+    size = math.prod(shape)
+    counts = np.bincount(places, minlength=size)
+    sums = np.bincount(places, weights=rows["accuracy"].to_numpy(dtype=float), minlength=size)
+    accuracy = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
+    snr = []
+    for sigma in sigma_infer:
+        values = rows.loc[rows["sigma_infer"] == sigma, "snr_db"].to_numpy(dtype=float)
+        same = bool((values == values[0]).all()) or bool(np.ptp(values) <= 0.1)
+        snr.append(float(values[0]) if same else math.nan)
+    return Matrix(
+        key,
+        tuple(map(float, sigma_train)),
+        tuple(map(float, sigma_infer)),
+        tuple(seeds),
+        accuracy,
+        np.array(snr),
+        int(rows["n_clips"].max()),
+        int(rows["n_draws"].max()),
+    )
+
+
+_NAMES: dict[str, Any] = {
+    "cell": lambda cell: str(cell).upper(),
+    "units": lambda units: f"{units} units",
+    "layers": lambda layers: f"{layers} layer" + ("s" if layers != 1 else ""),
+    "bidirectional": lambda both: "both directions" if both else "one direction",
+    "epochs": lambda epochs: f"{epochs} epochs",
+    "schedule": lambda name: f"{name} training noise" if name else "conventional training",
+    "train_scale": lambda scale: f"training scale {scale}" if scale else "",
+    "scale": lambda scale: f"inference scale {scale}",
+    "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
+    "arrays": lambda arrays: f"{arrays} arrays",
+    "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",
+    "split": lambda split: f"{split} split",
+}
+
+
+def describe_key(key: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return values of :data:`KEYS` in words."""
+    parts = [str(_NAMES.get(name, str)(key[name])) for name in names]
+    return ", ".join(part for part in parts if part)
+
+
+def varying_keys(matrices: Sequence[Matrix]) -> list[str]:
+    """Return the names in which matrices differ."""
+    return [name for name in KEYS if len({matrix.key[name] for matrix in matrices}) > 1]
+
+
+def label_matrices(matrices: Sequence[Matrix]) -> list[str]:
+    """Return a label per matrix: cell, units and whatever else differs."""
+    varying = varying_keys(matrices)
+    names = ["cell", "units", *(name for name in varying if name not in ("cell", "units"))]
+    return [describe_key(matrix.key, names) for matrix in matrices]
+
+
+def describe_shared(matrices: Sequence[Matrix]) -> str:
+    """Return what matrices have in common, in words: data, clips, chance, noise, repetitions."""
+    varying = varying_keys(matrices)
+    names = [name for name in KEYS if name not in varying]
+    parts = [describe_key(matrices[0].key, names)]
+    clips = sorted({matrix.n_clips for matrix in matrices})
+    parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
+    for numbers, word in (
+        (sorted({len(matrix.seeds) for matrix in matrices}), "seed"),
+        (sorted({matrix.n_draws for matrix in matrices}), "draw"),
+    ):
+        text = "–".join(map(str, numbers[:: max(len(numbers) - 1, 1)]))
+        parts.append(f"{text} {word}" + ("" if text == "1" else "s"))
+    scale = matrices[0].key["scale"] if "scale" not in varying else None
+    if scale in SCALE_UNITS:
+        parts.append(f"sigma in {SCALE_UNITS[scale].removeprefix('absolute: ')}")
+    return "; ".join(parts)
