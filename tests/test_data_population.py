@@ -4,10 +4,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from asr_dni.data import AugmentationSettings, Batch, DigitsData, Folder, KeywordData
+from asr_dni.data import Batch, DigitsData
 from asr_dni.data.population import PopulationData
 from asr_dni.errors import UserError
-from asr_dni.features import MFCCSettings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:.*logging interval", "ignore:.*LeafSpec"
@@ -47,22 +46,6 @@ def record(data, epochs=2):
     )
     trainer.fit(recorder, datamodule=data)
     return recorder
-
-
-@pytest.fixture
-def words(tone_words, tone_cache):
-    def words(seed, **options):
-        return KeywordData(
-            Folder(tone_words),
-            frontend=MFCCSettings(n_mfcc=10),
-            augmentation=AugmentationSettings(time_shift_ms=100.0, background_probability=0.5, time_masks=1),
-            batch_size=8,
-            seed=seed,
-            cache_dir=tone_cache,
-            **options,
-        )
-
-    return words
 
 
 def digits(seed, **options):

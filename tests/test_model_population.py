@@ -60,21 +60,6 @@ def _restore_seed(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
-@pytest.fixture
-def words(tone_words, tone_cache):
-    def words(seed):
-        return KeywordData(
-            Folder(tone_words),
-            frontend=MFCCSettings(n_mfcc=10),
-            augmentation=AugmentationSettings(time_shift_ms=100.0, background_probability=0.5, time_masks=1),
-            batch_size=8,
-            seed=seed,
-            cache_dir=tone_cache,
-        )
-
-    return words
-
-
 def digits(seed):
     return DigitsData(batch_size=32, seed=seed)
 
