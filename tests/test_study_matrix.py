@@ -4,7 +4,7 @@ import pytest
 from simulated_study import simulate
 
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.study.matrix import make_matrices
+from asr_dni.study.matrix import describe_shared, make_matrices
 
 SMALL = {"sigmas_train": (0.0, 0.5, 1.0), "sigmas_infer": (0.0, 0.5, 1.0, 2.0), "draws": 2}
 
@@ -30,3 +30,9 @@ def test_midpoints_are_those_of_noise_curves():
                 own.rename(columns={"sigma_infer": "sigma"}).assign(loss=0.0), {"n_classes": 8}
             )
             assert matrix.midpoints()[row, column] == pytest.approx(curve.midpoint())
+
+
+def test_what_is_shared_names_the_data_once():
+    frame = simulate(**SMALL, seeds=range(2))
+    frame["data"], frame["protocol"] = "digits", "Digits, forms 12 to 14"
+    assert describe_shared(make_matrices(frame)).lower().count("digits") == 1

@@ -316,8 +316,11 @@ def label_matrices(matrices: Sequence[Matrix]) -> list[str]:
 def describe_shared(matrices: Sequence[Matrix]) -> str:
     """Return what matrices have in common, in words: data, clips, chance, noise, repetitions."""
     varying = varying_keys(matrices)
+    key = matrices[0].key
     names = [name for name in KEYS if name not in varying]
-    parts = [describe_key(matrices[0].key, names)]
+    if {"data", "protocol"} <= set(names) and str(key["protocol"]).lower().startswith(str(key["data"]).lower()):
+        names.remove("data")  # the protocol begins with it
+    parts = [describe_key(key, names)]
     clips = sorted({matrix.n_clips for matrix in matrices})
     parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
     for numbers, word in (
