@@ -328,6 +328,23 @@ class _Gradients(NamedTuple):
     dc: Tensor | None
 
 
+def _persistent_constants(cell: Cell, its: Plan, width: int, kind: torch.dtype, steps: int) -> dict[str, Any]:
+    """Return what both persistent kernels are compiled for."""
+    return {
+        "GATES": GATES[cell],
+        "WIDTH": width,
+        "PITCH": _pitch(width),
+        "UNITS": its.units,
+        "ROWS": its.rows,
+        "SLICE": its.slice,
+        "PRECISION": _precision(kind),
+        "INTERPRETED": interpreted(),
+        "LOOPS": steps if interpreted() else 0,
+        "num_warps": its.warps,
+        "num_stages": its.stages,
+    }
+
+
 def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -> None:
     from asr_dni.nn import triton_kernels
 
@@ -355,17 +372,7 @@ def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -
         **noise.flags,
         SAVE=activations is not None,
         BIAS=b_hh is not None,
-        GATES=GATES[cell],
-        WIDTH=width,
-        PITCH=_pitch(width),
-        UNITS=its.units,
-        ROWS=its.rows,
-        SLICE=its.slice,
-        PRECISION=_precision(kind),
-        INTERPRETED=interpreted(),
-        LOOPS=steps if interpreted() else 0,
-        num_warps=its.warps,
-        num_stages=its.stages,
+        **_persistent_constants(cell, its, width, kind, steps),
     )
 
 
@@ -396,17 +403,7 @@ def _backward_persistent(cell: Cell, its: Plan, arrays: _Gradients) -> None:
         CELL=cell,
         FROM_OUTPUTS=d_outputs is not None,
         FROM_CELL=d_last_c is not None,
-        GATES=GATES[cell],
-        WIDTH=width,
-        PITCH=_pitch(width),
-        UNITS=its.units,
-        ROWS=its.rows,
-        SLICE=its.slice,
-        PRECISION=_precision(kind),
-        INTERPRETED=interpreted(),
-        LOOPS=steps if interpreted() else 0,
-        num_warps=its.warps,
-        num_stages=its.stages,
+        **_persistent_constants(cell, its, width, kind, steps),
     )
 
 
