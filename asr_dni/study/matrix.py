@@ -318,7 +318,9 @@ def describe_shared(matrices: Sequence[Matrix]) -> str:
     varying = varying_keys(matrices)
     key = matrices[0].key
     names = [name for name in KEYS if name not in varying]
-    if {"data", "protocol"} <= set(names) and str(key["protocol"]).lower().startswith(str(key["data"]).lower()):
+    if {"data", "protocol"} <= set(names) and str(key["protocol"]).lower().startswith(
+        str(key["data"]).lower()
+    ):
         names.remove("data")  # the protocol begins with it
     parts = [describe_key(key, names)]
     clips = sorted({matrix.n_clips for matrix in matrices})
