@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from io import StringIO
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -80,7 +81,7 @@ def test_every_command_has_help(command, capsys):
 
 def test_a_study_from_plan_to_report(here, capsys):
     said = said_by(capsys, "plan", "tiny.yaml", "--seeds=2", "--workers", "1")
-    assert "4 members (0 done), 1 populations for 1 worker; 0 of 4 results" in said
+    assert "4 members (0 done), 1 population for 1 worker; 0 of 4 results" in said
     assert "estimated" in said
     assert not (here / "runs").exists()
 
@@ -96,7 +97,7 @@ def test_a_study_from_plan_to_report(here, capsys):
 
     said = said_by(capsys, "run", "tiny.yaml", "--dry_run", "--measure", "false")
     assert "4 members (4 done), 0 populations" in said
-    assert "4 of 4 results" in said_by(capsys, "status", "runs/study/tiny")
+    assert "all 4 results" in said_by(capsys, "status", "runs/study/tiny")
     assert "100 % of the work" in said_by(capsys, "status", "runs/study/tiny")
     assert "files written" in said_by(capsys, "report", "runs/study/tiny")
 
@@ -230,3 +231,11 @@ def test_quick_gives_a_matrix(tmp_path, capsys, monkeypatch):
     assert matrix.shape == (3, 6)
     assert "asr-dni: error" not in capsys.readouterr().err
     assert yaml.safe_load(Path("runs/study/short/study.yaml").read_text())["epochs"] == 2
+
+
+def test_an_abbreviated_setting_is_a_mistake(capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "plan", "conf/study/quick.yaml", "--epoch", "1"])
+    assert ended.value.code == 2
+    assert "--epoch" in capsys.readouterr().err

@@ -205,7 +205,9 @@ def _run(
 ) -> None:
     """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
     description = (function.__doc__ or "").split("\n\n")[0]
-    parser = ArgumentParser(prog=f"asr-dni {prog}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"asr-dni {prog}", description=description, exit_on_error=False, allow_abbrev=False
+    )
     for name, options in positional.items():
         parser.add_argument(name, **options)
     parser.add_function_arguments(function, skip=set(positional), as_group=False)

@@ -194,8 +194,9 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
         row = [_title(population), str(len(members)), _numbers(sigmas), _numbers(seeds), state]
         table.add_row(*row, *([duration(seconds[population.id])] if seconds else []))
     console.print(table)
+    many = "population" if len(populations) == 1 else "populations"
     console.print(
-        f"{len(run.members)} members ({len(run.members) - len(missing)} done), {len(populations)} populations for"
+        f"{len(run.members)} members ({len(run.members) - len(missing)} done), {len(populations)} {many} for"
         f" {workers} {'worker' if workers == 1 else 'workers'}; {len(results & done)} of {len(results)} results are in"
         f" {run.folder.ledger.path}",
         soft_wrap=True,
@@ -403,6 +404,8 @@ class Display:
 
 def describe_survey(survey: "Survey") -> str:
     """Return one line that says how far a study is."""
+    if survey.results and survey.done == survey.results:
+        return f"all {survey.results} results are there"
     left = "" if survey.seconds_left is None else f", {duration(survey.seconds_left)} left"
     retries = f", begun again {survey.retries} times" if survey.retries else ""
     return (
@@ -455,7 +458,7 @@ def _folder_of(command: str, arguments: Sequence[str]) -> Path:
 
     from asr_dni.configuration import explain
 
-    parser = ArgumentParser(prog=f"asr-dni study {command}", exit_on_error=False)
+    parser = ArgumentParser(prog=f"asr-dni study {command}", exit_on_error=False, allow_abbrev=False)
     parser.description = {
         "status": "Print how far a study is, while it runs too.",
         "report": "Write findings, figures and tables of the results that there are.",
@@ -481,6 +484,7 @@ def _status(arguments: Sequence[str]) -> None:
 
     folder = StudyFolder(path)
     study = folder.read_study()
+    folder.ledger.frame(["member"])  # says so where a file is damaged
     data = study.make_data(0)
     members = plan_members(study, data)
     by_training = {member.training: member for member in members}

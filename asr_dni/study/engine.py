@@ -278,6 +278,7 @@ class StudyRun:
         data.setup("test" if self.study.settings.evaluation.split == "test" else "validate")
         self.size = data_size(self.study, data)
         self.data: SequenceData = data
+        self.folder.check(self.study, data)
 
     def missing(self) -> list[PlannedMember]:
         """Return the members that lack results."""

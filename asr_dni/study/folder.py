@@ -89,8 +89,8 @@ class StudyFolder:
         """Where findings and figures go."""
         return self.path / "report"
 
-    def record(self, study: Study, data: Any) -> None:
-        """Note the settings of a start.
+    def check(self, study: Study, data: Any) -> dict[str, Any]:
+        """Return what members of all starts share, of this one and of those before.
 
         Axes may grow, shrink or move from start to start. What all members share may not change: two trainings of one
         name would be in one matrix.
@@ -110,21 +110,32 @@ class StudyFolder:
             "schedules": schedules,
         }
         common = json.loads(json.dumps(common, default=str))
+        if self._common.exists():
+            before = _read_json(self._common) or {}
+            now = dict(common)
+            for axis in ("recipes", "schedules"):
+                known = before.get(axis, {})
+                now[axis] = known | {name: value for name, value in common[axis].items() if name in known}
+                common[axis] = known | common[axis]
+            key = _first_difference(before, now)
+            if key is not None and self.ledger.members():
+                raise UserError(
+                    f"{self.path} holds results of another training, which differs in {key}: give another --output"
+                )
+        return common
+
+    @property
+    def _common(self) -> Path:
+        return self.path / "common.json"
+
+    def record(self, study: Study, data: Any) -> None:
+        """Note the settings of a start.
+
+        Raises:
+            UserError: see :meth:`check`.
+        """
         with self._locked():
-            path = self.path / "common.json"
-            if path.exists():
-                before = _read_json(path) or {}
-                now = dict(common)
-                for axis in ("recipes", "schedules"):
-                    known = before.get(axis, {})
-                    now[axis] = known | {name: value for name, value in common[axis].items() if name in known}
-                    common[axis] = known | common[axis]
-                key = _first_difference(before, now)
-                if key is not None and self.ledger.members():
-                    raise UserError(
-                        f"{self.path} holds results of another training, which differs in {key}: give another --output"
-                    )
-            _write_json(path, common)
+            _write_json(self._common, self.check(study, data))
             with write_atomically(self.study_file) as temporary:
                 temporary.write_text(study.text, encoding="utf-8")
 

@@ -366,7 +366,7 @@ class Study:
 
 def study_parser(prog: str = "asr-dni study run") -> ArgumentParser:
     """Return the parser of a study's settings, which the command line adds its own to."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML in addition to the study's file")
     parser.add_class_arguments(StudySettings, as_group=False)
     parser.add_argument(
