@@ -134,6 +134,7 @@ def test_the_agents_command_trains_a_step(path, start, tone_words, tone_cache, t
         }
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR"):
         monkeypatch.setenv(name, environment[name])
+    wandb.teardown()  # an agent starts a process, which has not read the environment before
     try:
         main([*arguments, *(f"--{key}={value}" for key, value in options.items())])
         assert wandb.run.id == "abcd1234"
