@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, cast
 import pytorch_lightning as pl
 import torch
 
-from asr_dni.cli.configuration import read_layers
+from asr_dni.configuration import read_layers
 from asr_dni.data import Augmentation, AugmentationSettings, Batch, SequenceData
 from asr_dni.data.population import PopulationData
 from asr_dni.evaluation import count_passes

@@ -5,8 +5,8 @@ import torch
 import yaml
 from recordings import make_folder
 
-from asr_dni.cli.configuration import read_layers
 from asr_dni.cli.lightning import SpotterCLI, run_lightning
+from asr_dni.configuration import read_layers
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))

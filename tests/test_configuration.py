@@ -3,7 +3,7 @@ import argparse
 import pytest
 import yaml
 
-from asr_dni.cli.configuration import expand_layers, explain, read_layers
+from asr_dni.configuration import expand_layers, explain, read_layers
 from asr_dni.errors import UserError
 
 

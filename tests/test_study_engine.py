@@ -222,24 +222,28 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
 
-@pytest.mark.slow
-def test_two_starts_at_once_share_the_work(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    changed = {**SETTINGS, "population": {"members": 1}, "seeds": 5, "epochs": 8}
-    path.write_text(yaml.safe_dump(changed, sort_keys=False))
+def in_process_start(file, output, checkpoint_seconds):
     command = [
         sys.executable,
         "-m",
         "asr_dni",
         "study",
         "run",
-        str(path),
+        str(file),
         "--workers",
         "0",
         "--report",
         "false",
     ]
-    command += ["--output", str(tmp_path / "study"), "--checkpoint_seconds", "5"]
+    return [*command, "--output", str(output), "--checkpoint_seconds", checkpoint_seconds]
+
+
+@pytest.mark.slow
+def test_two_starts_at_once_share_the_work(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    changed = {**SETTINGS, "population": {"members": 1}, "seeds": 5, "epochs": 8}
+    path.write_text(yaml.safe_dump(changed, sort_keys=False))
+    command = in_process_start(path, tmp_path / "study", "5")
     both = [
         subprocess.Popen(
             command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -261,19 +265,7 @@ def test_two_starts_at_once_share_the_work(tmp_path):
 def test_killed_without_warning_it_goes_on(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({**SETTINGS, "epochs": 60}, sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "asr_dni",
-        "study",
-        "run",
-        str(path),
-        "--workers",
-        "0",
-        "--report",
-        "false",
-    ]
-    command += ["--output", str(tmp_path / "study"), "--checkpoint_seconds", "0.5"]
+    command = in_process_start(path, tmp_path / "study", "0.5")
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     folder = StudyFolder(tmp_path / "study")
     deadline = time.monotonic() + 120

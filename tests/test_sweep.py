@@ -10,8 +10,8 @@ import wandb
 import yaml
 from wandb import wandb_agent
 
-from asr_dni.cli.configuration import read_layers
 from asr_dni.cli.main import main
+from asr_dni.configuration import read_layers
 from asr_dni.evaluation.callback import metric_name
 
 pytestmark = pytest.mark.filterwarnings("ignore")

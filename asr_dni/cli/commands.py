@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asr_dni.cli.configuration import explain
+from asr_dni.configuration import explain
 from asr_dni.errors import UserError
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 

@@ -24,7 +24,6 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
 from wandb import Settings as WandbSettings
 
-from asr_dni.cli.configuration import expand_layers, explain
 from asr_dni.cli.run import (
     BareProgressBar,
     BestCheckpoint,
@@ -35,6 +34,7 @@ from asr_dni.cli.run import (
     describe_wandb,
     on_terminal,
 )
+from asr_dni.configuration import expand_layers, explain
 from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
