@@ -23,7 +23,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install install-dev lock container-check
+.PHONY: help demo test lint format install install-dev lock audit licences container-check
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,19 @@ lock:  ## Rewrite requirements.txt and requirements-dev.txt from pyproject.toml 
 	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)" >&2; exit 1; }
 	$(LOCK) --output-file requirements.txt
 	$(LOCK) --output-file requirements-dev.txt --extra dev --constraint requirements.txt
+
+audit: $(INSTALLED_DEV)  ## Look the pinned versions up among known vulnerabilities (asks the package index); fails where one cannot be looked up
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement requirements.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement requirements-dev.txt
+
+# What the wheels of two do not say: cuda-toolkit is NVIDIA's, and only names others; espeakng-loader is MIT, and carries eSpeak NG's
+# library (GPL-3.0-or-later), which the synthetic speech loads and nothing else does.
+LICENCES := MIT;BSD;Apache;ISC;PSF;Python Software Foundation;Mozilla;MPL;LGPL;Zlib;NVIDIA;Other/Proprietary
+
+licences: $(INSTALLED_DEV)  ## List the licences of the pinned packages; fails on one that is not among the accepted
+	@$(BIN)/pip-licenses --from=mixed --order=license --partial-match --allow-only="$(LICENCES)" \
+	    --ignore-packages cuda-toolkit espeakng-loader \
+	    --packages $$(sed -E 's/[=; ].*//; /^#/d; /^$$/d' requirements.txt)
 
 container-check:  ## Build the image and train in it, without a container engine (Debian, as root; needs buildah and debootstrap)
 	bash scripts/container_check.sh

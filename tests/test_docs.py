@@ -1,26 +1,31 @@
+"""What the documents say: their commands are understood, their Python runs, what they link to is there."""
+
 import re
 import shlex
 from pathlib import Path
 
 import jsonargparse
 import pytest
+from markdown_it import MarkdownIt
 
 from asr_dni.cli import lightning
 from asr_dni.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """Language (empty: none named) and text of a document's code blocks."""
+    tokens = MarkdownIt().parse(document.read_text(encoding="utf-8"))
+    return [(token.info, token.content) for token in tokens if token.type in ("fence", "code_block")]
 
 
 def code() -> list[str]:
-    """Lines of the fenced and of the indented blocks; lines that a backslash continues are joined."""
-    lines, fenced = [], False
-    for line in README.read_text().splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif fenced or line.startswith("    "):
-            lines.append(line.strip())
-    return "\n".join(lines).replace("\\\n", " ").splitlines()
+    """Lines of all blocks that are no Python; lines that a backslash continues are joined."""
+    texts = [text for path in DOCUMENTS for language, text in blocks(path) if language != "python"]
+    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
+    return list(dict.fromkeys(line.strip() for line in lines))
 
 
 def commands(name: str) -> list[list[str]]:
@@ -80,13 +85,29 @@ def test_make_target_exists(target):
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_every_named_file_exists():
-    text = README.read_text()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_named_file_exists(document):
+    text = document.read_text(encoding="utf-8")
     linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
+    missing = [path for path in linked if not (document.parent / path).exists()]
     named = re.findall(
         r"(?<![\w/.$-])(?:\.\./)?(?:conf|docs|scripts|tests|benchmarks|notebooks|asr_dni)/[\w*./-]+", text
     )
-    missing = [
-        path for path in {*linked, *named} if not list(ROOT.glob(path.rstrip("./"))) and "<" not in path
+    bases = (document.parent, ROOT)
+    missing += [
+        path for path in named if "<" not in path and not any(list(b.glob(path.rstrip("./"))) for b in bases)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in DOCUMENTS if any(language == "python" for language, _ in blocks(path))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_python_runs(document):
+    """The blocks of one document, one after another: later ones may use the names of earlier ones."""
+    names = {}
+    for language, text in blocks(document):
+        if language == "python":
+            exec(compile(text, str(document), "exec"), names)
