@@ -62,11 +62,7 @@ def read_recording(path: Path, sample_rate: int, n_samples: int | None = None) -
         raise DamagedRecording(path, f"not a recording that can be decoded ({reason})") from None
     except OSError as error:
         raise DamagedRecording(path, f"cannot be read ({error.strerror or error})") from None
-    if n_samples is None or len(samples) == n_samples:
-        return samples
-    fitted = np.zeros(n_samples, dtype=np.int16)
-    fitted[: len(samples)] = samples[:n_samples]
-    return fitted
+    return samples if n_samples is None else fit_length(samples, n_samples)
 
 
 def _decode(
@@ -82,15 +78,42 @@ def _decode(
     samples = sound.read(wanted, dtype=dtype, always_2d=True)
     if len(samples) < wanted:
         raise DamagedRecording(path, f"truncated ({announced} samples announced, {len(samples)} there)")
-    if dtype == "int16":
-        return np.ascontiguousarray(samples[:, 0], dtype=np.int16)
-    mono = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(samples).all():
         raise DamagedRecording(path, "has samples that are not finite numbers")
+    return to_mono(samples, rate, sample_rate)
+
+
+def to_mono(
+    samples: NDArray[np.int16] | NDArray[np.float32], rate: int, sample_rate: int
+) -> NDArray[np.int16]:
+    """Mix samples down to one channel, resample them, and round them to 16 bits.
+
+    Args:
+        samples: ``(S, channels)``; int16, or float32 in [-1, 1), beyond which they are clipped.
+        rate: samples per second.
+        sample_rate: samples per second that are wanted.
+
+    Returns:
+        ``(S * sample_rate / rate,)``. One channel of int16 at that rate is returned bit for bit.
+    """
+    if samples.dtype == np.int16:
+        if samples.shape[1] == 1 and rate == sample_rate:
+            return np.ascontiguousarray(samples[:, 0], dtype=np.int16)
+        samples = samples.astype(np.float32) / np.float32(FULL_SCALE)
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
     scaled: NDArray[np.float32] = np.clip(np.rint(mono * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     return scaled.astype(np.int16)
+
+
+def fit_length(samples: NDArray[np.int16], n_samples: int) -> NDArray[np.int16]:
+    """Return ``(n_samples,)``: padded with zeros or cropped, at the end."""
+    if len(samples) == n_samples:
+        return samples
+    fitted = np.zeros(n_samples, dtype=np.int16)
+    fitted[: len(samples)] = samples[:n_samples]
+    return fitted
 
 
 def _check_riff_is_whole(path: Path, file: BinaryIO, size: int) -> None:
