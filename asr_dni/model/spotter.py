@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from asr_dni.checkpoint import read_checkpoint
@@ -284,8 +285,32 @@ def schedule_learning_rate(
             return 1.0
         return 1.0 - rest if schedule == "linear" else (1.0 + math.cos(math.pi * rest)) / 2
 
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    optimizer.register_load_state_dict_post_hook(_keep_settings)
+    scheduler = LearningRateOfRun(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class LearningRateOfRun(LambdaLR):
+    """Learning rates as a function of the step, also in a run that is resumed with another length or another rate.
+
+    torch's own goes on with the rate that the checkpoint's run had in its last step, which is 0 where it had ended, and
+    with the highest rate of that run.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the step; the rates are those that this run's schedule has there."""
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
+        ):
+            group["initial_lr"], group["lr"] = rate, rate * factor(self.last_epoch)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def _keep_settings(optimizer: Optimizer) -> None:
+    """Keep an optimiser's settings where it takes over a checkpoint's state, which has those of another run."""
+    for group in optimizer.param_groups:
+        group.update({name: value for name, value in optimizer.defaults.items() if name != "lr"})
 
 
 def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, every: int) -> None:
