@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -54,65 +53,29 @@ def noise_curve(
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
     """
-    from asr_dni.data import KeywordData, data_class_of, data_from_checkpoint
-    from asr_dni.evaluation import count_passes, measure_noise_curve, noise_curve_table
+    from asr_dni.data import KeywordData
+    from asr_dni.evaluation import noise_curve_table
     from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
-    from asr_dni.model import KeywordSpotter, load_checkpoint
+    from asr_dni.inference import choose_device, load
 
     check_sigmas(sigmas)
     check_draws(draws)
-    where = _device(device)
+    where = choose_device(device)
     _check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
     check_sites(noise.sites, sigmas)
-    contents = load_checkpoint(checkpoint)
-    spotter = KeywordSpotter.from_checkpoint(contents)
-    replacements = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
-    if (data or damaged) and data_class_of(contents) is not KeywordData:
-        raise UserError(f"{checkpoint}: was not trained on recordings; leave out --data and --damaged")
-    module = data_from_checkpoint(contents, **replacements)
-    if isinstance(module, KeywordData) and data is not None:
-        module = module.with_folder(data, split)
-    elif split == "all":
-        raise UserError(
-            "--split all needs --data: the checkpoint's own data hold the clips it was trained on"
-        )
-    module.prepare_data()
-    module.setup("test" if split in ("test", "all") or data is not None else "fit")
-    network = spotter.network.to(where)
-    evaluated: Literal["train", "validation", "test"] = (
-        "test" if data is not None or split == "all" else split
-    )
-    loaders = {
-        "train": module.train_dataloader,
-        "validation": module.val_dataloader,
-        "test": module.test_dataloader,
-    }
-    n_batches = len(loaders[evaluated]())
+    spotter = load(checkpoint, where)
+    module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     console = Console()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as progress:
-        task = progress.add_task("noise curve", total=n_batches * count_passes(sigmas, draws))
-        curve = measure_noise_curve(
-            network,
-            module.batches(evaluated, where),
+    with progress_bar() as progress:
+        task = progress.add_task("noise curve", total=None)
+        curve = spotter.noise_curve(
+            module,
             sigmas,
             draws,
-            noise,
-            settings={
-                **spotter.curve_settings(),
-                "checkpoint": str(checkpoint),
-                "seed": module.seed,
-                "protocol": module.protocol_of(split),
-                "split": split,
-                "n_classes": len(spotter.label_names),
-            },
-            progress=lambda: progress.advance(task),
+            split=split,
+            noise=noise,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     folder = checkpoint.resolve().parent / _folder_name(
         checkpoint, data, split, sigmas, draws, noise, damaged
@@ -161,15 +124,15 @@ def _folder_name(
     return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or not there
-        raise UserError(f"device {name!r} cannot be used here: give auto, cpu or cuda") from error
-    return device
+def progress_bar() -> Progress:
+    """Return a bar on standard error that says how much is done, and when the rest will be."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def _check_folder(path: Path | None) -> None:

@@ -5,6 +5,7 @@ from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DeformationSettings, DigitsData
 from asr_dni.data.folder import Folder
+from asr_dni.data.front_end import FrontEnd
 from asr_dni.data.labels import LabelSettings
 from asr_dni.data.modules import DATA_MODULES, SequenceData, data_class_of, data_from_checkpoint
 from asr_dni.data.population import PopulationData
@@ -25,6 +26,7 @@ __all__ = [
     "DeformationSettings",
     "DigitsData",
     "Folder",
+    "FrontEnd",
     "KeywordData",
     "LabelSettings",
     "PackedStore",

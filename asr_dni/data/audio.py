@@ -21,7 +21,7 @@ Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 _UNKNOWN_SIZE = 0x7FFF0000
 """From here on a size in a WAV header is no promise: programs that stream cannot go back to the header."""
 
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
 _RESAMPLING_MARGIN_SECONDS = 0.05  # longer than soxr's filter, so that cropping does not show at the end
 _VALUES_AT_ONCE = 1 << 18
 _MOST_CHUNKS = 1000
@@ -107,7 +107,7 @@ def load_recording(path: Path, sample_rate: int, n_samples: int | None = None) -
                     source.opened = True
                 if sound.frames == 0:
                     raise DamagedRecording(path, "holds no samples")
-                if not _LOWEST_RATE <= sound.samplerate <= _HIGHEST_RATE:
+                if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                     raise DamagedRecording(path, f"a sampling rate of {sound.samplerate} Hz")
                 samples = _decode(path, sound, sample_rate, n_samples, endless)
                 rate, encoding = sound.samplerate, str(sound.subtype)
@@ -240,7 +240,7 @@ def _read_blocks(
     return samples
 
 
-def to_mono(samples: Samples, rate: int, sample_rate: int) -> NDArray[np.int16]:
+def to_mono(samples: Samples, rate: float, sample_rate: int) -> NDArray[np.int16]:
     """Mix samples down to one channel, resample them, and round them to 16 bits.
 
     Args:

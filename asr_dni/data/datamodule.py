@@ -16,6 +16,7 @@ from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, OrderedLoader
 from asr_dni.data.folder import Folder
+from asr_dni.data.front_end import FrontEnd, load_statistics, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
 from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
 from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
@@ -129,6 +130,16 @@ class KeywordData(SplitData[AudioBatch]):
     def sample_rate(self) -> int:
         """Samples per second."""
         return self.frontend.sample_rate
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """What the network expects of a recording; the statistics are there when the data are set up."""
+        return FrontEnd(self.features, self.clip_seconds)
+
+    @property
+    def from_folder(self) -> bool:
+        """Whether its test batches are a folder's clips, see :meth:`with_folder`."""
+        return self._foreign
 
     @property
     def protocol(self) -> str:
@@ -325,7 +336,7 @@ class KeywordData(SplitData[AudioBatch]):
 
     def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
         """Return ``(N, S)`` samples in [-1, 1); made clips of silence get their background."""
-        waveforms = batch.waveforms.to(torch.float32).mul_(1.0 / FULL_SCALE)
+        waveforms = to_float(batch.waveforms)
         made = (batch.clip_ids >= SILENCE_BIT).nonzero()[:, 0] if self.labels.percent_silence else None
         if made is not None and len(made):
             background = self._background_on(waveforms.device)
@@ -392,13 +403,22 @@ class KeywordData(SplitData[AudioBatch]):
                 f"the checkpoint tells apart {', '.join(state_dict['label_names'])}, but these data have "
                 f"{', '.join(self.label_names)}; give the labels that it was trained with"
             )
-        expected = {name: tensor.shape for name, tensor in self.features.state_dict().items()}
-        found = {name: tensor.shape for name, tensor in state_dict["statistics"].items()}
-        if expected != found:
-            raise UserError(
-                "the checkpoint was trained with another front end; give the frontend settings that it has"
-            )
-        self.features.load_state_dict(state_dict["statistics"])
+        load_statistics(self.features, state_dict["statistics"])
+
+    @classmethod
+    def front_end_from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any]) -> FrontEnd:
+        """Rebuild the front end that a network was trained with, without its data and what they are made of.
+
+        Args:
+            checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+
+        Raises:
+            UserError: the file is missing or is not a checkpoint of a network that hears recordings.
+        """
+        settings, state = cls._kept(checkpoint, otherwise="was not trained on recordings")
+        features = MFCC(MFCCSettings(**settings["frontend"]))
+        load_statistics(features, state["statistics"])
+        return FrontEnd(features, settings["clip_seconds"])
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> Self:

@@ -1,0 +1,601 @@
+"""A trained network with all that it needs to hear a recording: from a checkpoint to decisions, under any noise."""
+
+import hashlib
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from asr_dni.data import FrontEnd, KeywordData, SequenceData, data_class_of, data_from_checkpoint
+from asr_dni.data.audio import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    DamagedRecording,
+    Samples,
+    fit_length,
+    read_recording,
+    to_mono,
+)
+from asr_dni.data.folder import Folder
+from asr_dni.data.source import Split
+from asr_dni.data.store import clip_id
+from asr_dni.errors import UserError
+from asr_dni.evaluation import NoiseCurve, count_passes, measure_noise_curve
+from asr_dni.evaluation.noise_curve import check_draws, evaluating
+from asr_dni.model import KeywordSpotter, load_checkpoint
+from asr_dni.noise import Noise
+
+_LOUDEST = 16.0  # float samples beyond are not on the scale of [-1, 1]
+_SHORTEST_HOP = 0.01
+_INTEGERS_PER_UNIT = {"int16": 2**15, "int32": 2**31}
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network decides on one clip.
+
+    Attributes:
+        label: the most probable label.
+        posteriors: the probability of every label, in the order of the network's outputs; they sum to 1. Of several
+            draws of the noise it is the mean.
+        start: where in the recording the clip begins, in seconds.
+        seconds: length of the whole recording. What is there beyond the clip was not heard.
+    """
+
+    label: str
+    posteriors: Mapping[str, float]
+    start: float = 0.0
+    seconds: float = math.nan
+
+    @property
+    def posterior(self) -> float:
+        """The probability of :attr:`label`."""
+        return self.posteriors[self.label]
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """What a network decides on one file.
+
+    Attributes:
+        path: the file.
+        predictions: one; with a hop one for every clip of the recording, in their order; none where the file cannot
+            be used.
+        error: why the file cannot be used; ``None``: it could.
+    """
+
+    path: Path
+    predictions: tuple[Prediction, ...] = ()
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The label of the first clip; ``None`` where the file cannot be used."""
+        return self.predictions[0].label if self.predictions else None
+
+
+class Spotter:
+    """A trained network with its labels, front end, normalisation and noise; :func:`load` makes one of a checkpoint.
+
+    A clip is as long as in training: of a longer recording the first ``front_end.clip_seconds`` are heard, unless a
+    hop is given; a shorter one is followed by silence. The noise of a clip depends on the noise's seed, the draw and
+    the clip's name, not on the batch that it comes in or what was predicted before.
+
+    Args:
+        model: the trained network.
+        front_end: makes features of recordings; ``None`` where the network was not trained on recordings.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``.
+
+    Attributes:
+        noise: the noise that it runs under where a call names none; at first there is none.
+        label_names: the labels in the order of the network's outputs.
+    """
+
+    def __init__(
+        self, model: KeywordSpotter, front_end: FrontEnd | None, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = choose_device(device)
+        self.model = model.eval().to(self.device)
+        self.network = model.network
+        self.front_end = None if front_end is None else front_end.to(self.device)
+        self.label_names = list(model.label_names)
+        self.noise = Noise()
+        self._path: Path | None = None
+        self._data: Mapping[str, Any] = {}
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Make one of a checkpoint, see :func:`load`."""
+        contents = load_checkpoint(checkpoint)
+        model = KeywordSpotter.from_checkpoint(contents)
+        hears = data_class_of(contents) is KeywordData
+        spotter = cls(model, KeywordData.front_end_from_checkpoint(contents) if hears else None, device)
+        spotter._path = Path(checkpoint)
+        # The weights are in the model, and the optimiser's state is as large as two more of them.
+        spotter._data = {
+            key: value for key, value in contents.items() if key not in ("state_dict", "optimizer_states")
+        }
+        return spotter
+
+    # ------------------------------------------------------------------ decisions
+
+    def predict(
+        self,
+        waveform: ArrayLike | Tensor,
+        sample_rate: float,
+        *,
+        noise: Noise | None = None,
+        draws: int = 1,
+        name: str | None = None,
+    ) -> Prediction:
+        """Decide on a recording; of one that is longer than a clip, on its beginning.
+
+        Args:
+            waveform: ``(S,)``, ``(channels, S)`` or ``(S, channels)`` samples, where the shorter axis is the channels,
+                which are averaged: floating-point in [-1, 1], int16, or int32.
+            sample_rate: samples per second; they are resampled to what the network expects.
+            noise: the noise of the network; ``None`` takes :attr:`noise`. Its ``sample_ids`` are replaced; ``draw`` is
+                the first that is used, 0 where there is none.
+            draws: noisy passes whose posteriors are averaged (voting); without noise one is enough, and is taken.
+            name: what the noise belongs to, as a file's name; ``None``: to the samples themselves.
+
+        Raises:
+            UserError: the samples are not audio, or the network was not trained on recordings.
+        """
+        samples, seconds = self._samples(waveform, sample_rate)
+        return self._decide([_Piece(samples, 0, seconds, name)], noise, draws)[0]
+
+    def predict_windows(
+        self,
+        waveform: ArrayLike | Tensor,
+        sample_rate: float,
+        hop_seconds: float,
+        *,
+        noise: Noise | None = None,
+        draws: int = 1,
+        name: str | None = None,
+        batch_size: int = 256,
+    ) -> list[Prediction]:
+        """Decide on every clip of a recording, one after each hop; silence follows the last one.
+
+        Args:
+            waveform: see :meth:`predict`.
+            sample_rate: see :meth:`predict`.
+            hop_seconds: from the beginning of a clip to that of the next; at most a clip's length.
+            noise: see :meth:`predict`; every clip has its own.
+            draws: see :meth:`predict`.
+            name: see :meth:`predict`.
+            batch_size: clips decided on at once; does not change the result.
+        """
+        samples, seconds = self._samples(waveform, sample_rate)
+        pieces = iter(self._pieces(samples, seconds, self._hop(hop_seconds), name))
+        predictions: list[Prediction] = []
+        while batch := list(islice(pieces, check_batch_size(batch_size))):
+            predictions += self._decide(batch, noise, draws)
+        return predictions
+
+    def predict_files(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        noise: Noise | None = None,
+        draws: int = 1,
+        hop_seconds: float | None = None,
+        batch_size: int = 256,
+        damaged: Literal["report", "error"] = "report",
+    ) -> Iterator[FilePrediction]:
+        """Decide on recordings, one after the other and in their order; memory does not grow with their number.
+
+        A file's noise belongs to its name and that of its folder (``yes/0a7c2a8d_nohash_0.wav``), as in a noise curve,
+        and is the same wherever the folder lies.
+
+        Args:
+            paths: files that libsndfile can read (WAV, FLAC, Ogg, MP3), of any rate and number of channels.
+            noise: see :meth:`predict`.
+            draws: see :meth:`predict`.
+            hop_seconds: see :meth:`predict_windows`; ``None``: only a recording's first clip.
+            batch_size: clips decided on at once; does not change the result.
+            damaged: whether a file that cannot be used is reported in its result, or is an error.
+
+        Raises:
+            UserError: a file cannot be used and ``damaged`` is ``error``, or the network was not trained on recordings.
+        """
+        front_end = self._hearing()
+        if isinstance(paths, str | Path):
+            raise UserError(f"paths is one path, {paths}: give a list of them")
+        hop = None if hop_seconds is None else self._hop(hop_seconds)
+        check_batch_size(batch_size)
+        check_draws(draws)
+        if damaged not in ("report", "error"):
+            raise UserError(f"damaged: {damaged!r} is not valid; give report or error")
+
+        def read(path: str | Path) -> _File:
+            file = _File(Path(path))
+            try:
+                samples = read_recording(file.path, front_end.sample_rate)
+            except DamagedRecording as problem:
+                file.error = problem.reason
+                return file
+            name = f"{file.path.absolute().parent.name}/{file.path.name}"
+            file.pieces = self._pieces(samples, len(samples) / front_end.sample_rate, hop, name)
+            return file
+
+        return self._predict_files(_ahead(read, paths), noise, draws, batch_size, damaged)
+
+    def _predict_files(
+        self,
+        files: Iterable["_File"],
+        noise: Noise | None,
+        draws: int,
+        batch_size: int,
+        damaged: Literal["report", "error"],
+    ) -> Iterator[FilePrediction]:
+        waiting: deque[_File] = deque()
+        batch: list[tuple[_File, _Piece]] = []
+
+        def decide() -> None:
+            decided = self._decide([piece for _, piece in batch], noise, draws)
+            for (file, _), prediction in zip(batch, decided, strict=True):
+                file.predictions.append(prediction)
+            batch.clear()
+
+        def finished() -> Iterator[FilePrediction]:
+            while waiting and len(waiting[0].predictions) == len(waiting[0].pieces):
+                file = waiting.popleft()
+                yield FilePrediction(file.path, tuple(file.predictions), file.error)
+
+        for file in files:
+            if file.error is not None and damaged == "error":
+                raise UserError(f"{file.path}: {file.error}")
+            waiting.append(file)
+            for piece in file.pieces:
+                batch.append((file, piece))
+                if len(batch) == batch_size:
+                    decide()
+            # Files that cannot be used fill no batch.
+            if len(waiting) >= batch_size and batch:
+                decide()
+            yield from finished()
+        if batch:
+            decide()
+        yield from finished()
+
+    def predict_features(
+        self, features: Tensor, *, noise: Noise | None = None, draws: int = 1
+    ) -> list[Prediction]:
+        """Decide on features, as the network gets them.
+
+        Args:
+            features: ``(N, T, F)``.
+            noise: see :meth:`predict`; a sequence's noise belongs to its features.
+            draws: see :meth:`predict`.
+
+        Raises:
+            UserError: the features have another shape.
+        """
+        n_features = self.network.recurrent.input_size
+        if features.dim() != 3 or features.shape[-1] != n_features or not features.shape[1]:
+            raise UserError(
+                f"features are {tuple(features.shape)}: give (N, T, {n_features}), sequences of T steps"
+            )
+        features = features.to(self.device, torch.float32)
+        names = [_name_of(sequence.cpu().numpy()) for sequence in features]
+        posteriors = self._posteriors(features, names, noise, draws)
+        return [self._prediction(row, 0.0, math.nan) for row in posteriors.tolist()]
+
+    def _hearing(self) -> FrontEnd:
+        if self.front_end is None:
+            raise UserError(
+                f"{self._path or 'the network'}: was not trained on recordings, and cannot hear any;"
+                " asr_dni.load(...).predict_features takes its features"
+            )
+        return self.front_end
+
+    def _samples(self, waveform: ArrayLike | Tensor, sample_rate: float) -> tuple[NDArray[np.int16], float]:
+        """Return a recording as the network expects it, and its length in seconds."""
+        front_end = self._hearing()
+        if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+            raise UserError(
+                f"sample_rate is {sample_rate}: give samples per second, {LOWEST_RATE} to {HIGHEST_RATE}"
+            )
+        samples = as_samples(waveform)
+        mono = to_mono(samples, sample_rate, front_end.sample_rate)
+        return mono, len(samples) / sample_rate
+
+    def _hop(self, hop_seconds: float) -> int:
+        front_end = self._hearing()
+        if not _SHORTEST_HOP <= hop_seconds <= front_end.clip_seconds:
+            raise UserError(
+                f"hop_seconds is {hop_seconds}: give {_SHORTEST_HOP:g} to {front_end.clip_seconds:g} (a clip's length)"
+            )
+        return round(hop_seconds * front_end.sample_rate)
+
+    def _pieces(
+        self, samples: NDArray[np.int16], seconds: float, hop: int | None, name: str | None
+    ) -> list["_Piece"]:
+        """Return the clips of a recording: where one begins there is another after each hop, until all was heard."""
+        length = self._hearing().n_samples
+        beyond = max(0, len(samples) - length)
+        starts = range(0, beyond + hop, hop) if hop else range(1)
+        return [
+            # With no clip to follow only the first one's samples are kept, however long the recording is.
+            _Piece(
+                samples[start : start + length] if hop else samples[:length].copy(),
+                start,
+                seconds,
+                name if name is None or not start else f"{name}@{start}",
+            )
+            for start in starts
+        ]
+
+    def _decide(self, pieces: Sequence["_Piece"], noise: Noise | None, draws: int) -> list[Prediction]:
+        front_end = self._hearing()
+        clips = np.stack([fit_length(piece.samples, front_end.n_samples) for piece in pieces])
+        names = [
+            _name_of(clip) if piece.name is None else piece.name
+            for piece, clip in zip(pieces, clips, strict=True)
+        ]
+        features = front_end(torch.from_numpy(clips).to(self.device))
+        posteriors = self._posteriors(features, names, noise, draws).tolist()
+        return [
+            self._prediction(row, piece.start / front_end.sample_rate, piece.seconds)
+            for row, piece in zip(posteriors, pieces, strict=True)
+        ]
+
+    def _posteriors(self, features: Tensor, names: Sequence[str], noise: Noise | None, draws: int) -> Tensor:
+        """Return ``(N, C)`` float64 probabilities, means over the draws, on the CPU."""
+        noise = self.noise if noise is None else noise
+        check_draws(draws)
+        first = noise.draw or 0
+        sample_ids = torch.tensor([clip_id(name) for name in names], device=self.device)
+        with evaluating(self.network):
+            projection = self.network.project(features)
+            total = torch.zeros(
+                (len(features), len(self.label_names)), dtype=torch.float64, device=self.device
+            )
+            for draw in range(first, first + (draws if noise.on else 1)):
+                with self.network.under(replace(noise, draw=draw, sample_ids=sample_ids)):
+                    total += self.network.classify(projection).double().softmax(-1)
+        posteriors = (total / total.sum(-1, keepdim=True)).cpu()
+        if not posteriors.isfinite().all():
+            raise UserError(f"{self._path or 'the network'}: answers with values that are not finite numbers")
+        return posteriors
+
+    def _prediction(self, posteriors: Sequence[float], start: float, seconds: float) -> Prediction:
+        named = dict(zip(self.label_names, posteriors, strict=True))
+        return Prediction(max(named, key=named.__getitem__), named, start, seconds)
+
+    # ------------------------------------------------------------------ accuracy
+
+    def data(
+        self,
+        folder: str | Path | None = None,
+        split: Split | Literal["all"] = "test",
+        *,
+        batch_size: int = 256,
+        damaged: Literal["error", "skip"] | None = None,
+    ) -> SequenceData:
+        """Open labelled clips to evaluate on: a split of the data that it was trained with, or a folder's clips.
+
+        Args:
+            folder: with one folder per word, see :class:`asr_dni.data.Folder`; ``None``: its own data, which have to
+                be where they were.
+            split: which of the clips.
+            batch_size: clips evaluated at once.
+            damaged: whether a recording that cannot be decoded is an ``error``, or is left out (``skip``); ``None``: as
+                in training.
+
+        Raises:
+            UserError: there are no such data, or none that the network could hear.
+        """
+        if not self._data:
+            raise UserError("data are kept in checkpoints: this network was not loaded from one")
+        replacements: dict[str, Any] = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
+        if (folder or damaged) and self.front_end is None:
+            raise UserError(
+                f"{self._path}: was not trained on recordings; leave out the folder (--data) and --damaged"
+            )
+        if folder is None:
+            if split == "all":
+                raise UserError(
+                    "--split all needs --data: the checkpoint's own data hold the clips it was trained on"
+                )
+            module = data_from_checkpoint(self._data, **replacements)
+        else:
+            # Its own source is not asked for: it need not be here any more.
+            own = KeywordData.from_checkpoint(self._data, **replacements, source=Folder(folder))
+            module = own.with_folder(folder, split)
+        module.prepare_data()
+        module.setup("fit" if folder is None and split != "test" else "test")
+        return module
+
+    def noise_curve(
+        self,
+        data: SequenceData,
+        sigmas: Sequence[float],
+        draws: int,
+        *,
+        split: Split | Literal["all"] = "test",
+        noise: Noise | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NoiseCurve:
+        """Measure its accuracy against the strength of the noise.
+
+        Args:
+            data: labelled clips, such as :meth:`data` opens.
+            sigmas: noise levels.
+            draws: realisations of the noise per level.
+            split: which of the clips.
+            noise: seed, scale and sites; ``None`` takes :attr:`noise`.
+            progress: called after every noisy pass with how many are done, and how many there are.
+        """
+        evaluated: Split = "test" if split == "all" or _is_folder(data) else split
+        loaders = {
+            "train": data.train_dataloader,
+            "validation": data.val_dataloader,
+            "test": data.test_dataloader,
+        }
+        total, done = len(loaders[evaluated]()) * count_passes(sigmas, draws), 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+        return measure_noise_curve(
+            self.network,
+            data.batches(evaluated, self.device),
+            sigmas,
+            draws,
+            self.noise if noise is None else noise,
+            settings={
+                **self.model.curve_settings(),
+                **({"checkpoint": str(self._path)} if self._path else {}),
+                "seed": data.seed,
+                "protocol": data.protocol_of(split),
+                "split": split,
+                "n_classes": len(self.label_names),
+            },
+            progress=advance,
+        )
+
+
+def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Spotter:
+    """Make a :class:`Spotter` of a checkpoint that ``asr-dni fit`` wrote.
+
+    It needs nothing but the file: no data set, and nothing that the file names is imported or run.
+
+    Args:
+        checkpoint: a .ckpt file.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds no keyword spotter; the device is not there.
+    """
+    return Spotter.load(checkpoint, device)
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """Return a device that works; ``auto`` is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not there
+        raise UserError(f"device {str(name)!r} cannot be used here: give auto, cpu or cuda") from error
+    return device
+
+
+def check_batch_size(batch_size: int) -> int:
+    """Return the number of clips in a batch.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size: {batch_size} is not valid; give 1 or more")
+    return batch_size
+
+
+def as_samples(waveform: ArrayLike | Tensor) -> Samples:
+    """Return a waveform as ``(S, channels)``, int16 or float32 in [-1, 1].
+
+    Args:
+        waveform: see :meth:`Spotter.predict`.
+
+    Raises:
+        UserError: it has another shape or type, no samples, or samples that are not finite or far beyond [-1, 1].
+    """
+    if isinstance(waveform, Tensor):
+        waveform = waveform.detach().cpu()
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+    samples = np.asarray(waveform)
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.ndim != 2 or (samples.shape[0] == samples.shape[1] > 1):
+        raise UserError(
+            f"the waveform is {samples.shape}: give (S,), (channels, S) or (S, channels), more samples than channels"
+        )
+    if samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if not samples.size:
+        raise UserError("the waveform has no samples")
+    if samples.dtype == np.int16:
+        return samples
+    scale = _INTEGERS_PER_UNIT.get(samples.dtype.name)
+    if scale is None and samples.dtype.kind != "f":
+        raise UserError(
+            f"the waveform is of {samples.dtype}: give floating-point samples in [-1, 1], int16 or int32"
+        )
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        scaled: NDArray[np.float32] = (samples / scale if scale else samples).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        raise UserError("the waveform has samples that are not finite numbers")
+    loudest = float(np.abs(scaled).max())
+    if loudest > _LOUDEST:
+        raise UserError(
+            f"the waveform reaches {loudest:g}: give floating-point samples in [-1, 1], or 16-bit samples as int16"
+        )
+    return scaled
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A clip: at most as many samples as a clip has, where it begins, the recording's length, what its noise is of."""
+
+    samples: NDArray[np.int16]
+    start: int
+    seconds: float
+    name: str | None
+
+
+@dataclass
+class _File:
+    path: Path
+    pieces: Sequence[_Piece] = ()
+    predictions: list[Prediction] = field(default_factory=list)
+    error: str | None = None
+
+
+def _name_of(values: NDArray[Any]) -> str:
+    """Return a name for what has none."""
+    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
+
+
+def _is_folder(data: SequenceData) -> bool:
+    return isinstance(data, KeywordData) and data.from_folder
+
+
+def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Call a function on items in threads, a few ahead of what is asked for; results come in the items' order."""
+    threads = min(8, os.cpu_count() or 1)
+    waiting: deque[Future[_Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
