@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from asr_dni.errors import UserError
+from asr_dni.files import flush_to_disk, publish_folder
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ def download(address: str, path: Path, sha256: str | None, pause_seconds: float 
             f"{address}: the SHA-256 of what was downloaded is not {sha256}; it was deleted. Try again, and "
             "if that does not help, give another address"
         )
+    flush_to_disk(part)
     os.replace(part, path)
+    flush_to_disk(path.parent)
 
 
 def _require_https(address: str) -> None:
@@ -190,7 +193,7 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
             while unzipped.read(_CHUNK):  # gzip compares its checksum only at the very end
                 pass
         check(temporary)
-        os.rename(temporary, folder)
+        publish_folder(temporary, folder)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

@@ -27,6 +27,7 @@ from asr_dni.data.source import BACKGROUND_FOLDER, Clip, Source, Split, speaker_
 from asr_dni.data.speech_synthesis import CLIP_SAMPLES, SAMPLE_RATE, coloured_noise, write_clip
 from asr_dni.data.store import usable_cores
 from asr_dni.errors import UserError
+from asr_dni.files import publish_folder
 
 DEFAULT_WORDS = ("yes", "no", "up", "down", "left", "right", "stop", "go")
 
@@ -181,7 +182,7 @@ class Synthetic(Source):
             self._write_background(plan, staging)
             self._write_lists(plan, staging)
             try:
-                staging.rename(self.path)
+                publish_folder(staging, self.path)
             except OSError:
                 if not self.path.is_dir():  # otherwise another process was quicker, with the same bytes
                     raise

@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from asr_dni.checkpoint import write_checkpoint, write_durable_checkpoints
 from asr_dni.errors import UserError
-from asr_dni.files import write_atomically
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.spotter import (
@@ -302,6 +302,7 @@ class PopulationSpotter(pl.LightningModule):
                     f"member {k} of the population has data_seed {member.data_seed}, but its data have seed"
                     f" {data.seed}: give PopulationData.from_seeds the members' data_seed"
                 )
+        write_durable_checkpoints(self.trainer)
 
     def _data_of(self, member: int) -> Any:
         """Return the member's datamodule; ``None`` where there is none."""
@@ -647,8 +648,7 @@ def write_members(checkpoint: str | Path | Mapping[str, Any], directory: str | P
     digits = max(2, len(str(len(members) - 1)))
     paths = [Path(directory) / f"member_{member:0{digits}d}.ckpt" for member in range(len(members))]
     for path, contents in zip(paths, members, strict=True):
-        with write_atomically(path) as temporary:
-            torch.save(contents, temporary)
+        write_checkpoint(contents, path)
     return paths
 
 

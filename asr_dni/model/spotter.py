@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from asr_dni.checkpoint import read_checkpoint
+from asr_dni.checkpoint import read_checkpoint, write_durable_checkpoints
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.training import describe_training, join_trainings
@@ -177,6 +177,10 @@ class KeywordSpotter(pl.LightningModule):
         if self.trainings:
             settings["training"] = join_trainings(self.trainings)
         return settings
+
+    def setup(self, stage: str) -> None:
+        """Have the trainer write checkpoints that a kill or a full disk does not destroy."""
+        write_durable_checkpoints(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note how it is trained and the training noise's strength."""

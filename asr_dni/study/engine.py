@@ -17,6 +17,7 @@ import torch
 
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
+from asr_dni.files import write_atomically
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
     DataSize,
@@ -179,8 +180,8 @@ def work_noting_failure(
     except Exception as error:
         path = folder.checkpoint(population.id).with_name("error.txt")
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8")
+            with write_atomically(path) as temporary:
+                temporary.write_text(traceback.format_exc(), encoding="utf-8")
             message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             folder.write_progress(population.id, replace(folder.progress(population.id), message=message))
         raise

@@ -5,8 +5,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from asr_dni.errors import UserError
+from asr_dni.files import write_atomically
 
 VERSION = 1
 """Version of the columns, noted in every file."""
@@ -113,9 +114,8 @@ class Ledger:
             with suppress(FileNotFoundError):
                 if member in self._members_of(part):
                     return part
-        with _written(path) as temporary:
+        with write_atomically(path, _publish_first) as temporary:
             _write(table, temporary)
-            _publish_first(temporary, path)
         self._added += 1
         if self._added % _COMPACT_EVERY == 0:
             self.compact(at_least=_COMPACT_EVERY)
@@ -214,9 +214,8 @@ class Ledger:
                 joined = pa.concat_tables([_plain(table) for table in tables]).replace_schema_metadata(
                     _SCHEMA.metadata
                 )
-                with _written(path) as temporary:
+                with write_atomically(path) as temporary:
                     _write(joined, temporary)
-                    os.replace(temporary, path)
                 for old in [*parts, *singles]:
                     old.unlink(missing_ok=True)
                 return path
@@ -391,21 +390,8 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Write a file and wait until the disk has it."""
     table = table.cast(_SCHEMA).replace_schema_metadata(_SCHEMA.metadata)
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, which is gone afterwards unless it was renamed."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.parquet")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _publish_first(temporary: Path, path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+from asr_dni.checkpoint import write_checkpoint
 from asr_dni.data import SequenceData
 from asr_dni.data.population import PopulationData
 from asr_dni.errors import UserError
@@ -267,8 +268,7 @@ class _Work:
 
     def _keep_checkpoints(self) -> None:
         for member, contents in zip(self.members, split_checkpoint(self.checkpoint), strict=True):
-            with write_atomically(self.folder.checkpoint_of_member(member.training)) as temporary:
-                torch.save(contents, temporary)
+            write_checkpoint(contents, self.folder.checkpoint_of_member(member.training))
 
     def _evaluate(self, spotter: PopulationSpotter, data: PopulationData) -> int:
         split, draws = self.study.settings.evaluation.split, self.study.settings.evaluation.draws
@@ -376,8 +376,7 @@ class _ResumeCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def _save(self, trainer: pl.Trainer) -> None:
-        with write_atomically(self.work.checkpoint) as temporary:
-            trainer.save_checkpoint(temporary, weights_only=False)
+        trainer.save_checkpoint(self.work.checkpoint, weights_only=False)
         self._saved = time.monotonic()
         self.work.note(force=True)
 
