@@ -126,3 +126,83 @@ def simulate(
         if sigma_train > 0 or schedule == schedules[0]
     ]
     return pd.concat(members, ignore_index=True)
+
+
+def simulate_without_effect(
+    rng: np.random.Generator,
+    studies: int,
+    n_seeds: int,
+    spread: float,
+    sigmas_train: Sequence[float] = (0.0, 1.0, 2.0),
+    sigmas_infer: Sequence[float] = (0.0, 0.2, 0.9),
+    draws: int = 10,
+    n_clips: int = 845,
+    gain: float = 0.0,
+) -> pd.DataFrame:
+    """Return studies in which no noise changes anything, as trainings of different ``epochs``.
+
+    Every clip is right where its margin is above 0: a part of its own, which all trainings share, one of the seed,
+    which the trainings of one seed share, and one of the training. Inference noise takes the place of a share of the
+    latter and comes anew with each draw, so that every clip is right with the same probability whatever the noise:
+    draws of weak noise are nearly the same pass, those of strong noise are not. Clean inference is one pass. Accuracies
+    are thus binomial, in whole clips and with ties, and no null hypothesis is false on any clips.
+
+    Args:
+        rng: generator.
+        studies: how many.
+        n_seeds: S, trainings of each kind.
+        spread: standard deviation of a training's own part; that of clips is 1, so that it decides how many clips
+            two trainings differ in: 1 of 845 at 0.003, 80 at 0.3.
+        sigmas_train: T levels; they do nothing.
+        sigmas_infer: I levels, as parts of ``spread``, at most 1.
+        draws: passes at each level above 0.
+        n_clips: of the test split.
+        gain: what every training under noise has in addition, in units of the margin.
+    """
+    shape = (studies, len(sigmas_train), n_seeds, n_clips)
+    shared = rng.normal(1.3, 1.0, (studies, 1, 1, n_clips)) + rng.normal(
+        0, spread, (studies, 1, n_seeds, n_clips)
+    )
+    own = rng.normal(0, spread, shape)
+    shared = np.repeat(shared, len(sigmas_train), axis=1)
+    shared[:, 1:] += gain
+    frames = []
+    for sigma in sigmas_infer:
+        for draw in range(draws if sigma else 1):
+            noise = rng.normal(0, sigma * spread, shape) if sigma else 0.0
+            right = (shared + math.sqrt(1 - sigma**2) * own + noise > 0).sum(axis=-1)
+            study, train, seed = (axis.ravel() for axis in np.indices(right.shape))
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "epochs": study + 1,
+                        "sigma_train": np.take(sigmas_train, train),
+                        "seed": seed,
+                        "sigma_infer": sigma,
+                        "draw": draw,
+                        "correct": right.ravel(),
+                    }
+                )
+            )
+    frame = pd.concat(frames, ignore_index=True)
+    names = frame[["epochs", "sigma_train", "seed"]].astype(str).agg("-".join, axis=1)
+    fixed = {
+        "data": "speech commands",
+        "protocol": "8 words",
+        "split": "test",
+        "n_clips": n_clips,
+        "cell": "lstm",
+        "units": 64,
+        "layers": 1,
+        "bidirectional": False,
+        "schedule": "constant",
+        "train_scale": "signal",
+        "scale": "signal",
+        "sites": "input+recurrent+output",
+        "arrays": "separate",
+        "n_classes": 8,
+        "snr_db": math.nan,
+    }
+    return frame.assign(
+        **fixed, accuracy=frame["correct"] / n_clips, data_seed=frame["seed"], member=names.astype("category")
+    )

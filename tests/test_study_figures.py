@@ -148,6 +148,30 @@ def test_significant_differences_are_marked(findings, to_clean):
     assert "p < 0.05" in figure.get_supxlabel()
 
 
+def test_what_is_drawn_is_what_the_tables_say():
+    """Interval and mark of every difference, where a pair of ties makes tests without a floor say something else."""
+    frame = simulate(**SMALL, sizes=(32, 64), seeds=range(3), spread=1e-9, seed_spread=0.0)
+    frame["correct"] = 700 + (frame["sigma_train"] > 0) * 1
+    frame["accuracy"] = frame["correct"] / 845
+    findings = find(frame)
+    table = findings.tables["difference"]
+    assert (table["p_holm"] > 0.05).all()
+    axes = draw_differences(findings.matrices, findings).axes[0]
+    half = {f"±{50 * (row.high - row.low):.1f}" for row in table[table["units"] == 32].itertuples()}
+    assert set(texts(axes)) == {"+0.1", *half}
+    assert half != {"±0.0"}
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_too_few_seeds_have_no_interval_and_no_mark(n_seeds):
+    findings = find(simulate(**SMALL, sizes=(32, 64), seeds=range(n_seeds), spread=1e-9))
+    for name, figure in draw_study(findings).items():
+        shown = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert not [text for text in shown if "±" in text or "*" in text], name
+        if name != "best":
+            assert "too few seeds for an interval" in figure.get_supxlabel().replace("\n", " "), name
+
+
 def test_best_shows_the_set(findings):
     figure = draw_best(findings.matrices, findings)
     table = findings.tables["best"]

@@ -36,3 +36,33 @@ def test_what_is_shared_names_the_data_once():
     frame = simulate(**SMALL, seeds=range(2))
     frame["data"], frame["protocol"] = "digits", "Digits, forms 12 to 14"
     assert describe_shared(make_matrices(frame)).lower().count("digits") == 1
+
+
+def test_a_midpoint_may_be_the_very_last_level_and_needs_a_curve_above_chance():
+    frame = simulate(**SMALL, seeds=range(3))
+    clean, chance = 0.875, 0.125
+    half = (clean + chance) / 2
+    curves = {0: [clean, 0.75, 0.625, half], 1: [clean, 0.75, 0.75, 0.625], 2: [chance, 0.25, 0.125, 0.0]}
+    for seed, curve in curves.items():
+        for sigma, accuracy in zip(SMALL["sigmas_infer"], curve, strict=True):
+            frame.loc[(frame["seed"] == seed) & (frame["sigma_infer"] == sigma), "accuracy"] = accuracy
+    (matrix,) = make_matrices(frame)
+    assert matrix.midpoints() == pytest.approx(np.tile([2.0, np.inf, np.nan], (3, 1)), nan_ok=True)
+    # At a level between others it is that level, too.
+    frame.loc[frame["sigma_infer"] == 1.0, "accuracy"] = half
+    assert make_matrices(frame)[0].midpoints()[:, 0] == pytest.approx(1.0)
+
+
+def test_passes_are_those_of_each_level():
+    (matrix,) = make_matrices(simulate(**(SMALL | {"draws": 7}), seeds=range(3)))
+    assert matrix.n_draws.tolist() == [1, 7, 7, 7]
+    assert matrix.counting == pytest.approx(1 / 845 / np.sqrt(12))
+
+
+def test_the_mean_over_levels_is_the_area_below_the_curve():
+    (matrix,) = make_matrices(simulate(seeds=range(3)))
+    sigma = np.array(matrix.sigma_infer)
+    area = np.trapezoid(matrix.accuracy, sigma, axis=1) / (sigma[-1] - sigma[0])
+    assert matrix.mean_over_levels() == pytest.approx(area)
+    (one,) = make_matrices(simulate(seeds=range(3), sigmas_infer=(0.5,)))
+    assert one.mean_over_levels() == pytest.approx(one.accuracy[:, 0])

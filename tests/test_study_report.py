@@ -78,6 +78,18 @@ def test_the_page_needs_nothing_else_and_has_every_number(written, frame):
         assert shown["mean"] == pytest.approx(matrix.mean, abs=1e-6)
         assert shown["train"] == list(matrix.sigma_train)
     assert study["keys"] == [["lstm", "32"], ["lstm", "64"]]
+    # Differences, intervals and marks are those of the tables, not computed anew.
+    for shown, units in zip(study["matrices"], (32, 64), strict=True):
+        for name, tables in (("same", ["difference"]), ("clean", ["clean_inference", "above_clean"])):
+            for row in pd.concat([findings.tables[table] for table in tables]).itertuples():
+                if row.units == units:
+                    at = shown["train"].index(row.sigma_train) - 1, shown["infer"].index(row.sigma_infer)
+                    found = [
+                        shown[name][column][at[0]][at[1]] for column in ("effect", "low", "high", "marked")
+                    ]
+                    assert found == pytest.approx(
+                        [row.effect, row.low, row.high, row.p_holm < 0.05], abs=1e-6
+                    )
     assert (directory / "index.html").stat().st_size < 8e6
 
 
@@ -116,6 +128,21 @@ def test_a_study_may_have_any_name(tmp_path):
     page = Page(paths[0].read_text(encoding="utf-8"))
     assert "b" not in page.tags
     assert len([script for script in page.scripts if script.startswith("const STUDY")]) == 1
+
+
+@pytest.mark.usefixtures("one_figure")
+def test_a_page_of_two_seeds_has_no_interval_and_no_mark(tmp_path):
+    two = simulate(**(SMALL | {"seeds": range(2)}), spread=1e-9)
+    paths = report(fill(tmp_path / "ledger", two), tmp_path / "report")
+    page = Page(paths[0].read_text(encoding="utf-8"))
+    (data,) = [script for script in page.scripts if script.startswith("const STUDY = ")]
+    study = json.JSONDecoder().raw_decode(data.removeprefix("const STUDY = "))[0]
+    assert "too few seeds for an interval" in study["noInterval"]
+    (matrix,) = study["matrices"]
+    for part in (matrix, matrix["same"], matrix["clean"]):
+        assert {value for name in ("low", "high") for row in part[name] for value in row} == {None}
+    assert not any(mark for name in ("same", "clean") for row in matrix[name]["marked"] for mark in row)
+    assert "cannot be tested" in paths[0].read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("one_figure")

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -22,14 +21,15 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import GREY, RC, SCALE_UNITS, format_snr, math_text
-from asr_dni.study.findings import Findings
-from asr_dni.study.hypothesis_tests import ALPHA, student_t_tests
+from asr_dni.study.findings import Findings, rows_of
+from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.matrix import KEYS, Matrix, describe_key, describe_shared, varying_keys
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Marks: TypeAlias = npt.NDArray[np.bool_]
 
 _COLUMNS = 3  # panels side by side
+_INTERVAL = "95 % interval over seeds"
 
 
 def draw_study(findings: Findings) -> dict[str, Figure]:
@@ -133,6 +133,14 @@ def _panel_titles(matrices: Sequence[Matrix]) -> list[str]:
     return [describe_key(matrix.key, names) for matrix in matrices]
 
 
+def _have_intervals(matrices: Sequence[Matrix]) -> bool:
+    return any(bool(np.isfinite(matrix.interval()).any()) for matrix in matrices)
+
+
+def _explain_intervals(matrices: Sequence[Matrix], name: str) -> str:
+    return f"{name}: {_INTERVAL}" if _have_intervals(matrices) else TOO_FEW_SEEDS
+
+
 def _bare(axes: Axes) -> None:
     axes.tick_params(which="both", length=0)
     for side in axes.spines.values():
@@ -215,7 +223,8 @@ def draw_matrices(matrices: Sequence[Matrix]) -> Figure:
     """
     matrices = _on_one_grid(matrices)
     with matplotlib.rc_context(RC):
-        below = "numbers: accuracy in %, mean over seeds, and half the width of its 95 % interval over seeds"
+        interval = f"and half the width of its {_INTERVAL}" if _have_intervals(matrices) else TOO_FEW_SEEDS
+        below = f"numbers: accuracy in %, mean over seeds, {interval}"
         figure, panels = _panels(_title(matrices, "Accuracy"), matrices, _grid_size(matrices), below)
         color = matplotlib.colormaps["viridis"]
         norm = Normalize(100 * matrices[0].chance, 100)
@@ -330,10 +339,7 @@ def draw_curves(matrices: Sequence[Matrix]) -> Figure:
     """
     _check(matrices)
     with matplotlib.rc_context(RC):
-        banded = any(len(matrix.seeds) > 1 for matrix in matrices)
-        below = "lines: mean over seeds" + (
-            "; bands: 95 % interval over seeds" if banded else "; one seed, no interval"
-        )
+        below = f"lines: mean over seeds; {_explain_intervals(matrices, 'bands')}"
         figure, panels = _panels(
             _title(matrices, "Noise curves"), matrices, (3.7, 3.2), below, legend=True, sharey=True
         )
@@ -386,42 +392,42 @@ def draw_differences(matrices: Sequence[Matrix], findings: Findings, to_clean: b
     else:
         what = "Accuracy above or below conventional training at the same noise"
         marks = "bold with *: differs from it, two-sided paired t test over seeds, Holm-corrected p < 0.05"
-    below = f"numbers: difference in points, mean over seeds, and half its 95 % interval; {marks}"
+    differences = [findings.differences(matrix, to_clean) for matrix in matrices]
+    known = any(bool(np.isfinite(one.low).any()) for one in differences if one)
+    interval = f"and half its {_INTERVAL}; {marks}" if known else f"{TOO_FEW_SEEDS}, nothing is tested"
+    below = f"numbers: difference in points, mean over seeds, {interval}"
     with matplotlib.rc_context(RC):
         columns, rows = _grid_size(matrices)
         figure, panels = _panels(_title(matrices, what), matrices, (columns, rows - 0.25), below)
-        differences = []
-        for matrix in matrices:
-            base = matrix.accuracy[:1, :1] if to_clean else matrix.accuracy[:1]
-            possible = matrix.sigma_train[0] == 0 and len(matrix.sigma_train) > 1
-            possible = possible and (not to_clean or matrix.sigma_infer[0] == 0)
-            differences.append(student_t_tests(matrix.accuracy[1:] - base) if possible else None)
         color = matplotlib.colormaps["RdBu"]
         # Far below the clean accuracy it does not matter how far: colours are for what is near it.
         limit = 10.0 if to_clean else max([1.0, *(_largest(100 * one.effect) for one in differences if one)])
         norm = Normalize(-limit, limit, clip=True)
-        for axes, matrix, title, tests in zip(
+        for axes, matrix, title, found in zip(
             panels, matrices, _panel_titles(matrices), differences, strict=True
         ):
             axes.set_title(title, fontsize=10, loc="left")
-            if tests is None:
+            if found is None:
                 axes.set_axis_off()
                 axes.text(
                     0.5, 0.5, "no conventional training", transform=axes.transAxes, ha="center", color=GREY
                 )
                 continue
-            effect, half = 100 * tests.effect, 50 * (tests.high - tests.low)
-            significant = significance(findings, matrix, to_clean)
+            effect, half = 100 * found.effect, 50 * (found.high - found.low)
 
             def text(
-                row: int, column: int, effect: Array = effect, half: Array = half, marked: Marks = significant
+                row: int,
+                column: int,
+                effect: Array = effect,
+                half: Array = half,
+                marked: Marks = found.significant,
             ) -> tuple[str, str]:
                 width, star = half[row, column], "*" if marked[row, column] else ""
                 number = f"{effect[row, column] + 0.0:+.1f}".replace("-", "−")
                 return number + star, "" if math.isnan(width) else f"±{width:.1f}"
 
             _draw_grid(axes, effect, color, norm, matrix, matrix.sigma_train[1:])
-            _write_cells(axes, effect, color, norm, text, significant)
+            _write_cells(axes, effect, color, norm, text, found.significant)
         _label_outer(panels, matrices)
         _color_bar(
             figure, panels, color, norm, "difference (points)", extend="min" if to_clean else "neither"
@@ -432,31 +438,6 @@ def draw_differences(matrices: Sequence[Matrix], findings: Findings, to_clean: b
 def _largest(values: Array) -> float:
     known = np.abs(values[np.isfinite(values)])
     return float(known.max()) if known.size else 0.0
-
-
-def _rows_of(table: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:
-    """Return a table's rows of one matrix."""
-    if table.empty:
-        return table
-    keep = np.ones(len(table), dtype=bool)
-    for name in KEYS:
-        keep &= (table[name] == matrix.key[name]).to_numpy()
-    return table[keep]
-
-
-def significance(findings: Findings, matrix: Matrix, to_clean: bool) -> Marks:
-    """Return which differences to conventional training are significant, ``(T - 1, I)``."""
-    names = ("above_clean", "clean_inference") if to_clean else ("difference",)
-    marked = np.zeros((len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), dtype=bool)
-    for name in names:
-        for row in _rows_of(findings.tables[name], matrix).to_dict("records"):
-            if row["p_holm"] < ALPHA:
-                train, infer = (
-                    matrix.sigma_train.index(row["sigma_train"]),
-                    matrix.sigma_infer.index(row["sigma_infer"]),
-                )
-                marked[train - 1, infer] = True
-    return marked
 
 
 def draw_best(matrices: Sequence[Matrix], findings: Findings) -> Figure:
@@ -481,7 +462,7 @@ def draw_best(matrices: Sequence[Matrix], findings: Findings) -> Figure:
         height = 0.21 * max(len(matrix.sigma_train) for matrix in matrices) + 1.05
         figure, panels = _panels(title, matrices, (3.4, height), below, columns=columns, legend=True)
         for axes, matrix, name in zip(panels, matrices, _panel_titles(matrices), strict=True):
-            rows = _rows_of(findings.tables["best"], matrix)
+            rows = rows_of(findings.tables["best"], matrix)
             infers, trains = list(matrix.sigma_infer), list(matrix.sigma_train)
             for row in rows.to_dict("records"):
                 if row["in_set"]:
@@ -551,10 +532,7 @@ def draw_units(matrices: Sequence[Matrix], levels: Sequence[float] | None = None
         chosen = sorted({chosen[0], chosen[len(chosen) // 2], chosen[-1]})
     cells = list(dict.fromkeys(matrix.key["cell"] for matrix in matrices))
     with matplotlib.rc_context(RC):
-        banded = any(len(matrix.seeds) > 1 for matrix in matrices)
-        below = "points: mean over seeds" + (
-            "; bars: 95 % interval over seeds" if banded else "; one seed, no interval"
-        )
+        below = f"points: mean over seeds; {_explain_intervals(matrices, 'bars')}"
         title = _title(matrices, "Accuracy and the number of units", ("units", "cell"))
         figure, panels = _panels(
             title,
@@ -629,11 +607,13 @@ def _on_one_grid(matrices: Sequence[Matrix]) -> list[Matrix]:
     infer = tuple(sorted({sigma for matrix in matrices for sigma in matrix.sigma_infer}))
     padded = []
     for matrix in matrices:
+        draws = np.ones(len(infer), dtype=np.int64)
         rows = [train.index(sigma) for sigma in matrix.sigma_train]
         columns = [infer.index(sigma) for sigma in matrix.sigma_infer]
         accuracy = np.full((len(train), len(infer), len(matrix.seeds)), np.nan)
         accuracy[np.ix_(rows, columns)] = matrix.accuracy
         snr = np.full(len(infer), np.nan)
-        snr[columns] = matrix.snr_db
-        padded.append(replace(matrix, sigma_train=train, sigma_infer=infer, accuracy=accuracy, snr_db=snr))
+        snr[columns], draws[columns] = matrix.snr_db, matrix.n_draws
+        levels: dict[str, Any] = {"sigma_train": train, "sigma_infer": infer, "snr_db": snr, "n_draws": draws}
+        padded.append(replace(matrix, accuracy=accuracy, **levels))
     return padded

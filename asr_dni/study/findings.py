@@ -2,15 +2,24 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from asr_dni.evaluation.intervals import CONFIDENCE
-from asr_dni.study.hypothesis_tests import ALPHA, Array, Tests, holm, student_t_tests
+from asr_dni.study.hypothesis_tests import (
+    ALPHA,
+    MIN_SEEDS,
+    TOO_FEW_SEEDS,
+    Array,
+    Tests,
+    detectable_effect,
+    holm,
+    some_other_is_better,
+    student_t_tests,
+)
 from asr_dni.study.matrix import (
     KEYS,
     Matrix,
@@ -21,7 +30,7 @@ from asr_dni.study.matrix import (
     varying_keys,
 )
 
-Verdict: TypeAlias = Literal["supports", "does not support", "cannot tell", "estimate"]
+Verdict: TypeAlias = Literal["supports", "does not support", "cannot tell", "cannot be tested", "estimate"]
 
 QUESTIONS = {
     "flatter": "Does training under noise (DNI) make the noise curve flatter?",
@@ -45,7 +54,8 @@ class Answer:
         about: the architecture, and the setting as far as the study has several.
         key: values of :data:`asr_dni.study.matrix.KEYS` that it holds for.
         verdict: ``supports``: a test says yes after correction; ``does not support``: effects that matter are ruled
-            out; ``cannot tell``: neither, or no test was possible; ``estimate``: the question asks how much.
+            out; ``cannot tell``: neither, or something to compare is missing; ``cannot be tested``: there are too few
+            seeds; ``estimate``: the question asks how much.
         sentence: the answer.
         test: the test, and the family over which it was corrected.
     """
@@ -56,6 +66,23 @@ class Answer:
     verdict: Verdict
     sentence: str
     test: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences to conventional training, ``(T - 1, I)`` each: of every sigma_train > 0, at every sigma_infer.
+
+    Attributes:
+        effect: mean over seeds.
+        low: lower end of its 95 % interval; NaN where there are too few seeds.
+        high: its upper end.
+        significant: whether a test says so, after correction.
+    """
+
+    effect: Array
+    low: Array
+    high: Array
+    significant: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -77,6 +104,31 @@ class Findings:
     notes: tuple[str, ...]
     setting: str
     labels: tuple[str, ...] = field(default=())
+
+    def differences(self, matrix: Matrix, to_clean: bool) -> Differences | None:
+        """Return a matrix's differences to conventional training, as the tables have them.
+
+        Args:
+            matrix: one of :attr:`matrices`, or one with more levels.
+            to_clean: to conventional training with clean inference, instead of at the same sigma_infer.
+
+        Returns:
+            ``None`` where there is nothing to compare with.
+        """
+        names = ("clean_inference", "above_clean") if to_clean else ("difference",)
+        tables = [rows_of(self.tables[name], matrix) for name in names]
+        rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
+        if rows.empty:
+            return None
+        values = np.full((4, len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), np.nan)
+        for row in rows.itertuples():
+            train, infer = (
+                matrix.sigma_train.index(row.sigma_train),
+                matrix.sigma_infer.index(row.sigma_infer),
+            )
+            values[:, train - 1, infer] = row.effect, row.low, row.high, row.p_holm
+        effect, low, high, p = values
+        return Differences(effect, low, high, p < ALPHA)
 
     def text(self) -> str:
         """Return the findings as plain text."""
@@ -112,10 +164,8 @@ class Findings:
             "",
         ]
         for matrix, label in zip(self.matrices, self.labels, strict=True):
-            lines += [
-                f"**{label}**; mean over {_count(len(matrix.seeds), 'seed')} and 95 % interval over seeds",
-                "",
-            ]
+            interval = "95 % interval over seeds" if np.isfinite(matrix.interval()).any() else TOO_FEW_SEEDS
+            lines += [f"**{label}**; mean over {_count(len(matrix.seeds), 'seed')}, {interval}", ""]
             lines += [_matrix_markdown(matrix), ""]
         return "\n".join(lines)
 
@@ -214,6 +264,16 @@ def find(frame: pd.DataFrame, levels: Sequence[float] | None = None, relevant: f
     )
 
 
+def rows_of(table: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:
+    """Return a table's rows of one matrix."""
+    if table.empty:
+        return table
+    keep = np.ones(len(table), dtype=bool)
+    for name in KEYS:
+        keep &= (table[name] == matrix.key[name]).to_numpy()
+    return table[keep]
+
+
 def _sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -235,7 +295,7 @@ def _matrix_table(matrix: Matrix) -> pd.DataFrame:
             "low": low.ravel(),
             "high": high.ravel(),
             "n_seeds": matrix.n_seeds.ravel(),
-            "n_draws": matrix.n_draws,
+            "n_draws": np.broadcast_to(matrix.n_draws, train.shape).ravel(),
             "n_clips": matrix.n_clips,
             "chance": matrix.chance,
         }
@@ -245,16 +305,16 @@ def _matrix_table(matrix: Matrix) -> pd.DataFrame:
 
 def _curve_table(matrix: Matrix) -> pd.DataFrame:
     """Return a row per sigma_train: what the whole curve comes to."""
-    area = matrix.mean_over_levels()
+    area, (loss, counting_of_loss) = matrix.mean_over_levels(), _loss_to_noise(matrix)
     measures = {
-        "lowest_noise": matrix.accuracy[:, 0],
-        "highest_noise": matrix.accuracy[:, -1],
-        "mean_over_levels": area,
-        "loss_to_noise": matrix.accuracy[:, 0] - area,
+        "lowest_noise": (matrix.accuracy[:, 0], matrix.counting),
+        "highest_noise": (matrix.accuracy[:, -1], matrix.counting),
+        "mean_over_levels": (area, matrix.counting),
+        "loss_to_noise": (loss, counting_of_loss),
     }
     table = pd.DataFrame({"sigma_train": matrix.sigma_train})
-    for name, values in measures.items():
-        tests = student_t_tests(values)
+    for name, (values, counting) in measures.items():
+        tests = student_t_tests(values, counting)
         table[name], table[f"{name}_low"], table[f"{name}_high"] = tests.effect, tests.low, tests.high
     # The median over seeds, since a midpoint may lie beyond the highest level.
     midpoints = matrix.midpoints()
@@ -262,6 +322,13 @@ def _curve_table(matrix: Matrix) -> pd.DataFrame:
         float(np.median(row[~np.isnan(row)])) if (~np.isnan(row)).any() else math.nan for row in midpoints
     ]
     return _with_key(matrix.key, table)
+
+
+def _loss_to_noise(matrix: Matrix) -> tuple[Array, float]:
+    """Return what noise costs, ``(T, S)``: clean accuracy less that over all levels; and what counting makes of it."""
+    weights = np.eye(1, len(matrix.sigma_infer))[0] - matrix.level_weights
+    loss: Array = np.einsum("i,tis->ts", weights, matrix.accuracy)
+    return loss, matrix.counting * float(np.abs(weights).sum())
 
 
 def _test_table(tests: Tests, columns: Mapping[str, Any], test: str, family: str) -> pd.DataFrame:
@@ -286,6 +353,8 @@ def _test_table(tests: Tests, columns: Mapping[str, Any], test: str, family: str
 def _judge(table: pd.DataFrame, relevant: float) -> Verdict:
     """Return whether some effect of a table is above 0, whether all that matter are ruled out, or neither."""
     tested = table[table["p_holm"].notna()]
+    if tested.empty and len(table):
+        return "cannot be tested"
     if ((tested["p_holm"] < ALPHA) & (tested["effect"] > 0)).any():
         return "supports"
     if len(tested) and len(tested) == len(table) and (tested["upper_all"] < relevant).all():
@@ -297,9 +366,11 @@ def _points(value: float, sign: bool = True) -> str:
     return f"{round(100 * value, 1) + 0.0:{'+' if sign else ''}.1f}".replace("-", "−")
 
 
-def _effect(row: Any) -> str:
-    interval = "" if math.isnan(row.low) else f" [{_points(row.low)}, {_points(row.high)}]"
-    return f"{_points(row.effect)} points{interval}" + _p(row.p_holm)
+def _effect(row: Any, sign: bool = True) -> str:
+    if math.isnan(row.low):
+        return f"{_points(row.effect, sign)} points, {TOO_FEW_SEEDS}"
+    interval = f"[{_points(row.low, sign)}, {_points(row.high, sign)}]"
+    return f"{_points(row.effect, sign)} points {interval}" + _p(row.p_holm)
 
 
 def _p(p: float) -> str:
@@ -333,10 +404,12 @@ def _no_question(matrix: Matrix, label: str, question: str, clean: bool) -> Answ
     return Answer(question, label, matrix.key, "cannot tell", f"This can't be asked: {reason}.", "")
 
 
-def _untested(matrix: Matrix) -> str:
-    if len(matrix.seeds) < 2:
-        return " There is one seed only: no test is possible, and the difference may be chance."
-    return ""
+def _untested(table: pd.DataFrame) -> str:
+    most = int(table["n_seeds"].max())
+    if most >= MIN_SEEDS:
+        return ""
+    are = "is one seed" if most == 1 else f"are {most} seeds"
+    return f" There {are} only, of {MIN_SEEDS} that a test needs: it cannot be tested, and may be chance."
 
 
 _EMPTY = pd.DataFrame()
@@ -348,11 +421,11 @@ def _flatter(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame,
         refused = Answer("flatter", label, matrix.key, "cannot tell", "One sigma_infer makes no curve.", "")
     if refused:
         return _EMPTY, refused
-    area, clean = matrix.mean_over_levels(), matrix.accuracy[:, 0]
-    loss = clean - area
+    area, (loss, counting) = matrix.mean_over_levels(), _loss_to_noise(matrix)
     count = len(matrix.sigma_train) - 1
     tests = student_t_tests(
-        np.concatenate([loss[:1] - loss[1:], area[1:] - area[:1]]), resolution=matrix.resolution
+        np.concatenate([loss[:1] - loss[1:], area[1:] - area[:1]]),
+        math.sqrt(2) * np.repeat([counting, matrix.counting], count),
     )
     table = _test_table(
         tests,
@@ -375,7 +448,7 @@ def _flatter(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame,
             "",
         )
     top = matrix.sigma_infer[-1]
-    lost = student_t_tests(loss[:1])
+    lost = student_t_tests(loss[:1], counting)
     sentence = (
         f"Averaged over noise from 0 to {top:g}, conventional training loses"
         f" {_points(float(lost.effect[0]), sign=False)} points of its clean accuracy."
@@ -384,14 +457,17 @@ def _flatter(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame,
     if len(flatter):
         best = _largest(flatter)
         sentence += f" DNI loses less at sigma_train {_sigmas(flatter['sigma_train'])}:"
-        sentence += f" at {best.sigma_train:g} the loss differs by {_effect_less(best)}."
+        sentence += (
+            f" at {best.sigma_train:g} the loss differs in favour of DNI by {_effect(best, sign=False)}."
+        )
     elif verdict == "does not support":
         sentence += (
             f" No sigma_train loses {_points(relevant, sign=False)} points less; the most is {_effect(best)}"
         )
         sentence += f" at {best.sigma_train:g}."
     else:
-        sentence += f" The largest difference, at sigma_train {best.sigma_train:g}, is {_effect_less(best)}."
+        sentence += f" The largest difference in favour of DNI, at sigma_train {best.sigma_train:g}, is"
+        sentence += f" {_effect(best, sign=False)}."
     if len(better):
         higher = _largest(better)
         sentence += (
@@ -404,22 +480,13 @@ def _flatter(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame,
         f"{_PAIRED}, two-sided, of (clean accuracy − accuracy averaged over sigma_infer, as the area below the"
         " curve) and of that average; Holm over both measures and every sigma_train > 0 of the architecture."
     )
-    return table, Answer("flatter", label, matrix.key, verdict, sentence + _untested(matrix), test)
-
-
-def _effect_less(row: Any) -> str:
-    interval = (
-        "" if math.isnan(row.low) else f" [{_points(row.low, sign=False)}, {_points(row.high, sign=False)}]"
-    )
-    return f"{_points(row.effect, sign=False)} points{interval} in favour of DNI{_p(row.p_holm)}"
+    return table, Answer("flatter", label, matrix.key, verdict, sentence + _untested(table), test)
 
 
 def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
     """Return for each sigma_infer the best sigma_train, and a set that holds the truly best one with 95 %.
 
-    A sigma_train is out of the set if some other is significantly better (one-sided, Bonferroni over its rivals): the
-    truly best one is then out with a probability of at most 5 %, however many there are and although the best was
-    chosen by the data (S. Gupta's subset selection).
+    See :func:`~asr_dni.study.hypothesis_tests.some_other_is_better`.
     """
     rivals = len(matrix.sigma_train)
     if rivals < 2:
@@ -430,14 +497,8 @@ def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, An
         if not np.isfinite(mean[:, level]).any():
             continue
         best = int(np.nanargmax(mean[:, level]))
-        # [i, j]: is j better than i?
-        tests = student_t_tests(accuracy[None] - accuracy[:, None], "greater", matrix.resolution)
-        p = tests.p.copy()
-        np.fill_diagonal(p, np.nan)
-        made = np.isfinite(p).sum(axis=1)
-        smallest = np.min(np.where(np.isfinite(p), p, 1.0), axis=1)
-        corrected = np.where(made > 0, np.minimum(smallest * made, 1.0), np.nan)
-        against = student_t_tests(accuracy[best] - accuracy, resolution=matrix.resolution)
+        corrected, made = some_other_is_better(accuracy, matrix.counting)
+        against = student_t_tests(accuracy[best] - accuracy, matrix.counting * math.sqrt(2))
         for place, train in enumerate(matrix.sigma_train):
             if math.isnan(mean[place, level]):
                 continue
@@ -472,14 +533,14 @@ def _best(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, An
         " 95 % at each sigma_infer: a sigma_train is out if another is better,"
         " paired Student t test over seeds, one-sided, corrected (Bonferroni) over its rivals at that sigma_infer."
     )
-    return table, Answer("best", label, matrix.key, "estimate", sentence + _untested(matrix), test)
+    return table, Answer("best", label, matrix.key, "estimate", sentence + _untested(table), test)
 
 
 def _pairs_above(matrix: Matrix, places: slice) -> tuple[Tests, dict[str, Any]]:
     conventional = matrix.accuracy[0, 0]
     differences = matrix.accuracy[1:, places] - conventional
     train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer[places], indexing="ij")
-    tests = student_t_tests(differences, "greater", matrix.resolution)
+    tests = student_t_tests(differences, matrix.counting * math.sqrt(2), "greater")
     return tests, {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()}
 
 
@@ -518,11 +579,11 @@ def _above_answer(
     matrix: Matrix, label: str, table: pd.DataFrame, question: str, relevant: float, test: str
 ) -> Answer:
     verdict, best, above = _judge(table, relevant), _largest(table), _significant(table)
-    base = student_t_tests(matrix.accuracy[0, 0])
     if best is None:
         text = "No seed has both a conventional and a noisy training."
         return Answer(question, label, matrix.key, "cannot tell", text, "")
-    reference = f"{_points(float(base.effect), sign=False)} % of conventional training with clean inference"
+    base = _points(float(np.nanmean(matrix.accuracy[0, 0])), sign=False)
+    reference = f"{base} % of conventional training with clean inference"
     noun = "pairs" if question == "above_clean" else "levels of training noise"
 
     def name(row: Any) -> str:
@@ -549,7 +610,7 @@ def _above_answer(
             f"None of {len(table)} {noun} is shown to be above the {reference}, but not all are ruled out;"
         )
         sentence += f" the highest, {name(best)}, differs by {_effect(best)}."
-    return Answer(question, label, matrix.key, verdict, sentence + _untested(matrix), test)
+    return Answer(question, label, matrix.key, verdict, sentence + _untested(table), test)
 
 
 def _difference(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, None]:
@@ -557,7 +618,7 @@ def _difference(matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFra
     if _no_question(matrix, label, "", clean=False):
         return _EMPTY, None
     train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer, indexing="ij")
-    tests = student_t_tests(matrix.accuracy[1:] - matrix.accuracy[:1], resolution=matrix.resolution)
+    tests = student_t_tests(matrix.accuracy[1:] - matrix.accuracy[:1], matrix.counting * math.sqrt(2))
     table = _test_table(
         tests,
         {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()},
@@ -611,8 +672,9 @@ def _mean_over_sizes(family: Sequence[Matrix]) -> Matrix | None:
         tuple(seeds),
         accuracy.mean(axis=0),
         np.full(len(infer), np.nan),
-        first.n_clips,
-        first.n_draws * len(family),
+        min(matrix.n_clips for matrix in family),
+        np.ones(len(infer), dtype=np.int64),
+        n_networks=len(family),
     )
 
 
@@ -652,8 +714,9 @@ def _units(matrices: Sequence[Matrix], levels: Sequence[float] | None) -> tuple[
                 measures += ["advantage over conventional"] * (len(train) - 1)
                 trains += train[1:]
                 infers += [level] * (len(train) - 1)
-        resolution = family[0].resolution * float(np.sqrt(weights @ weights))
-        tests = student_t_tests(np.concatenate(slopes), resolution=resolution)
+        counting = max(matrix.counting for matrix in family) * float(np.sqrt(weights @ weights))
+        networks = np.where(np.array(measures) == "accuracy", 1, 2)
+        tests = student_t_tests(np.concatenate(slopes), counting * np.sqrt(networks))
         table = _test_table(
             tests,
             {"measure": measures, "sigma_train": trains, "sigma_infer": infers, "sizes": len(family)},
@@ -680,7 +743,7 @@ def _units(matrices: Sequence[Matrix], levels: Sequence[float] | None) -> tuple[
                 )
             parts += [f"at sigma_infer {level:g} {', and '.join(part)}"] if part else []
         sentence = f"Per doubling of the units ({sizes}): " + "; ".join(parts) + "."
-        answers.append(Answer("units", label, key, "estimate", sentence + _untested(family[0]), test))
+        answers.append(Answer("units", label, key, "estimate", sentence + _untested(table), test))
     return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
 
 
@@ -717,7 +780,13 @@ def _schedules(matrices: Sequence[Matrix], relevant: float) -> tuple[pd.DataFram
             if not noisy or not infer or not seeds:
                 continue
             pair = [
-                Matrix(key, tuple(train), tuple(infer), tuple(seeds), one, np.empty(0), 1, 1)
+                replace(
+                    constant,
+                    sigma_train=tuple(train),
+                    sigma_infer=tuple(infer),
+                    seeds=tuple(seeds),
+                    accuracy=one,
+                )
                 for one in accuracy
             ]
             area = pair[1].mean_over_levels() - pair[0].mean_over_levels()
@@ -735,7 +804,7 @@ def _schedules(matrices: Sequence[Matrix], relevant: float) -> tuple[pd.DataFram
             text = "The schedules have no sigma_train above 0 and seed in common."
             answers.append(Answer("schedules", label, key, "cannot tell", text, ""))
             continue
-        tests = student_t_tests(np.concatenate(differences), resolution=constant.resolution)
+        tests = student_t_tests(np.concatenate(differences), constant.counting * math.sqrt(2))
         table = _test_table(
             tests,
             columns,
@@ -765,7 +834,7 @@ def _schedules(matrices: Sequence[Matrix], relevant: float) -> tuple[pd.DataFram
                 parts.append(part + f"at best (sigma_train {best.sigma_train:g}) {_effect(best)}")
             sentence = f"{_sentence_case(str(other_name))} against constant: " + "; ".join(parts) + "."
             verdict = _judge(averaged, relevant)
-            answers.append(Answer("schedules", label, key, verdict, sentence + _untested(constant), test))
+            answers.append(Answer("schedules", label, key, verdict, sentence + _untested(rows), test))
     return (pd.concat(tables, ignore_index=True) if tables else _EMPTY), answers
 
 
@@ -803,20 +872,41 @@ def _missing(matrices: Sequence[Matrix], labels: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["matrix", "sigma_train", "seed", "missing"])
 
 
+def _power(matrices: Sequence[Matrix]) -> list[str]:
+    """Say which differences the tests would have found, by how much the trainings of these studies differ."""
+    spreads, counts, families = [], [], []
+    for matrix in matrices:
+        if matrix.conventional is None or len(matrix.sigma_train) < 2:
+            continue
+        tests = student_t_tests(matrix.accuracy[1:] - matrix.accuracy[:1], matrix.counting * math.sqrt(2))
+        deviations = (tests.error * np.sqrt(tests.n))[np.isfinite(tests.error)]
+        if deviations.size:
+            spreads.append(float(np.median(deviations)))
+            counts.append(int(tests.n.max()))
+            families.append(len(matrix.sigma_train) - 1)
+    if not spreads:
+        return []
+    spread, n, levels = float(np.median(spreads)), min(counts), max(families)
+    one, corrected = (100 * spread * detectable_effect(n, tests) for tests in (1, levels))
+    among = (
+        f", one of {levels} that are corrected for is if it is {corrected:.1f} points" if levels > 1 else ""
+    )
+    return [
+        f"Power: with {n} seeds, whose differences vary by {100 * spread:.1f} points (standard deviation, median), a"
+        f" true difference is found with 80 % probability if it is {one:.1f} points{among}."
+        ' "Cannot tell" does not mean that there is no effect.'
+    ]
+
+
 def _limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFrame) -> list[str]:
     notes = []
     fewest = min(len(matrix.seeds) for matrix in matrices)
-    if fewest < 2:
+    if fewest < MIN_SEEDS:
         notes.append(
-            "Some matrices have one seed: no test is possible there, and no interval. Train at least 3."
+            f"Some matrices have {_count(fewest, 'seed')}: nothing can be tested there, and there is no interval. Train"
+            f" at least {MIN_SEEDS}, better 5."
         )
-    elif fewest < 5:
-        needed = float(stats.t.ppf((1 + CONFIDENCE) / 2, fewest - 1))
-        notes.append(
-            f"With {fewest} seeds the tests have little power: even a single difference has to be {needed:.1f} times"
-            ' its standard error to count, and corrected ones more. "Cannot tell" does not mean that there is no'
-            " effect."
-        )
+    notes += _power(matrices)
     if len(missing):
         shown = [
             f"{row.matrix}, sigma_train {row.sigma_train:g}, seed {row.seed}"
@@ -836,7 +926,8 @@ def _limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFra
         )
     notes.append(
         "Intervals and tests are over trainings (seeds): they say what other trainings would give on the same test"
-        " clips, not what other clips would give. The t test takes the seeds' differences to be normally distributed."
+        " clips, not what other clips would give. The t test takes the seeds' differences to be normally distributed,"
+        " and to vary by no less than counting in whole clips makes them."
     )
     clips = min(matrix.n_clips for matrix in matrices)
     worst = math.sqrt(0.25 / clips)

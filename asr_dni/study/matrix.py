@@ -46,7 +46,8 @@ class Matrix:
         accuracy: mean over draws, ``(T, I, S)``; NaN where there is no result.
         snr_db: ``(I,)``; NaN where not known or not the same for all networks.
         n_clips: number of test clips.
-        n_draws: largest number of draws per level.
+        n_draws: passes over them per level, ``(I,)``: 1 without noise.
+        n_networks: how many networks an accuracy is the mean of, beside draws.
     """
 
     key: dict[str, Any]
@@ -56,7 +57,8 @@ class Matrix:
     accuracy: Array
     snr_db: Array
     n_clips: int
-    n_draws: int
+    n_draws: npt.NDArray[np.int64]
+    n_networks: int = 1
 
     @property
     def chance(self) -> float:
@@ -64,9 +66,12 @@ class Matrix:
         return 1 / int(self.key["n_classes"])
 
     @property
-    def resolution(self) -> float:
-        """Smallest step between two measured accuracies."""
-        return 1 / (self.n_clips * self.n_draws)
+    def counting(self) -> float:
+        """Standard deviation that counting in whole clips makes of an accuracy, however many draws it is the mean of.
+
+        That of a number that is rounded to steps of one clip; see :mod:`asr_dni.study.hypothesis_tests`.
+        """
+        return 1 / (self.n_clips * math.sqrt(12 * self.n_networks))
 
     @property
     def mean(self) -> Array:
@@ -81,8 +86,8 @@ class Matrix:
         return counts
 
     def interval(self) -> tuple[Array, Array]:
-        """Return the 95 % Student t interval of the mean over seeds, ``(T, I)`` each; NaN below two seeds."""
-        found = student_t_tests(self.accuracy)
+        """Return the 95 % Student t interval of the mean over seeds, ``(T, I)`` each; NaN where seeds are too few."""
+        found = student_t_tests(self.accuracy, self.counting)
         return np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
 
     @property
@@ -90,15 +95,21 @@ class Matrix:
         """Accuracies of conventional training, ``(I, S)``."""
         return self.accuracy[0] if self.sigma_train[0] == 0 else None
 
+    @property
+    def level_weights(self) -> Array:
+        """Weights of the levels in :meth:`mean_over_levels`, ``(I,)``, by the trapezoidal rule; their sum is 1."""
+        sigma = np.array(self.sigma_infer)
+        if len(sigma) == 1:
+            return np.ones(1)
+        weights: Array = np.convolve(np.diff(sigma), [0.5, 0.5]) / (sigma[-1] - sigma[0])
+        return weights
+
     def mean_over_levels(self) -> Array:
         """Return accuracy averaged over sigma_infer from lowest to highest, ``(T, S)``: the area below the curve.
 
         Between measured levels accuracy is taken to be linear, so that the choice of levels matters little.
         """
-        sigma = np.array(self.sigma_infer)
-        if len(sigma) == 1:
-            return self.accuracy[:, 0]
-        area: Array = np.trapezoid(self.accuracy, sigma, axis=1) / (sigma[-1] - sigma[0])
+        area: Array = np.einsum("i,tis->ts", self.level_weights, self.accuracy)
         return area
 
     def midpoints(self) -> Array:
@@ -274,8 +285,8 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
         tuple(seeds),
         accuracy,
         np.array(snr),
-        int(rows["n_clips"].max()),
-        int(rows["n_draws"].max()),
+        int(rows["n_clips"].min()),
+        rows.groupby("sigma_infer")["n_draws"].max().to_numpy(dtype=np.int64),
     )
 
 
@@ -327,7 +338,7 @@ def describe_shared(matrices: Sequence[Matrix]) -> str:
     parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
     for numbers, word in (
         (sorted({len(matrix.seeds) for matrix in matrices}), "seed"),
-        (sorted({matrix.n_draws for matrix in matrices}), "draw"),
+        (sorted({int(matrix.n_draws.max()) for matrix in matrices}), "draw"),
     ):
         text = "–".join(map(str, numbers[:: max(len(numbers) - 1, 1)]))
         parts.append(f"{text} {word}" + ("" if text == "1" else "s"))

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from asr_dni.evaluation.figures import SCALE_UNITS, save_figure
 from asr_dni.files import write_atomically
-from asr_dni.study.figures import draw_study, significance
+from asr_dni.study.figures import draw_study
 from asr_dni.study.findings import QUESTIONS, Findings, find
-from asr_dni.study.hypothesis_tests import student_t_tests
+from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.ledger import Ledger
 from asr_dni.study.matrix import KEYS, Matrix, varying_keys
 
@@ -31,7 +31,13 @@ FIGURES = {
 """What a report's figures show, by the beginning of their names, in the order of the report."""
 
 _MANIFEST = ".report.json"
-_COLORS = {"supports": "yes", "does not support": "no", "cannot tell": "open", "estimate": ""}
+_COLORS = {
+    "supports": "yes",
+    "does not support": "no",
+    "cannot tell": "open",
+    "cannot be tested": "open",
+    "estimate": "",
+}
 
 
 def report(
@@ -171,17 +177,14 @@ def _matrix_data(findings: Findings, matrix: Matrix, label: str) -> dict[str, An
         "unit": SCALE_UNITS.get(matrix.key["scale"], ""),
         "trainUnit": SCALE_UNITS.get(matrix.key["train_scale"], ""),
     }
-    if matrix.sigma_train[0] == 0 and len(matrix.sigma_train) > 1:
-        for name, to_clean in (("same", False), ("clean", True)):
-            if to_clean and matrix.sigma_infer[0] != 0:
-                continue
-            base = matrix.accuracy[:1, :1] if to_clean else matrix.accuracy[:1]
-            tests = student_t_tests(matrix.accuracy[1:] - base)
+    for name, to_clean in (("same", False), ("clean", True)):
+        found = findings.differences(matrix, to_clean)
+        if found is not None:
             data[name] = {
-                "effect": _plain(tests.effect),
-                "low": _plain(tests.low),
-                "high": _plain(tests.high),
-                "marked": significance(findings, matrix, to_clean).tolist(),
+                "effect": _plain(found.effect),
+                "low": _plain(found.low),
+                "high": _plain(found.high),
+                "marked": found.significant.tolist(),
             }
     return data
 
@@ -216,8 +219,8 @@ def page(findings: Findings, pictures: dict[str, bytes]) -> str:
         )
         count = "".join(
             f"<span class='verdict {_COLORS[verdict]}'>{sum(a.verdict == verdict for a in answers)} {verdict}</span> "
-            for verdict in ("supports", "does not support", "cannot tell")
-            if any(a.verdict == verdict for a in answers)
+            for verdict in _COLORS
+            if verdict != "estimate" and any(a.verdict == verdict for a in answers)
         )
         parts.append(
             f"<details open><summary>{_text(title)} {count}</summary><table>{rows}</table>{tests}</details>"
@@ -245,6 +248,7 @@ def page(findings: Findings, pictures: dict[str, bytes]) -> str:
             "matrices": data,
             "keys": [[str(m.key[name]) for name in varying] for m in findings.matrices],
             "names": varying,
+            "noInterval": TOO_FEW_SEEDS,
         }
     ).replace("<", "\\u003c")
     return (
@@ -326,7 +330,8 @@ function draw(changed) {
   const seeds = show === "mean" ? m.seeds : m.seeds.slice(1);
   const hover = z.map((row, i) => row.map((value, j) =>
     `σ_train ${train[i]}, σ_infer ${infer[j]}` + (m.snr[j] === null ? "" : ` (SNR ${m.snr[j]} dB)`) +
-    `<br>${number(value)}` + (low[i][j] === null ? ", no interval" : ` [${number(low[i][j])}, ${number(high[i][j])}]`) +
+    `<br>${number(value)}` + (low[i][j] === null ? ", " + STUDY.noInterval :
+      ` [${number(low[i][j])}, ${number(high[i][j])}]`) +
     `<br>${seeds[i][j]} seed${seeds[i][j] === 1 ? "" : "s"}`));
   const limit = Math.max(1, show === "clean" ? 10 : Math.max(...z.flat().map(value => Math.abs(value || 0))));
   const titles = {mean: "accuracy (%)", same: "points against conventional training at the same noise",
@@ -359,7 +364,8 @@ function draw(changed) {
         ` [${fixed(100 * m.low[i][j])}, ${fixed(100 * m.high[i][j])}]`), hovertemplate: "%{y:.1f}%{text}"});
   });
   Plotly.react("curves", lines, {...layout, hovermode: "x unified",
-    title: {text: `${m.label}: noise curves, bands are 95 % intervals over seeds`, font: {size: 15}, x: 0,
+    title: {text: `${m.label}: noise curves, ` + (m.low.flat().some(value => value !== null) ?
+      "bands are 95 % intervals over seeds" : STUDY.noInterval), font: {size: 15}, x: 0,
       xref: "paper", xanchor: "left"},
     xaxis: {title: {text: "inference noise σ_infer" + (m.unit ? ` (${m.unit})` : "")}, gridcolor: "#eee",
       zeroline: false},
