@@ -1,11 +1,13 @@
 """Data and a trained run that several test modules share."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recordings import make_folder
+from trained import train
 
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.features import MFCCSettings
@@ -39,3 +41,24 @@ def words(tone_words: Path, tone_cache: Path) -> Callable[..., KeywordData]:
         )
 
     return words
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three words that are tones; four test clips of each."""
+    return make_folder(tmp_path_factory.mktemp("spoken") / "words", per_split=(6, 1, 4), background_seconds=0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that was trained on a copy of :func:`spoken` which is not there any more."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(spoken, folder / "words")
+    frontend = MFCCSettings(n_mels=20, n_mfcc=10)
+    data = KeywordData(
+        Folder(folder / "words"), frontend=frontend, batch_size=6, cache_dir=folder / "cache", seed=1
+    )
+    path = train(folder, data, epochs=8)
+    shutil.rmtree(folder / "words")
+    shutil.rmtree(folder / "cache")
+    return path

@@ -1,69 +1,26 @@
 """A trained network in one object: decisions on recordings and waveforms, under any noise, without its data."""
 
 import itertools
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import soundfile
 import torch
-from recordings import make_folder, tone, write
+from recordings import tone, write
+from trained import train
 
 import asr_dni
 from asr_dni.data import DigitsData, Folder, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import measure_noise_curve
-from asr_dni.features import MFCCSettings
-from asr_dni.model import KeywordSpotter, NetworkSettings
+from asr_dni.model import KeywordSpotter
 from asr_dni.noise import Noise
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 NOISY = Noise(sigma=1.5, seed=3)
-
-
-def train(folder: Path, data: pl.LightningDataModule, epochs: int) -> Path:
-    pl.seed_everything(1, verbose=False)
-    network = NetworkSettings(units=8, layers=1, dropout=0.0, input_gain=4.0, output_gain=4.0)
-    optimizer = lambda parameters: torch.optim.Adam(parameters, lr=0.02)  # noqa: E731
-    spotter = KeywordSpotter(data.label_names, data.n_features, network, optimizer=optimizer)
-    trainer = pl.Trainer(
-        default_root_dir=folder,
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(spotter, datamodule=data)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return folder / "last.ckpt"
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("heard") / "words", per_split=(6, 1, 4), background_seconds=0)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(words, tmp_path_factory):
-    """A network trained on a copy of the words that is not there any more."""
-    folder = tmp_path_factory.mktemp("trained")
-    shutil.copytree(words, folder / "words")
-    frontend = MFCCSettings(n_mels=20, n_mfcc=10)
-    data = KeywordData(
-        Folder(folder / "words"), frontend=frontend, batch_size=6, cache_dir=folder / "cache", seed=1
-    )
-    path = train(folder, data, epochs=8)
-    shutil.rmtree(folder / "words")
-    shutil.rmtree(folder / "cache")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +29,8 @@ def spotter(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def clips(words):
-    return [words / line for line in (words / "testing_list.txt").read_text().split()]
+def clips(spoken):
+    return [spoken / line for line in (spoken / "testing_list.txt").read_text().split()]
 
 
 def probabilities(prediction) -> list[float]:
@@ -87,10 +44,10 @@ def test_importing_the_package_imports_neither_torch_nor_lightning():
         _ = asr_dni.nothing
 
 
-def test_decisions_and_accuracy_are_those_of_the_noise_curve(spotter, words, clips, tmp_path):
+def test_decisions_and_accuracy_are_those_of_the_noise_curve(spotter, spoken, clips, tmp_path):
     """Each draw of the noise is the same noise for a clip, whichever way it comes in."""
     truth = [path.parent.name for path in clips]
-    data = spotter.data(words, batch_size=5)
+    data = spotter.data(spoken, batch_size=5)
     curve = spotter.noise_curve(data, [0.0, 1.5], 3, noise=NOISY)
     frame = curve.frame.set_index(["sigma", "draw"])["accuracy"]
     assert frame[0.0, 0] > 0.6  # it learnt something: otherwise nothing below could tell
@@ -103,8 +60,8 @@ def test_decisions_and_accuracy_are_those_of_the_noise_curve(spotter, words, cli
     assert curve.settings["checkpoint"].endswith("last.ckpt")
 
 
-def test_posteriors_are_the_softmax_of_the_networks_answers(checkpoint, words, clips, spotter):
-    data = KeywordData.from_checkpoint(checkpoint, source=Folder(words)).with_folder(words)
+def test_posteriors_are_the_softmax_of_the_networks_answers(checkpoint, spoken, clips, spotter):
+    data = KeywordData.from_checkpoint(checkpoint, source=Folder(spoken)).with_folder(spoken)
     data.setup("test")
     model = KeywordSpotter.from_checkpoint(checkpoint)
     found = {file.path.name: probabilities(file.predictions[0]) for file in spotter.predict_files(clips)}

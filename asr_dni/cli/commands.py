@@ -54,9 +54,10 @@ def noise_curve(
             training.
     """
     from asr_dni.data import KeywordData
+    from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table
     from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
-    from asr_dni.inference import choose_device, load
+    from asr_dni.inference import load
 
     check_sigmas(sigmas)
     check_draws(draws)
@@ -164,12 +165,20 @@ def compare(
 
 
 def _run(
-    function: Callable[..., None], prog: str, arguments: Sequence[str], **positional: dict[str, Any]
+    function: Callable[..., None],
+    prog: str,
+    arguments: Sequence[str],
+    epilog: str | None = None,
+    **positional: dict[str, Any],
 ) -> None:
     """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
     description = (function.__doc__ or "").split("\n\n")[0]
     parser = ArgumentParser(
-        prog=f"asr-dni {prog}", description=description, exit_on_error=False, allow_abbrev=False
+        prog=f"asr-dni {prog}",
+        description=description,
+        epilog=epilog,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     for name, options in positional.items():
         parser.add_argument(name, **options)
@@ -209,6 +218,24 @@ def _compare(arguments: Sequence[str]) -> None:
     _run(compare, "compare", arguments, runs=runs)
 
 
+def _predict(arguments: Sequence[str]) -> None:
+    from asr_dni.cli.predict import EPILOG, predict
+
+    if not arguments:
+        raise UserError(
+            "predict needs a checkpoint and recordings: asr-dni predict CHECKPOINT FILES..., or for its own test split"
+            " asr-dni predict --ckpt_path CHECKPOINT"
+        )
+    files = {
+        "type": Path,
+        "nargs": "+",
+        "help": "recordings, or folders that are searched for them",
+    }
+    checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
+    arguments = _with_brackets(arguments, ("--sites",))
+    _run(predict, "predict", arguments, EPILOG, checkpoint=checkpoint, files=files)
+
+
 def _info(arguments: Sequence[str]) -> None:
     from asr_dni.cli.info import info
 
@@ -230,6 +257,7 @@ def _study(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "noise-curve": _noise_curve,
     "compare": _compare,
+    "predict": _predict,
     "info": _info,
     "demo": _demo,
     "study": _study,

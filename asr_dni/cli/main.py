@@ -16,7 +16,7 @@ COMMANDS = {
     "fit": "train a keyword spotter, then test it and draw its noise curve",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split and draw its noise curve",
-    "predict": "write a checkpoint's decisions on the test split to a CSV file",
+    "predict": "write a checkpoint's decisions on recordings of your own, or on its test split",
     "noise-curve": "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
     "compare": "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
     "study": "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
@@ -28,6 +28,7 @@ _EPILOG = """\
 examples:
   asr-dni demo
   asr-dni fit --config conf/experiment/synthetic_lstm_dni.yaml
+  asr-dni predict runs/demo/dni/version_0/checkpoints/last.ckpt FOLDER --sigma 1
   asr-dni noise-curve runs/demo/dni/version_0/checkpoints/last.ckpt --data FOLDER --split all
   asr-dni compare runs/eight_words --output figures
 
@@ -46,8 +47,13 @@ def usage() -> str:
     )
 
 
-def _command(name: str) -> Callable[[Sequence[str]], None]:
-    if name in ("fit", "validate", "test", "predict"):
+_OF_A_RUN = ("--ckpt_path", "--config", "-c", "--print_config")
+"""Settings of Lightning's ``predict``, which decides on the split that a run's configuration describes."""
+
+
+def _command(name: str, arguments: Sequence[str]) -> Callable[[Sequence[str]], None]:
+    own_split = name == "predict" and any(word.partition("=")[0] in _OF_A_RUN for word in arguments)
+    if name in ("fit", "validate", "test") or own_split:
         from asr_dni.cli.lightning import run_lightning
 
         def command(arguments: Sequence[str]) -> None:
@@ -107,10 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if name not in COMMANDS:
                 raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
             keep_freed_memory()
-            _command(name)(rest)
+            _command(name, rest)(rest)
         except UserError as error:
             print(f"asr-dni: error: {error}", file=sys.stderr)
             sys.exit(2)
+        except BrokenPipeError:
+            # Whoever read the output, as `head` does, has had enough; Python would complain when it flushes the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         except OSError as error:
             # The disk is full, a folder may not be written to: nothing that a traceback would explain better.
             if error.strerror is None:

@@ -1,15 +1,12 @@
 """A trained network with all that it needs to hear a recording: from a checkpoint to decisions, under any noise."""
 
-import hashlib
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -21,7 +18,6 @@ from asr_dni.data.audio import (
     HIGHEST_RATE,
     LOWEST_RATE,
     DamagedRecording,
-    Samples,
     fit_length,
     read_recording,
     to_mono,
@@ -29,62 +25,16 @@ from asr_dni.data.audio import (
 from asr_dni.data.folder import Folder
 from asr_dni.data.source import Split
 from asr_dni.data.store import clip_id
+from asr_dni.device import choose_device
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes, measure_noise_curve
 from asr_dni.evaluation.noise_curve import check_draws, evaluating
+from asr_dni.inference.clips import Piece, ahead, as_samples, cut, name_of
+from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.noise import Noise
 
-_LOUDEST = 16.0  # float samples beyond are not on the scale of [-1, 1]
 _SHORTEST_HOP = 0.01
-_INTEGERS_PER_UNIT = {"int16": 2**15, "int32": 2**31}
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network decides on one clip.
-
-    Attributes:
-        label: the most probable label.
-        posteriors: the probability of every label, in the order of the network's outputs; they sum to 1. Of several
-            draws of the noise it is the mean.
-        start: where in the recording the clip begins, in seconds.
-        seconds: length of the whole recording. What is there beyond the clip was not heard.
-    """
-
-    label: str
-    posteriors: Mapping[str, float]
-    start: float = 0.0
-    seconds: float = math.nan
-
-    @property
-    def posterior(self) -> float:
-        """The probability of :attr:`label`."""
-        return self.posteriors[self.label]
-
-
-@dataclass(frozen=True)
-class FilePrediction:
-    """What a network decides on one file.
-
-    Attributes:
-        path: the file.
-        predictions: one; with a hop one for every clip of the recording, in their order; none where the file cannot
-            be used.
-        error: why the file cannot be used; ``None``: it could.
-    """
-
-    path: Path
-    predictions: tuple[Prediction, ...] = ()
-    error: str | None = None
-
-    @property
-    def label(self) -> str | None:
-        """The label of the first clip; ``None`` where the file cannot be used."""
-        return self.predictions[0].label if self.predictions else None
 
 
 class Spotter:
@@ -156,7 +106,7 @@ class Spotter:
             UserError: the samples are not audio, or the network was not trained on recordings.
         """
         samples, seconds = self._samples(waveform, sample_rate)
-        return self._decide([_Piece(samples, 0, seconds, name)], noise, draws)[0]
+        return self._decide([Piece(samples, 0, seconds, name)], noise, draws)[0]
 
     def predict_windows(
         self,
@@ -181,7 +131,7 @@ class Spotter:
             batch_size: clips decided on at once; does not change the result.
         """
         samples, seconds = self._samples(waveform, sample_rate)
-        pieces = iter(self._pieces(samples, seconds, self._hop(hop_seconds), name))
+        pieces = iter(cut(samples, seconds, self._hearing().n_samples, self._hop(hop_seconds), name))
         predictions: list[Prediction] = []
         while batch := list(islice(pieces, check_batch_size(batch_size))):
             predictions += self._decide(batch, noise, draws)
@@ -230,10 +180,11 @@ class Spotter:
                 file.error = problem.reason
                 return file
             name = f"{file.path.absolute().parent.name}/{file.path.name}"
-            file.pieces = self._pieces(samples, len(samples) / front_end.sample_rate, hop, name)
+            seconds = len(samples) / front_end.sample_rate
+            file.pieces = cut(samples, seconds, front_end.n_samples, hop, name)
             return file
 
-        return self._predict_files(_ahead(read, paths), noise, draws, batch_size, damaged)
+        return self._predict_files(ahead(read, paths), noise, draws, batch_size, damaged)
 
     def _predict_files(
         self,
@@ -244,7 +195,7 @@ class Spotter:
         damaged: Literal["report", "error"],
     ) -> Iterator[FilePrediction]:
         waiting: deque[_File] = deque()
-        batch: list[tuple[_File, _Piece]] = []
+        batch: list[tuple[_File, Piece]] = []
 
         def decide() -> None:
             decided = self._decide([piece for _, piece in batch], noise, draws)
@@ -292,7 +243,7 @@ class Spotter:
                 f"features are {tuple(features.shape)}: give (N, T, {n_features}), sequences of T steps"
             )
         features = features.to(self.device, torch.float32)
-        names = [_name_of(sequence.cpu().numpy()) for sequence in features]
+        names = [name_of(sequence.cpu().numpy()) for sequence in features]
         posteriors = self._posteriors(features, names, noise, draws)
         return [self._prediction(row, 0.0, math.nan) for row in posteriors.tolist()]
 
@@ -323,29 +274,11 @@ class Spotter:
             )
         return round(hop_seconds * front_end.sample_rate)
 
-    def _pieces(
-        self, samples: NDArray[np.int16], seconds: float, hop: int | None, name: str | None
-    ) -> list["_Piece"]:
-        """Return the clips of a recording: where one begins there is another after each hop, until all was heard."""
-        length = self._hearing().n_samples
-        beyond = max(0, len(samples) - length)
-        starts = range(0, beyond + hop, hop) if hop else range(1)
-        return [
-            # With no clip to follow only the first one's samples are kept, however long the recording is.
-            _Piece(
-                samples[start : start + length] if hop else samples[:length].copy(),
-                start,
-                seconds,
-                name if name is None or not start else f"{name}@{start}",
-            )
-            for start in starts
-        ]
-
-    def _decide(self, pieces: Sequence["_Piece"], noise: Noise | None, draws: int) -> list[Prediction]:
+    def _decide(self, pieces: Sequence[Piece], noise: Noise | None, draws: int) -> list[Prediction]:
         front_end = self._hearing()
         clips = np.stack([fit_length(piece.samples, front_end.n_samples) for piece in pieces])
         names = [
-            _name_of(clip) if piece.name is None else piece.name
+            name_of(clip) if piece.name is None else piece.name
             for piece, clip in zip(pieces, clips, strict=True)
         ]
         features = front_end(torch.from_numpy(clips).to(self.device))
@@ -489,22 +422,6 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Spotter:
     return Spotter.load(checkpoint, device)
 
 
-def choose_device(name: str | torch.device) -> torch.device:
-    """Return a device that works; ``auto`` is a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or not there
-        raise UserError(f"device {str(name)!r} cannot be used here: give auto, cpu or cuda") from error
-    return device
-
-
 def check_batch_size(batch_size: int) -> int:
     """Return the number of clips in a batch.
 
@@ -516,86 +433,13 @@ def check_batch_size(batch_size: int) -> int:
     return batch_size
 
 
-def as_samples(waveform: ArrayLike | Tensor) -> Samples:
-    """Return a waveform as ``(S, channels)``, int16 or float32 in [-1, 1].
-
-    Args:
-        waveform: see :meth:`Spotter.predict`.
-
-    Raises:
-        UserError: it has another shape or type, no samples, or samples that are not finite or far beyond [-1, 1].
-    """
-    if isinstance(waveform, Tensor):
-        waveform = waveform.detach().cpu()
-        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
-    samples = np.asarray(waveform)
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    if samples.ndim != 2 or (samples.shape[0] == samples.shape[1] > 1):
-        raise UserError(
-            f"the waveform is {samples.shape}: give (S,), (channels, S) or (S, channels), more samples than channels"
-        )
-    if samples.shape[0] < samples.shape[1]:
-        samples = samples.T
-    if not samples.size:
-        raise UserError("the waveform has no samples")
-    if samples.dtype == np.int16:
-        return samples
-    scale = _INTEGERS_PER_UNIT.get(samples.dtype.name)
-    if scale is None and samples.dtype.kind != "f":
-        raise UserError(
-            f"the waveform is of {samples.dtype}: give floating-point samples in [-1, 1], int16 or int32"
-        )
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
-        scaled: NDArray[np.float32] = (samples / scale if scale else samples).astype(np.float32)
-    if not np.isfinite(scaled).all():
-        raise UserError("the waveform has samples that are not finite numbers")
-    loudest = float(np.abs(scaled).max())
-    if loudest > _LOUDEST:
-        raise UserError(
-            f"the waveform reaches {loudest:g}: give floating-point samples in [-1, 1], or 16-bit samples as int16"
-        )
-    return scaled
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A clip: at most as many samples as a clip has, where it begins, the recording's length, what its noise is of."""
-
-    samples: NDArray[np.int16]
-    start: int
-    seconds: float
-    name: str | None
-
-
 @dataclass
 class _File:
     path: Path
-    pieces: Sequence[_Piece] = ()
+    pieces: Sequence[Piece] = ()
     predictions: list[Prediction] = field(default_factory=list)
     error: str | None = None
 
 
-def _name_of(values: NDArray[Any]) -> str:
-    """Return a name for what has none."""
-    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
-
-
 def _is_folder(data: SequenceData) -> bool:
     return isinstance(data, KeywordData) and data.from_folder
-
-
-def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Call a function on items in threads, a few ahead of what is asked for; results come in the items' order."""
-    threads = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[_Result]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
