@@ -1,4 +1,5 @@
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,33 @@ def test_a_list_keeps_its_order():
     assert label_names(LabelSettings(["yes", "bed"]), ["bed", "no", "yes"], "x") == ["yes", "bed"]
 
 
+def test_whole_numbers_are_words():
+    settings = LabelSettings([0, 1, 2])
+    assert settings == LabelSettings(["0", "1", "2"])
+    assert label_names(settings, ["0", "1", "2", "3"], "x") == ["0", "1", "2"]
+
+
+def test_words_are_the_same_in_another_unicode_form():
+    words = ["fünf", "zwei"]
+    assert (
+        label_names(LabelSettings(["zwei", unicodedata.normalize("NFD", "fünf")]), words, "x") == words[::-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (LabelSettings(), "my words has only the word yes; give a folder with two words or more"),
+        (LabelSettings(["yes"]), "nothing to tell apart from yes; give two words or more"),
+    ],
+)
+def test_one_label_is_nothing_to_tell_apart(settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        label_names(settings, ["yes"], "my words")
+    assert "\n" not in str(error.value)
+    assert label_names(LabelSettings(silence_percent=10), ["yes"], "my words") == ["_silence_", "yes"]
+
+
 def test_canonical_labels_are_in_the_published_order():
     words = [*CANONICAL_WORDS, *OTHERS]
     expected = [
@@ -75,6 +103,10 @@ def test_a_missing_word_is_named():
         ({"words": "some"}, "give all, canonical or a list"),
         ({"words": []}, "an empty list"),
         ({"words": ["yes", "yes"]}, "'yes' is there twice"),
+        ({"words": [1, "1"]}, "'1' is there twice"),
+        ({"words": ["yes", False]}, "put quotes around each"),
+        ({"words": [1.5, 2]}, "YAML reads 1.5 not as a word; put quotes around it"),
+        ({"words": [None, 2]}, "YAML reads None not as a word"),
         ({"words": ["yes", "_silence_"]}, "ask for that class with silence_percent"),
         ({"words": "all", "unknown_percent": 10}, "no other words are left"),
         ({"silence_percent": -1}, "silence_percent: -1 is not valid"),
@@ -161,7 +193,12 @@ def test_recorded_classes_count_only_where_nothing_is_drawn(tmp_path):
         (LabelSettings(), "all words, own test split"),
         (LabelSettings("canonical"), "12 labels, own test split"),
         (LabelSettings("canonical", test_set="archive"), "12 labels, test archive"),
+        (LabelSettings(["yes", "no"]), "2 labels, own test split"),
         (LabelSettings(["yes", "no"], silence_percent=10), "3 labels, own test split"),
+        (LabelSettings(["yes", "no"], unknown_percent=10), "3 labels, own test split"),
+        (LabelSettings(["yes", "no"], unknown_percent=10, silence_percent=10), "4 labels, own test split"),
+        (LabelSettings("canonical", unknown_percent=0), "11 labels, own test split"),
+        (LabelSettings("canonical", unknown_percent=0, silence_percent=0), "10 labels, own test split"),
     ],
 )
 def test_an_accuracy_names_its_protocol(settings, protocol):

@@ -71,7 +71,7 @@ def test_configuration_is_plain_and_leads_back(tmp_path):
     configuration = source.configuration()
     assert configuration == {
         "class_path": "asr_dni.data.folder.Folder",
-        "init_args": {"path": str(tmp_path), "split": "test", "test_archive_path": None},
+        "init_args": {"path": str(tmp_path), "split": "test", "test_archive_path": None, "speaker": None},
     }
     again = source_from_configuration(configuration)
     assert isinstance(again, Folder)

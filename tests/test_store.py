@@ -130,6 +130,42 @@ def test_damaged_background_is_treated_alike(tmp_path):
     assert len(pack_folder(path, tmp_path / "cache", damaged="skip").background) == 32000
 
 
+@pytest.mark.parametrize("folder", ["yes", "_background_noise_"])
+@pytest.mark.parametrize("kind", ["link to nothing", "named pipe", "streamed"])
+def test_no_kind_of_file_escapes_the_setting(tmp_path, folder, kind):
+    """A streamed FLAC, whose length is not known, is none of the damaged ones."""
+    path = make_folder(tmp_path / "words", words=("no", "yes"), per_split=(2, 1, 1))
+    file = path / folder / "a_nohash_0.wav"
+    if kind == "link to nothing":
+        file.symlink_to(tmp_path / "nowhere")
+    elif kind == "named pipe":
+        os.mkfifo(file)
+    else:
+        data = bytearray((path / "_background_noise_" / "hiss.wav").read_bytes())
+        data[4:8] = data[40:44] = bytes(4)
+        file.write_bytes(data)
+    if kind != "streamed":
+        with pytest.raises(UserError, match=f"1 of 10 recordings is damaged: {file}: cannot be read"):
+            pack_folder(path, tmp_path / "cache")
+    store = pack_folder(path, tmp_path / "cache", damaged="skip")
+    assert len(store.skipped) == (kind != "streamed")
+    assert len(store) == 8 + (folder == "yes" and kind == "streamed")
+    assert len(store.background) == 32000 * (1 + (folder != "yes" and kind == "streamed"))
+
+
+def test_a_name_in_latin_1_is_kept(tmp_path, caplog):
+    path = make_folder(tmp_path / "words", words=("no", "yes"), per_split=(2, 1, 1))
+    name = os.fsdecode(b"gr\xfcn_nohash_0.wav")
+    write(path / "yes" / "a.wav", tone(440)).rename(path / "yes" / name)
+    (path / "yes" / os.fsdecode(b"br\xfcn_nohash_0.wav")).touch()
+    store = pack_folder(path, tmp_path / "cache", damaged="skip")
+    assert f"yes/{name}" in [store.name(row) for row in range(len(store))]
+    assert "left out 1 damaged" in caplog.text
+    again = pack_folder(path, tmp_path / "cache", damaged="skip")
+    assert again.path == store.path
+    assert again.skipped == store.skipped
+
+
 def test_all_clips_damaged(tmp_path):
     (tmp_path / "words" / "yes").mkdir(parents=True)
     (tmp_path / "words" / "yes" / "a.wav").write_bytes(b"")

@@ -18,6 +18,7 @@ from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, Order
 from asr_dni.data.folder import Folder
 from asr_dni.data.front_end import FrontEnd, load_statistics, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
+from asr_dni.data.overview import warn_once
 from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
 from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
@@ -218,6 +219,8 @@ class KeywordData(SplitData[AudioBatch]):
     def _pack(self, source: Source, names: set[str] | None) -> PackedStore:
         """Open the store of the clips with these labels; None: all."""
         clips = source.clips()
+        for remark in source.remarks():
+            warn_once(remark)
         if names is not None and not self._foreign:
             clips = [clip for clip in clips if clip.label in names]
         return pack(
@@ -460,8 +463,10 @@ class KeywordData(SplitData[AudioBatch]):
         """
         if split not in (*SPLITS, "all"):
             raise UserError(f"split: {split!r} is not valid; give train, validation, test or all")
+        # whom a speaker's name belongs to is a habit of the one who recorded, and keeps training clips out of the test
+        speaker = self.source.speaker if isinstance(self.source, Folder) and split != "all" else None
         arguments: dict[str, Any] = {
-            "source": Folder(path),
+            "source": Folder(path, speaker=speaker),
             "labels": self.labels,
             "frontend": self.frontend,
             "augmentation": self.augmentation,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_dni.data.source import SILENCE, SPLITS, UNKNOWN, Split
+from asr_dni.data.source import SILENCE, SPLITS, UNKNOWN, Split, YamlWord, composed, words_from_yaml
 from asr_dni.data.store import PackedStore, clip_id
 from asr_dni.errors import UserError
 
@@ -39,7 +39,7 @@ class LabelSettings:
             default is the published code's.
     """
 
-    words: Literal["all", "canonical"] | list[str | bool] = "all"  # bool: for a clear message, see below
+    words: Literal["all", "canonical"] | list[YamlWord] = "all"
     unknown_percent: float | None = None
     silence_percent: float | None = None
     test_set: Literal["rule", "archive"] = "rule"
@@ -57,17 +57,12 @@ class LabelSettings:
         if not isinstance(self.words, str):
             if not self.words:
                 raise UserError("labels.words: an empty list; give all, canonical or at least one word")
-            for word in self.words:
-                if isinstance(word, bool):
-                    raise UserError(
-                        "labels.words: YAML reads yes, no, on and off as true and false; put quotes around each of "
-                        "these words, such as ['yes', 'no']"
-                    )
+            words = words_from_yaml("labels.words", self.words)
+            for word in words:
                 if word in (SILENCE, UNKNOWN):
                     key = "silence_percent" if word == SILENCE else "unknown_percent"
                     raise UserError(f"labels.words: {word} is not a word; ask for that class with {key}")
-                if list(self.words).count(word) > 1:
-                    raise UserError(f"labels.words: {word!r} is there twice")
+            object.__setattr__(self, "words", words)
         if self.test_set not in ("rule", "archive"):
             raise UserError(f"labels.test_set: {self.test_set!r} is not valid; give rule or archive")
         if self.words == "all" and self.percent_unknown:
@@ -111,12 +106,14 @@ def label_names(settings: LabelSettings, source_words: Sequence[str], identity: 
         identity: the source's name, for the message.
 
     Raises:
-        UserError: a word that is asked for is missing.
+        UserError: a word that is asked for is missing, or there are fewer than two labels.
     """
     if settings.words == "all":
         words = sorted(source_words)
     else:
-        words = [str(w) for w in (CANONICAL_WORDS if settings.words == "canonical" else settings.words)]
+        words = [
+            composed(str(w)) for w in (CANONICAL_WORDS if settings.words == "canonical" else settings.words)
+        ]
         missing = [word for word in words if word not in source_words]
         if missing:
             raise UserError(
@@ -124,7 +121,16 @@ def label_names(settings: LabelSettings, source_words: Sequence[str], identity: 
             )
     names = [SILENCE] if settings.percent_silence else []
     names += [UNKNOWN] if settings.percent_unknown else []
-    return names + words
+    names += words
+    if len(names) < 2:
+        raise UserError(
+            f"labels.words: there is nothing to tell apart, for {identity} has only the word {', '.join(names)}; give a"
+            " folder with two words or more, or labels.silence_percent"
+            if settings.words == "all"
+            else f"labels.words: there is nothing to tell apart from {', '.join(names)}; give two words or more, or"
+            " labels.unknown_percent or labels.silence_percent"
+        )
+    return names
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 import hashlib
 import importlib
 import inspect
+import os
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -42,14 +44,62 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """``label/file name``: what the clip is called wherever its source lies."""
-        return f"{self.label}/{self.path.name}"
+        """``label/file name``, composed: what the clip is called wherever its source lies."""
+        return composed(f"{self.label}/{self.path.name}")
+
+
+YamlWord: TypeAlias = str | bool | int | float | None
+"""What YAML makes of a word: ``no`` becomes false, ``7`` a number."""
+
+
+def words_from_yaml(key: str, words: Sequence[YamlWord]) -> list[str]:
+    """Return the words of a list as they were meant; whole numbers are words too.
+
+    Args:
+        key: of the setting, for the message.
+        words: as YAML has read them.
+
+    Raises:
+        UserError: YAML has made something else of a word, or one is there twice.
+    """
+    for word in words:
+        if isinstance(word, bool):
+            raise UserError(
+                f"{key}: YAML reads yes, no, on and off as true and false; put quotes around each of these words,"
+                " such as ['yes', 'no']"
+            )
+        if not isinstance(word, str | int):
+            raise UserError(
+                f"{key}: YAML reads {word!r} not as a word; put quotes around it, such as ['{word}']"
+            )
+    texts = [str(word) for word in words]
+    for word in texts:
+        if texts.count(word) > 1:
+            raise UserError(f"{key}: {word!r} is there twice; leave one out")
+    return texts
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC); a Mac stores "ü" as two characters, most others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def without_audio_suffix(file_name: str) -> str:
+    """Return a file name without its endings, ``.wav.wav`` included.
+
+    >>> without_audio_suffix("anna.take.2.WAV")
+    'anna.take.2'
+    """
+    stem = file_name
+    while os.path.splitext(stem)[1].lower() in AUDIO_SUFFIXES:
+        stem = os.path.splitext(stem)[0]
+    return stem
 
 
 def speaker_of(file_name: str) -> str:
     """Return the speaker of a file name: what stands before ``_nohash_``.
 
-    A name without ``_nohash_`` is a speaker of its own: the name without its endings, ``.wav.wav`` included.
+    A name without ``_nohash_`` is a speaker of its own: the name without its endings.
 
     >>> speaker_of("0a7c2a8d_nohash_1.wav.wav")
     '0a7c2a8d'
@@ -59,10 +109,7 @@ def speaker_of(file_name: str) -> str:
     before, marker, _ = file_name.partition("_nohash_")
     if marker:
         return before
-    stem = file_name
-    while Path(stem).suffix.lower() in AUDIO_SUFFIXES:
-        stem = Path(stem).stem
-    return stem
+    return without_audio_suffix(file_name)
 
 
 def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: float = 10.0) -> Split:
@@ -77,7 +124,9 @@ def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: 
         validation_percent: share of the validation split, in per cent.
         test_percent: share of the test split, in per cent.
     """
-    digest = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    digest = int(
+        hashlib.sha1(speaker.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest(), 16
+    )
     percent = (digest % (_MAX_CLIPS_PER_WORD + 1)) * (100.0 / _MAX_CLIPS_PER_WORD)
     if percent < validation_percent:
         return "validation"
@@ -114,6 +163,10 @@ class Source(ABC):
     @abstractmethod
     def identity(self) -> str:
         """What the data are, in a few words that are the same from run to run and on every machine."""
+
+    def remarks(self) -> list[str]:
+        """Return what has to be told of the clips that :meth:`clips` returned last, a line each; there may be none."""
+        return []
 
     def test_archive(self) -> "Source | None":
         """Return the separate test set that belongs to this source, or None where it has none."""

@@ -197,17 +197,20 @@ def _digest(
     clips: Sequence[Clip], background: Sequence[Path], identity: str, sample_rate: int, n_samples: int
 ) -> str:
     digest = hashlib.blake2b(repr((_FORMAT, identity, sample_rate, n_samples)).encode(), digest_size=10)
-    try:
-        for clip in clips:
-            status = os.stat(clip.path)
-            line = (clip.name, clip.speaker, clip.split, status.st_size, status.st_mtime_ns)
-            digest.update(repr(line).encode())
-        for path in background:
-            status = os.stat(path)
-            digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    for clip in clips:
+        digest.update(repr((clip.name, clip.speaker, clip.split, *_size_and_time(clip.path))).encode())
+    for path in background:
+        digest.update(repr((path.name, *_size_and_time(path))).encode())
     return digest.hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Return a file's size and time; of one that cannot be read, -1: decoding it says why."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _write(

@@ -23,7 +23,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asr_dni.data import speech_synthesis
 from asr_dni.data.folder import Folder
-from asr_dni.data.source import BACKGROUND_FOLDER, Clip, Source, Split, speaker_split
+from asr_dni.data.source import (
+    BACKGROUND_FOLDER,
+    Clip,
+    Source,
+    Split,
+    YamlWord,
+    speaker_split,
+    words_from_yaml,
+)
 from asr_dni.data.speech_synthesis import CLIP_SAMPLES, SAMPLE_RATE, coloured_noise, write_clip
 from asr_dni.data.store import usable_cores
 from asr_dni.errors import UserError
@@ -89,14 +97,14 @@ class Synthetic(Source):
 
     def __init__(
         self,
-        words: Sequence[str] | None = None,
+        words: Sequence[YamlWord] | None = None,
         speakers: int = 400,
         takes: int = 1,
         seed: int = 0,
         root: str | Path = "data",
         processes: int | None = None,
     ) -> None:
-        self._words = sorted(DEFAULT_WORDS if words is None else words)
+        self._words = sorted(DEFAULT_WORDS if words is None else words_from_yaml("words", words))
         self.speakers = speakers
         self.takes = takes
         self.seed = seed
@@ -106,7 +114,7 @@ class Synthetic(Source):
             raise UserError(
                 "words: the list is empty; give at least one word, or null for the eight commands"
             )
-        for i, word in enumerate(self._words):
+        for word in self._words:
             if (
                 not word.strip()
                 or word != word.strip()
@@ -114,8 +122,6 @@ class Synthetic(Source):
                 or set(word) & set('/\\\0:*?"<>|\n')
             ):
                 raise UserError(f"words: {word!r} cannot be the name of a folder; give a plain word")
-            if i and word == self._words[i - 1]:
-                raise UserError(f"words: {word!r} is given twice; leave one out")
         if speakers < 3:
             raise UserError(f"speakers: {speakers} is too few; give at least 3, one for each split")
         if takes < 1:
