@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # also where this file is not wh
 
 from measuring import Rounds, Unavailable, Work, describe_machine, measure_times
 
+from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import triton_recurrence
-from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, SiteNoise, run_reference
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
 
-TORCH: dict[Cell, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
+TORCH: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CUDNN = "cuDNN, clean"
 CLEAN = "Triton, clean"
@@ -46,9 +47,9 @@ def noise_at(sites: Sequence[str], k: int, std: float, ids: Tensor) -> LayerNois
 class Layers:
     """The tensors of K layers of one cell, with their input; a noise of each."""
 
-    def __init__(self, cell: Cell, networks: int, options: argparse.Namespace, batch: int) -> None:
+    def __init__(self, cell: str, networks: int, options: argparse.Namespace, batch: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        kind, rows, units = KINDS[options.kind], GATES[cell] * options.units, options.units
+        kind, rows, units = KINDS[options.kind], len(EQUATIONS[cell].gates) * options.units, options.units
 
         def tensor(*shape: int, scale: float = 1.0) -> Tensor:
             return (scale * torch.randn(shape, generator=generator)).to("cuda", kind)
@@ -76,9 +77,11 @@ class Layers:
         return projection.view(len(self.x), -1, self.batch, projection.shape[-1])
 
     def run(self, noise: list[LayerNoise]) -> Tensor:
-        weights = RecurrentWeights(self.cell, *self.parameters[2:])
-        outputs: Tensor = triton_recurrence.run(weights, self.project(), self.state, noise)[0]
+        outputs, _ = triton_recurrence.run(self.problem(self.project(), *self.parameters[2:], noise))
         return outputs
+
+    def problem(self, projection: Tensor, w_hh: Tensor, b_hh: Tensor, noise: list[LayerNoise]) -> Recurrence:
+        return Recurrence(self.cell, w_hh, b_hh, self.state, noise, projection=projection)
 
     def train(self, *sites: str) -> Work:
         noise = self.noise(*sites)
@@ -117,10 +120,11 @@ def by_steps(work: Work) -> Work:
     return stepwise
 
 
-def check(cell: Cell, kind: torch.dtype, units: int) -> list[tuple[str, float]]:
+def check(cell: str, kind: torch.dtype, units: int) -> list[tuple[str, float]]:
     """Return the largest relative error, by length, of outputs and gradients, of each way."""
     generator = torch.Generator().manual_seed(1)
-    shapes = ((2, 12, 24, GATES[cell] * units), (2, GATES[cell] * units, units), (2, GATES[cell] * units))
+    rows = len(EQUATIONS[cell].gates) * units
+    shapes = ((2, 12, 24, rows), (2, rows, units), (2, rows))
     leaves = [torch.randn(shape, generator=generator) for shape in shapes]
     leaves[1] *= units**-0.5
     leaves = [leaf.to(kind) for leaf in leaves]
@@ -132,7 +136,7 @@ def check(cell: Cell, kind: torch.dtype, units: int) -> list[tuple[str, float]]:
         noise = [noise_at(sites, k, 0.3, ids) for k in range(2)]
         h = mine[0].new_zeros(2, 24, units)
         state = (h, h) if cell == "lstm" else (h,)
-        outputs = run(RecurrentWeights(cell, mine[1], mine[2]), mine[0], state, noise)[0]
+        outputs = run(Recurrence(cell, mine[1], mine[2], state, noise, projection=mine[0]))[0]
         return [outputs, *torch.autograd.grad(outputs.square().sum(), mine)]
 
     expected = results(run_reference, "cpu", torch.float64)
@@ -159,11 +163,11 @@ def parts(layers: Layers) -> dict[str, Callable[[], Work]]:
     flat, before = projection.flatten(1, 2), outputs.flatten(1, 2)
 
     def forward(noise: list[LayerNoise]) -> Work:
-        weights = RecurrentWeights(layers.cell, *(each.detach() for each in layers.parameters[2:]))
+        problem = layers.problem(projection, *(each.detach() for each in layers.parameters[2:]), noise)
 
         def work() -> None:
             with torch.no_grad():
-                triton_recurrence.run(weights, projection, layers.state, noise)
+                triton_recurrence.run(problem)
 
         return work
 
@@ -206,9 +210,10 @@ def main() -> None:
     for name, value in describe_machine(torch.device("cuda")).items():
         console.print(f"{name}: {value}", soft_wrap=True)
     kind = KINDS[options.kind]
-    placed = torch.empty(1, 1, 1, GATES[options.cell] * options.units, device="cuda", dtype=kind)
-    weights = RecurrentWeights(options.cell, placed[0], None)
-    reason = triton_recurrence.why_not(weights, placed, [], None)
+    placed = torch.empty(
+        1, 1, 1, len(EQUATIONS[options.cell].gates) * options.units, device="cuda", dtype=kind
+    )
+    reason = triton_recurrence.why_not(Recurrence(options.cell, placed[0], None, (), [], projection=placed))
     if reason is not None:
         console.print(f"nothing was measured: {reason}")
         return

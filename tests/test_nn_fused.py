@@ -1,23 +1,25 @@
 """The compiled recurrence of K networks: held to the plain loop, and independent of threads, batch and company."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 
-from asr_dni.nn import native, use_implementation
-from asr_dni.nn.implementation import run_layer, run_recurrence
-from asr_dni.nn.recurrence import GATES, PRODUCTS, LayerNoise, RecurrentWeights, SiteNoise
+from asr_dni.nn import CELLS as EQUATIONS
+from asr_dni.nn import fused, native, use_implementation
+from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
 
 needs_compiler = pytest.mark.skipif(
     native.library() is None, reason=f"no compiled kernels here: {native.status()}"
 )
-CELLS = list(GATES)
+CELLS = fused.CAPABILITIES.cells
 SITES = {
     "clean": {},
     "input": {"input": SiteNoise(0.7, (1, 2))},
     "recurrent": {"recurrent": SiteNoise(0.7, (3, 4))},
-    "n only": {"recurrent": SiteNoise(0.7, (3, 4)), "recurrent_n_only": True},
+    "n only": {"recurrent": SiteNoise(0.7, (3, 4)), "recurrent_apart_only": True},
     "all": {
         "input": SiteNoise(0.5, (1, 2)),
         "recurrent": SiteNoise(0.4, (3, 4)),
@@ -32,14 +34,11 @@ def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
     def normal(*shape):
         return torch.randn(*shape, generator=generator)
 
-    gates = GATES[cell] * width
-    weights = RecurrentWeights(
-        cell,
-        (normal(networks, gates, width) * width**-0.5).requires_grad_(),
-        normal(networks, gates).requires_grad_() if bias else None,
-    )
+    gates = len(EQUATIONS[cell].gates) * width
+    w_hh = (normal(networks, gates, width) * width**-0.5).requires_grad_()
+    b_hh = normal(networks, gates).requires_grad_() if bias else None
     projection = normal(networks, steps, rows, gates).requires_grad_()
-    state = tuple(normal(networks, rows, width).requires_grad_() for _ in range(2 if cell == "lstm" else 1))
+    state = tuple(normal(networks, rows, width).requires_grad_() for _ in EQUATIONS[cell].states)
     noise = [
         LayerNoise(
             torch.arange(rows) + 100 * k,
@@ -49,32 +48,34 @@ def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
                 if isinstance(site, SiteNoise)
                 else site
                 for name, site in SITES[sites].items()
-                if name != "elementwise" or PRODUCTS[cell]
+                if name != "elementwise" or EQUATIONS[cell].products
             },
         )
         for k in range(networks)
     ]
-    return weights, projection, state, noise
+    return Recurrence(cell, w_hh, b_hh, state, noise, projection=projection)
 
 
 def run(problem, implementation):
     """Return outputs, final states and the gradients of everything."""
-    weights, projection, state, noise = problem
-    leaves = [leaf for leaf in (weights.w_hh, weights.b_hh, projection, *state) if leaf is not None]
+    leaves = [problem.w_hh, problem.b_hh, problem.projection, *problem.state]
     with use_implementation(implementation):
-        outputs, final = run_recurrence(weights, projection, state, noise)
+        outputs, final = run_recurrence(problem)
     results = [outputs, *final]
     loss = sum((result * torch.linspace(-1, 1, result.numel()).view_as(result)).sum() for result in results)
-    return [result.detach() for result in results] + list(torch.autograd.grad(loss, leaves))
+    gradients = torch.autograd.grad(loss, [leaf for leaf in leaves if leaf is not None])
+    return [result.detach() for result in results] + list(gradients)
 
 
 def member(problem, k, rows=slice(None)):
-    weights, projection, state, noise = problem
-    alone = RecurrentWeights(
-        weights.cell, weights.w_hh[k : k + 1], None if weights.b_hh is None else weights.b_hh[k : k + 1]
+    return replace(
+        problem,
+        w_hh=problem.w_hh[k : k + 1],
+        b_hh=None if problem.b_hh is None else problem.b_hh[k : k + 1],
+        projection=problem.projection[k : k + 1, :, rows],
+        state=tuple(part[k : k + 1, rows] for part in problem.state),
+        noise=[replace(problem.noise[k], sample_ids=problem.noise[k].sample_ids[rows])],
     )
-    its_noise = LayerNoise(**{**vars(noise[k]), "sample_ids": noise[k].sample_ids[rows]})
-    return alone, projection[k : k + 1, :, rows], tuple(part[k : k + 1, rows] for part in state), [its_noise]
 
 
 @contextmanager
@@ -105,21 +106,21 @@ class TestAgainstThePlainLoop:
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_not_contiguous(self, cell):
-        weights, projection, state, noise = problem(cell, "all", 2, 5, 6, 9)
-        awkward = (
-            RecurrentWeights(cell, weights.w_hh.mT.contiguous().mT, weights.b_hh),
-            projection.transpose(1, 2).contiguous().transpose(1, 2),
-            tuple(part.mT.contiguous().mT for part in state),
-            noise,
+        given = problem(cell, "all", 2, 5, 6, 9)
+        awkward = replace(
+            given,
+            w_hh=given.w_hh.mT.contiguous().mT,
+            projection=given.projection.transpose(1, 2).contiguous().transpose(1, 2),
+            state=tuple(part.mT.contiguous().mT for part in given.state),
         )
-        close(run(awkward, "fused"), run((weights, projection, state, noise), "reference"))
+        close(run(awkward, "fused"), run(given, "reference"))
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_without_gradients_nothing_is_kept(self, cell):
         given = problem(cell, "all", 2, 9, 5, 11)
         expected = run(given, "fused")[: 2 + (cell == "lstm")]
         with torch.no_grad():
-            outputs, final = run_recurrence(*given)
+            outputs, final = run_recurrence(given)
         assert outputs.grad_fn is None
         for mine, its in zip((outputs, *final), expected, strict=True):
             assert torch.equal(mine, its)
@@ -167,27 +168,30 @@ class TestLayer:
     @pytest.mark.parametrize("cell", CELLS)
     def test_outputs_and_gradients(self, cell, shape, shared):
         networks, steps, rows, features, width = shape
-        weights, _, state, noise = problem(cell, "all", networks, steps, rows, width)
+        given = problem(cell, "all", networks, steps, rows, width)
         generator = torch.Generator().manual_seed(1)
         leading = () if shared else (networks,)
         inputs = torch.randn(*leading, steps, rows, features, generator=generator).requires_grad_()
-        w_ih = torch.randn(networks, GATES[cell] * width, features, generator=generator).requires_grad_()
-        b_ih = torch.randn(networks, GATES[cell] * width, generator=generator).requires_grad_()
-        leaves = [inputs, w_ih, b_ih, weights.w_hh, weights.b_hh, *state]
+        w_ih = torch.randn(*given.w_hh.shape[:2], features, generator=generator).requires_grad_()
+        b_ih = torch.randn(*given.w_hh.shape[:2], generator=generator).requires_grad_()
+        leaves = [inputs, w_ih, b_ih, given.w_hh, given.b_hh, *given.state]
+        given = replace(given, projection=None, inputs=inputs, w_ih=w_ih, b_ih=b_ih)
         results = []
         for implementation in ("reference", "fused"):
             with use_implementation(implementation):
-                outputs, final = run_layer(weights, w_ih, b_ih, inputs, state, noise)
+                outputs, final = run_recurrence(given)
             loss = (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sum() + final[-1].sum()
             results.append([outputs.detach(), *torch.autograd.grad(loss, leaves)])
         for mine, its in zip(*reversed(results), strict=True):
             torch.testing.assert_close(mine, its, atol=1e-4, rtol=1e-3)
 
     def test_only_what_is_asked_for_has_a_gradient(self):
-        weights, _, state, noise = problem("gru", "all", 2, 3, 4, 5, bias=False)
-        weights.w_hh.requires_grad_(False)
+        given = problem("gru", "all", 2, 3, 4, 5, bias=False)
+        given.w_hh.requires_grad_(False)
         w_ih = torch.randn(2, 15, 6, requires_grad=True)
-        outputs, _ = run_layer(weights, w_ih, None, torch.randn(3, 4, 6), [s.detach() for s in state], noise)
+        state = tuple(part.detach() for part in given.state)
+        inputs = torch.randn(3, 4, 6)
+        outputs, _ = run_recurrence(replace(given, projection=None, inputs=inputs, w_ih=w_ih, state=state))
         outputs.sum().backward()
         assert w_ih.grad is not None
-        assert weights.w_hh.grad is None
+        assert given.w_hh.grad is None

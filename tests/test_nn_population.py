@@ -25,7 +25,6 @@ from asr_dni.nn import (
     unstack_network,
     use_implementation,
 )
-from asr_dni.nn.recurrence import run_reference
 from asr_dni.noise import SITES, Noise, NoisyModule
 from asr_dni.philox import normal
 
@@ -183,30 +182,6 @@ def test_projection_is_in_one_piece_for_every_member(cell):
         projection = population.input_projection(x)
         assert projection.shape[:3] == (K, T, N)
         assert projection.is_contiguous()
-
-
-@every_cell
-@pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize("arrays", ["joint", "separate"])
-def test_the_reference_loop_takes_networks(cell, with_lengths, arrays):
-    members = make(cell, dtype=torch.float64)
-    population = stack_networks(members)
-    population.noise = noises = make_noises(sites=SITES, arrays=arrays)
-    for member, noise in zip(members, noises, strict=True):
-        member.noise = noise
-    projection = population.input_projection(torch.randn(K, T, N, F, dtype=torch.float64))
-    states = tuple(state[:, 0] for state in make_states(members[0]))
-    lengths = torch.tensor([[1, 4, 2], [4, 3, 4], [2, 2, 1]]) if with_lengths else None
-    drawn = [population._layer_noise("l0", 0, 2, N, projection.device, k) for k in range(K)]
-    outputs, final = run_reference(population._weights("l0"), projection, states, drawn, lengths)
-    for k, member in enumerate(members):
-        alone = member._layer_noise("l0", 0, 2, N, projection.device)
-        its_states = tuple(state[k] for state in states)
-        its_lengths = None if lengths is None else lengths[k]
-        expected = run_reference(member._weights("l0"), projection[k], its_states, alone, its_lengths)
-        assert_close(outputs[k], expected[0], 1e-12)
-        for got, wanted in zip(final, expected[1], strict=True):
-            assert_close(got[k], wanted, 1e-12)
 
 
 @pytest.mark.parametrize("groups", [1, 3, 4])

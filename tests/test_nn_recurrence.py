@@ -6,6 +6,7 @@ import gc
 import itertools
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.fused import why_not
-from asr_dni.nn.recurrence import LayerNoise, RecurrentWeights
+from asr_dni.nn.recurrence import LayerNoise, Recurrence
 from asr_dni.noise import SITES, Noise, NoisyModule
 
 needs_compiler = pytest.mark.skipif(
@@ -266,30 +267,34 @@ def test_no_growth():
 
 class TestChoice:
     def lstm(self, **changes):
-        weights = RecurrentWeights("lstm", torch.zeros(8, 2), None)
-        return {
-            "weights": weights,
-            "projection": torch.zeros(1, 1, 8),
-            "noise": LayerNoise(torch.arange(1)),
-            "lengths": None,
-        } | changes
+        state = torch.zeros(1, 1, 2), torch.zeros(1, 1, 2)
+        given = Recurrence(
+            "lstm",
+            torch.zeros(1, 8, 2),
+            None,
+            state,
+            [LayerNoise(torch.arange(1))],
+            projection=torch.zeros(1, 1, 1, 8),
+        )
+        return replace(given, **changes)
 
     @needs_compiler
     def test_fused_runs_lstms_in_single_precision(self):
-        assert why_not(**self.lstm()) is None
+        assert why_not(self.lstm()) is None
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"weights": RecurrentWeights("lstm", torch.zeros(8, 1), None, torch.zeros(1, 2))}, "proj_size"),
-            ({"projection": torch.zeros(1, 1, 8).double()}, "float64"),
-            ({"projection": torch.zeros(1, 1, 8).bfloat16()}, "bfloat16"),
-            ({"projection": torch.zeros(1, 1, 8, device="meta")}, "meta"),
-            ({"lengths": torch.ones(1)}, "packed"),
+            ({"cell": "mgu"}, "mgu"),
+            ({"w_hr": torch.zeros(1, 1, 2)}, "proj_size"),
+            ({"projection": torch.zeros(1, 1, 1, 8).double()}, "float64"),
+            ({"projection": torch.zeros(1, 1, 1, 8).bfloat16()}, "bfloat16"),
+            ({"projection": torch.zeros(1, 1, 1, 8, device="meta")}, "meta"),
+            ({"lengths": torch.ones(1, 1)}, "packed"),
         ],
     )
     def test_the_reason_is_given(self, changes, reason):
-        assert reason in why_not(**self.lstm(**changes))
+        assert reason in why_not(self.lstm(**changes))
 
     @pytest.mark.parametrize("layer", [NoisyLSTM(3, 4, proj_size=2), NoisyLSTM(3, 4, dtype=torch.float64)])
     def test_fused_raises_where_it_cannot_run(self, layer):

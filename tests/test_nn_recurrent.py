@@ -452,7 +452,7 @@ class TestScales:
         calibrate(layer, [torch.randn(5, 20, 6)])
         with layer.under(Noise(0.25, scale=scale)):
             noise = layer._layer_noise("l0", 0, 0, 20, torch.device("cpu"))
-        assert noise.recurrent_n_only
+        assert noise.recurrent_apart_only
         assert noise.recurrent.std == noise.input.std
         assert noise.recurrent.key != noise.input.key
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, triton_recurrence, use_implementation
-from asr_dni.nn.recurrence import GATES, PRODUCTS, LayerNoise, RecurrentWeights, SiteNoise, run_reference
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
 from asr_dni.noise import Noise
 from asr_dni.philox import normal, philox4x32
 
@@ -60,7 +61,13 @@ def layer_noise(n, sites=(), k=0, std=0.3, **settings):
 
 
 def sites_of(cell):
-    return ("input", "recurrent", "elementwise") if PRODUCTS[cell] else ("input", "recurrent")
+    return ("input", "recurrent", "elementwise") if EQUATIONS[cell].products else ("input", "recurrent")
+
+
+def problem(cell, leaves, noise):
+    """What an implementation is given, of leaves as :func:`leaves_of` has them."""
+    projection, w_hh, b_hh, *state = leaves
+    return Recurrence(cell, w_hh, b_hh, tuple(state), noise, projection=projection)
 
 
 def leaves_of(cell, K, T, N, H, dtype=torch.float32, bias=True, seed=0):
@@ -70,7 +77,7 @@ def leaves_of(cell, K, T, N, H, dtype=torch.float32, bias=True, seed=0):
     def randn(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).double()
 
-    rows = GATES[cell] * H
+    rows = len(EQUATIONS[cell].gates) * H
     leaves = [
         randn(K, T, N, rows),
         randn(K, rows, H) / H**0.5,
@@ -84,8 +91,7 @@ def leaves_of(cell, K, T, N, H, dtype=torch.float32, bias=True, seed=0):
 def results(run, cell, leaves, noise, dtype, device, only=None):
     """Outputs, final states and the gradient of each leaf, in float64 on the CPU."""
     leaves = [None if leaf is None else leaf.detach().to(device, dtype).requires_grad_() for leaf in leaves]
-    projection, w_hh, b_hh, *state = leaves
-    outputs, final = run(RecurrentWeights(cell, w_hh, b_hh), projection, tuple(state), noise)
+    outputs, final = run(problem(cell, leaves, noise))
     parts = [outputs, *final]
     generator = torch.Generator().manual_seed(5)
     factors = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in parts]
@@ -206,9 +212,9 @@ class TestPhilox:
         """With weights, bias and projection zero the RNN's state is the tanh of the noise."""
         noise = layer_noise(3, ("input",))
         zeros = torch.zeros(1, 4, 3, 20, device=DEVICE)
-        weights = RecurrentWeights("rnn_tanh", zeros.new_zeros(1, 20, 20), None)
+        leaves = zeros, zeros.new_zeros(1, 20, 20), None, zeros.new_zeros(1, 3, 20)
         on_device = [replace(noise, sample_ids=noise.sample_ids.to(DEVICE))]
-        outputs, _ = triton_recurrence.run(weights, zeros, (zeros.new_zeros(1, 3, 20),), on_device)
+        outputs, _ = triton_recurrence.run(problem("rnn_tanh", leaves, on_device))
         steps = torch.arange(noise.first_step, noise.first_step + 4)
         drawn = noise.input.std * normal(noise.input.key, noise.sample_ids, steps, 1, 20)
         torch.testing.assert_close(outputs[0].cpu(), drawn.tanh(), atol=1e-6, rtol=0)
@@ -227,7 +233,7 @@ class TestEqualsReference:
     @pytest.mark.parametrize("site", ["clean", "input", "recurrent", "elementwise"])
     @pytest.mark.parametrize("cell", CELLS)
     def test_sites(self, cell, site):
-        if site == "elementwise" and not PRODUCTS[cell]:
+        if site == "elementwise" and not EQUATIONS[cell].products:
             pytest.skip("no products in the cell")
         noise = [layer_noise(3, () if site == "clean" else (site,))]
         agree(cell, leaves_of(cell, 1, 2, 3, 5), noise)
@@ -235,7 +241,7 @@ class TestEqualsReference:
     @pytest.mark.parametrize("way", WAYS)
     def test_joint_arrays_of_the_gru(self, way, go):
         go(way)
-        noise = [layer_noise(3, sites_of("gru"), recurrent_n_only=True)]
+        noise = [layer_noise(3, sites_of("gru"), recurrent_apart_only=True)]
         agree("gru", leaves_of("gru", 1, 2, 3, WIDTHS[way]), noise)
 
     @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 9, 16), (1, 2, 17, 17), (2, 2, 2, 33)])
@@ -296,8 +302,7 @@ class TestIndependence:
         )
         for k in range(3):
             its = [leaf[k : k + 1].to(DEVICE, torch.float32).requires_grad_() for leaf in leaves]
-            weights = RecurrentWeights(cell, its[1], its[2])
-            outputs, final = triton_recurrence.run(weights, its[0], tuple(its[3:]), noise[k : k + 1])
+            outputs, final = triton_recurrence.run(problem(cell, its, noise[k : k + 1]))
             gradients = torch.autograd.grad((outputs.double() * factors[k : k + 1].to(DEVICE)).sum(), its)
             for mine, its_part in zip((outputs, *final, *gradients), together, strict=True):
                 torch.testing.assert_close(mine[0].detach().cpu().double(), its_part[k], atol=1e-6, rtol=1e-6)
@@ -318,12 +323,13 @@ class TestIndependence:
         leaves, noise = leaves_of("lstm", 1, 4, 5, 9), layer_noise(5, sites_of("lstm"))
         projection, w_hh, b_hh, h, c = (leaf.to(DEVICE, torch.float32) for leaf in leaves)
         noise = replace(noise, sample_ids=noise.sample_ids.to(DEVICE))
-        weights = RecurrentWeights("lstm", w_hh, b_hh)
-        whole, final = triton_recurrence.run(weights, projection, (h, c), [noise])
+        whole, final = triton_recurrence.run(problem("lstm", (projection, w_hh, b_hh, h, c), [noise]))
         some = replace(noise, sample_ids=noise.sample_ids[3:])
-        first, state = triton_recurrence.run(weights, projection[:, :2, 3:], (h[:, 3:], c[:, 3:]), [some])
+        leaves = projection[:, :2, 3:], w_hh, b_hh, h[:, 3:], c[:, 3:]
+        first, state = triton_recurrence.run(problem("lstm", leaves, [some]))
         later = replace(some, first_step=some.first_step + 2)
-        second, state = triton_recurrence.run(weights, projection[:, 2:, 3:], state, [later])
+        leaves = projection[:, 2:, 3:], w_hh, b_hh, *state
+        second, state = triton_recurrence.run(problem("lstm", leaves, [later]))
         for mine, its in zip((torch.cat((first, second), 1), *state), (whole, *final), strict=True):
             torch.testing.assert_close(mine, its[..., 3:, :], atol=1e-6, rtol=1e-6)
 
@@ -337,9 +343,7 @@ class TestAutograd:
         return leaves, [replace(noise, sample_ids=noise.sample_ids.to(DEVICE))]
 
     def run(self, leaves, noise, cell="lstm"):
-        return triton_recurrence.run(
-            RecurrentWeights(cell, *leaves[1:3]), leaves[0], tuple(leaves[3:]), noise
-        )
+        return triton_recurrence.run(problem(cell, leaves, noise))
 
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("needing", range(5))
@@ -441,12 +445,7 @@ class TestAutograd:
         leaves[1].abs_()  # inf - inf would be NaN depending on the order of the sum
         outputs, _ = self.run(leaves, noise, cell)
         on_cpu = [replace(each, sample_ids=each.sample_ids.cpu()) for each in noise]
-        expected, _ = run_reference(
-            RecurrentWeights(cell, *(leaf.cpu() for leaf in leaves[1:3])),
-            leaves[0].cpu(),
-            tuple(leaf.cpu() for leaf in leaves[3:]),
-            on_cpu,
-        )
+        expected, _ = run_reference(problem(cell, [leaf.cpu() for leaf in leaves], on_cpu))
         torch.testing.assert_close(outputs.cpu(), expected, equal_nan=True, atol=2e-5, rtol=2e-5)
 
     def test_compiled_by_torch(self):
@@ -507,9 +506,14 @@ class TestWhyNot:
 
     def reason(self, monkeypatch, interpreted=True, **changes):
         monkeypatch.setattr(triton_recurrence, "interpreted", lambda: interpreted)
-        weights = RecurrentWeights("lstm", torch.zeros(1, 8, 2), None)
-        given = {"weights": weights, "projection": torch.zeros(1, 1, 1, 8), "lengths": None}
-        return triton_recurrence.why_not(**given | {"noise": [layer_noise(1)]} | changes)
+        leaves = (
+            torch.zeros(1, 1, 1, 8),
+            torch.zeros(1, 8, 2),
+            None,
+            torch.zeros(1, 1, 2),
+            torch.zeros(1, 1, 2),
+        )
+        return triton_recurrence.why_not(replace(problem("lstm", leaves, [layer_noise(1)]), **changes))
 
     def test_none(self, monkeypatch):
         assert self.reason(monkeypatch) is None
@@ -521,14 +525,16 @@ class TestWhyNot:
             ({"projection": torch.zeros(1, 1, 1, 8, device="meta")}, "meta"),
             ({"projection": torch.zeros(1, 1, 1, 8).double()}, "float64"),
             ({"projection": torch.zeros(1, 1, 0, 8)}, "nothing"),
-            ({"projection": torch.zeros(1, 1, 1, 8).expand(70000, 1, 1, 8)}, "65535"),
+            ({"w_hh": torch.zeros(1, 8, 2).expand(70000, 8, 2)}, "65535"),
+            ({"cell": "mgu"}, "mgu"),
             ({"lengths": torch.ones(1, 1)}, "packed"),
+            ({"w_hr": torch.zeros(1, 1, 2)}, "proj_size"),
             (
-                {"weights": RecurrentWeights("lstm", torch.zeros(1, 8, 1), None, torch.zeros(1, 1, 2))},
-                "proj_size",
-            ),
-            (
-                {"noise": [layer_noise(1, ("recurrent",), recurrent_n_only=only) for only in (True, False)]},
+                {
+                    "noise": [
+                        layer_noise(1, ("recurrent",), recurrent_apart_only=only) for only in (True, False)
+                    ]
+                },
                 "arrays differ",
             ),
         ],
@@ -541,9 +547,9 @@ class TestWhyNot:
             "import sys; import torch; before = 'triton' in sys.modules\n"
             "from asr_dni.nn import triton_recurrence as r; assert before or 'triton' not in sys.modules\n"
             "sys.modules['triton'] = None\n"
-            "from asr_dni.nn.recurrence import RecurrentWeights\n"
-            "weights = RecurrentWeights('lstm', torch.zeros(1, 8, 2), None)\n"
-            "print(r.why_not(weights, torch.zeros(1, 1, 1, 8), [], None))"
+            "from asr_dni.nn.recurrence import Recurrence\n"
+            "state, projection = (torch.zeros(1, 1, 2),) * 2, torch.zeros(1, 1, 1, 8)\n"
+            "print(r.why_not(Recurrence('lstm', torch.zeros(1, 8, 2), None, state, [], projection=projection)))"
         )
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
@@ -654,8 +660,7 @@ class TestCompiles:
             monkeypatch.setattr(triton_kernels, name, recorders[name])
         leaves = [leaf.to(kind).requires_grad_() for leaf in leaves_of(cell, networks, 1, rows, width)]
         noise = [layer_noise(rows, sites, k) for k in range(networks)]
-        weights = RecurrentWeights(cell, leaves[1], leaves[2])
-        outputs, _ = triton_recurrence.run(weights, leaves[0], tuple(leaves[3:]), noise)
+        outputs, _ = triton_recurrence.run(problem(cell, leaves, noise))
         outputs.sum().backward()
         compiled = {name for name, recorder in recorders.items() if recorder.compiled}
         assert compiled in ({"forward", "backward"}, {"step_forward", "step_backward"})

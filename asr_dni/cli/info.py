@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
 from asr_dni import __version__
 from asr_dni.nn import native
+from asr_dni.nn.cells import CELLS
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
-from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, SiteNoise
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "wandb", "triton")
 
@@ -33,7 +33,7 @@ class Case:
         name: as it is shown.
         dtype: of weights and inputs.
         autocast: whether under autocast to bfloat16.
-        projected: whether with ``proj_size``, which an LSTM alone can have.
+        projected: whether with ``proj_size``, which not every cell can have.
         packed: whether sequences have lengths of their own.
         networks: how many at once.
     """
@@ -48,7 +48,7 @@ class Case:
 
 CASES = (
     Case("float32"),
-    Case("float32, several networks at once", networks=4),
+    Case("float32, K networks", networks=4),
     Case("float32, packed sequences", packed=True),
     Case("float32, proj_size", projected=True),
     Case("autocast to bfloat16", autocast=True),
@@ -68,7 +68,7 @@ class Use:
     why: str = ""
 
 
-def implementation_of(cell: Cell, case: Case, device: torch.device, units: int = SIZES[0]) -> Use:
+def implementation_of(cell: str, case: Case, device: torch.device, units: int = SIZES[0]) -> Use:
     """Ask the registry which implementation would run a case, every site being noisy.
 
     Args:
@@ -82,37 +82,43 @@ def implementation_of(cell: Cell, case: Case, device: torch.device, units: int =
     """
     try:
         with torch.autocast(device.type, torch.bfloat16) if case.autocast else nullcontext():
-            name, reasons = choose(*_problem(cell, case, device, units))
+            name, reasons = choose(_problem(cell, case, device, units))
     except RuntimeError as error:
         return Use("none", str(error))
     if name != "reference":
         return Use(name)
     # What cannot run the plainest case here either is for other devices: that is no reason in this one.
     plainest = _problem(cell, CASES[0], device, units)
-    telling = {key: why for key, why in reasons.items() if IMPLEMENTATIONS[key].why_not(*plainest) != why}
+    telling = {key: why for key, why in reasons.items() if IMPLEMENTATIONS[key].why_not(plainest) != why}
     return Use(name, "; ".join((telling or reasons).values()) or "the reference was asked for")
 
 
-def _problem(
-    cell: Cell, case: Case, device: torch.device, units: int
-) -> tuple[RecurrentWeights, Tensor, list[LayerNoise], Tensor | None]:
+def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurrence:
     """Return what the registry is asked with, see :func:`asr_dni.nn.implementation.choose`."""
-    rows, networks, width = 2, case.networks, GATES[cell] * units
-    state = units // 2 if case.projected else units
+    equations, rows, networks = CELLS[cell], 2, case.networks
+    width = len(equations.gates) * units
+    fed_back = units // 2 if case.projected else units
     like = torch.empty(0, dtype=case.dtype, device=device)
-    weights = RecurrentWeights(
-        cell,
-        like.new_empty(networks, width, state),
-        like.new_empty(networks, width),
-        like.new_empty(networks, state, units) if case.projected else None,
-    )
     site = SiteNoise(1.0, (0, 0))
     noise = LayerNoise(torch.arange(rows, device=device), input=site, recurrent=site, elementwise=site)
-    lengths = torch.ones(networks, rows, dtype=torch.int64, device=device) if case.packed else None
     # Under autocast the layer's first product is in the lower precision.
     dtype = torch.bfloat16 if case.autocast else case.dtype
-    projection = torch.empty(networks, 1, rows, width, dtype=dtype, device=device)
-    return weights, projection, [noise] * networks, lengths
+    return Recurrence(
+        cell,
+        like.new_empty(networks, width, fed_back),
+        like.new_empty(networks, width),
+        tuple(
+            like.new_empty(networks, rows, fed_back if state == "h" else units) for state in equations.states
+        ),
+        [noise] * networks,
+        projection=torch.empty(networks, 1, rows, width, dtype=dtype, device=device),
+        w_hr=like.new_empty(networks, fed_back, units) if case.projected else None,
+        own={
+            name: like.new_empty(networks, units if its.per_unit else 1)
+            for name, its in equations.own.items()
+        },
+        lengths=torch.ones(networks, rows, dtype=torch.int64, device=device) if case.packed else None,
+    )
 
 
 def _cpu_model() -> str:
@@ -176,31 +182,53 @@ def recurrence_table(devices: Sequence[torch.device]) -> Table:
     Raises:
         UserError: the setting in the environment is not known.
     """
-    table = Table(title="implementation of the recurrence", title_justify="left")
-    for heading in ("device", "what", "RNN", "LSTM", "GRU", "why not a faster one"):
+    compiled = {cell for its in IMPLEMENTATIONS.values() for cell in its.CAPABILITIES.cells}
+    shown_alone = [
+        cell for cell in CELLS if cell in compiled and cell != "rnn_relu"
+    ]  # which goes as rnn_tanh does
+    others = [cell for cell in CELLS if cell not in compiled]
+    table = Table(
+        title="implementation of the recurrence",
+        title_justify="left",
+        caption=f"other cells: {', '.join(others)}, which have no kernels yet",
+        caption_justify="left",
+    )
+    for heading in ("device", "what", *shown_alone, "others", "why not a faster one"):
         table.add_column(heading)
-    styles = {"reference": "yellow", "none": "red"}
     for device in devices:
         for case in CASES:
             shown: list[list[Use | None]] = []
             for units in SIZES:
-                uses: list[Use | None] = [
-                    implementation_of(cell, case, device, units)
-                    if cell == "lstm" or not case.projected
-                    else None
-                    for cell in ("rnn_tanh", "lstm", "gru")
-                ]
+                uses = [_use(cell, case, device, units) for cell in shown_alone]
                 if uses in shown:
                     continue
                 shown.append(uses)
                 name = case.name if units == SIZES[0] else f"{case.name}, {units} units"
-                texts = [
-                    Text("") if use is None else Text(use.name, styles.get(use.name, "green")) for use in uses
-                ]
+                of_others = [_use(cell, case, device, units) for cell in others]
                 reasons = dict.fromkeys(use.why for use in uses if use is not None and use.why)
-                table.add_row(str(device), name, *texts, Text("; ".join(reasons)))
+                table.add_row(
+                    str(device),
+                    name,
+                    *(_names([use]) for use in uses),
+                    _names(of_others),
+                    Text("; ".join(reasons)),
+                )
         table.add_section()
     return table
+
+
+def _use(cell: str, case: Case, device: torch.device, units: int) -> Use | None:
+    """Return what would run a cell's case; ``None``: the cell has no such case."""
+    return (
+        implementation_of(cell, case, device, units) if CELLS[cell].projects or not case.projected else None
+    )
+
+
+def _names(uses: Sequence[Use | None]) -> Text:
+    """Return the names of what is used, each once."""
+    styles = {"reference": "yellow", "none": "red"}
+    names = dict.fromkeys(use.name for use in uses if use is not None)
+    return Text(" ").join(Text(name, styles.get(name, "green")) for name in names)
 
 
 def info() -> None:

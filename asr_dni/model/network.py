@@ -1,24 +1,41 @@
 """The keyword spotter's network: noisy recurrent layers, pooling over time, a noisy classifier."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.nn import CounterDropout, NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, snr_db
+from asr_dni.nn import (
+    CELLS,
+    CounterDropout,
+    NoisyGRU,
+    NoisyLinear,
+    NoisyLSTM,
+    NoisyRecurrent,
+    NoisyRNN,
+    RecurrentCell,
+    snr_db,
+)
 from asr_dni.noise import Noise, NoisyModule
 
-Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
 Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
 
-CELLS: dict[str, type[NoisyRNN | NoisyLSTM | NoisyGRU]] = {
-    "rnn": NoisyRNN,
-    "lstm": NoisyLSTM,
-    "gru": NoisyGRU,
-}
-"""Add a cell here."""
+_NAMES = {"rnn": "rnn_tanh"} | {name: name for name in CELLS if not name.startswith("rnn_")}
+CELL_NAMES: tuple[str, ...] = tuple(_NAMES)
+"""The cells that a network may have: all of :data:`asr_dni.nn.CELLS`; of the vanilla RNNs the one with tanh."""
+
+_LAYERS: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU | NoisyRecurrent]] = {
+    name: partial(NoisyRecurrent, name) for name in CELL_NAMES
+} | {"rnn": NoisyRNN, "lstm": NoisyLSTM, "gru": NoisyGRU}
+
+
+def equations_of(cell: str) -> RecurrentCell:
+    """Return the equations of a cell, one of :data:`CELL_NAMES`."""
+    return CELLS[_NAMES[cell]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class NetworkSettings:
     """What the network is made of.
 
     Args:
-        cell: rnn (tanh), lstm or gru.
+        cell: rnn (tanh), lstm, gru, lstm_peephole, mgu (minimal gated unit) or fastgrnn.
         units: units per layer and direction.
         layers: recurrent layers, one on the other.
         bidirectional: whether each layer runs in both directions.
@@ -39,13 +56,15 @@ class NetworkSettings:
         inner_gain: the same for the inputs of further layers.
         recurrent_gain: the same for the recurrent weights.
         output_gain: the same for the classifier's weights.
-        forget_bias: added to the initial bias of an LSTM's forget gates; rnn and gru have none, and it does nothing.
+        forget_bias: added to the initial bias of an LSTM's forget gates; cells that have none leave it.
+        projection: numbers that an LSTM's outputs are projected to, and fed back as, per layer and direction; 0: no
+            projection.
 
     Raises:
         UserError: a value is out of its range.
     """
 
-    cell: Cell = "lstm"
+    cell: str = "lstm"
     units: int = 128
     layers: int = 2
     bidirectional: bool = False
@@ -56,10 +75,11 @@ class NetworkSettings:
     recurrent_gain: float = 1.0
     output_gain: float = 1.0
     forget_bias: float = 1.0
+    projection: int = 0
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(CELLS)}")
+        if self.cell not in CELL_NAMES:
+            raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(CELL_NAMES)}")
         for name in ("units", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"network {name} is {getattr(self, name)}: give 1 or more")
@@ -67,6 +87,15 @@ class NetworkSettings:
             raise UserError(f"network dropout is {self.dropout}: give a probability below 1")
         if self.pooling not in ("last", "mean", "max", "frame"):
             raise UserError(f"network pooling is {self.pooling!r}: give last, mean, max or frame")
+        if self.projection and not equations_of(self.cell).projects:
+            projecting = ", ".join(name for name in CELL_NAMES if equations_of(name).projects)
+            raise UserError(
+                f"network projection is {self.projection}: give 0, or a cell that has one ({projecting})"
+            )
+        if not 0 <= self.projection < self.units:
+            raise UserError(
+                f"network projection is {self.projection}: give less than units ({self.units}), or 0 (none)"
+            )
         for name in ("input_gain", "inner_gain", "recurrent_gain", "output_gain"):
             if not getattr(self, name) > 0:
                 raise UserError(f"network {name} is {getattr(self, name)}: give a number above 0")
@@ -87,27 +116,32 @@ class KeywordNetwork(NoisyModule):
     def __init__(self, settings: NetworkSettings, n_features: int, n_labels: int) -> None:
         super().__init__()
         self.settings = settings
-        self.recurrent = CELLS[settings.cell](
+        projection = {"proj_size": settings.projection} if settings.projection else {}
+        self.recurrent = _LAYERS[settings.cell](
             n_features,
             settings.units,
             num_layers=settings.layers,
             bidirectional=settings.bidirectional,
             dropout=settings.dropout if settings.layers > 1 else 0.0,
+            **projection,
         )
         self.dropout = CounterDropout(settings.dropout)
-        self.classifier = NoisyLinear(settings.units * (2 if settings.bidirectional else 1), n_labels)
+        self._width = settings.projection or settings.units
+        self.classifier = NoisyLinear(self._width * (2 if settings.bidirectional else 1), n_labels)
         self._initialise()
 
     @torch.no_grad()
     def _initialise(self) -> None:
         settings = self.settings
+        equations = equations_of(settings.cell)
         for name, parameter in self.recurrent.named_parameters():
             if name.startswith("weight_ih"):
                 parameter.mul_(settings.input_gain if "_l0" in name else settings.inner_gain)
             elif name.startswith("weight_hh"):
                 parameter.mul_(settings.recurrent_gain)
-            elif name.startswith("bias_hh") and settings.cell == "lstm":
-                parameter[settings.units : 2 * settings.units] += settings.forget_bias
+            elif name.startswith("bias_hh") and equations.forget_gate is not None:
+                gate = equations.gates.index(equations.forget_gate)
+                parameter[settings.units * gate : settings.units * (gate + 1)] += settings.forget_bias
         self.classifier.weight *= settings.output_gain
 
     def project(self, features: Tensor) -> Tensor:
@@ -139,7 +173,7 @@ class KeywordNetwork(NoisyModule):
         if self.settings.pooling == "last":
             # In the reverse direction the output at the first frame is the last one computed.
             forward, backward = outputs[..., -1, :, :], outputs[..., 0, :, :]
-            units = self.settings.units
+            units = self._width
             pooled = (
                 torch.cat((forward[..., :units], backward[..., units:]), -1)
                 if self.settings.bidirectional

@@ -13,23 +13,22 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from asr_dni.nn import native
-from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, State
+from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence
+
+CAPABILITIES = Capabilities("fused", native.CELLS, (torch.float32,))
 
 
-def why_not(
-    weights: RecurrentWeights, projection: Tensor, noise: Sequence[LayerNoise], lengths: Tensor | None
-) -> str | None:
+def why_not(problem: Recurrence) -> str | None:
     """Return why the fused recurrence cannot run this, or ``None`` where it can."""
-    if weights.w_hr is not None:
-        return "no fused recurrence for proj_size"
-    if projection.device.type != "cpu":
-        return f"no fused recurrence on {projection.device.type}"
+    device, dtype = problem.given.device, problem.given.dtype
+    if device.type != "cpu":
+        return f"no fused recurrence on {device.type}"
     # Under autocast the functions below take everything but double precision as float32.
-    lowered = torch.is_autocast_enabled("cpu") and projection.dtype != torch.float64
-    if projection.dtype != torch.float32 and not lowered:
-        return f"no fused recurrence for {projection.dtype}"
-    if lengths is not None:
-        return "no fused recurrence for packed sequences"
+    lowered = torch.is_autocast_enabled("cpu") and dtype != torch.float64
+    reason = CAPABILITIES.why_not(problem, torch.float32 if lowered else dtype)
+    if reason is not None:
+        return reason
     if native.library() is None:
         return native.status()
     return None
@@ -42,7 +41,7 @@ class _Fused(torch.autograd.Function):
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
-        cell: Cell,
+        cell: str,
         inputs: Tensor | None,
         w_ih: Tensor | None,
         b_ih: Tensor | None,
@@ -62,7 +61,7 @@ class _Fused(torch.autograd.Function):
         gates = kept = None
         if cell in ("lstm", "gru"):
             kept = h.new_empty(networks, steps if keep else 1, rows, width)
-            gates = h.new_empty(networks, steps, rows, GATES[cell] * width) if keep else None
+            gates = h.new_empty(networks, steps, rows, len(CELLS[cell].gates) * width) if keep else None
         native.run_recurrence(
             "forward",
             cell,
@@ -141,44 +140,23 @@ class _Fused(torch.autograd.Function):
         return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None
 
 
-def _run(
-    weights: RecurrentWeights,
-    inputs: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    state: State,
-    noise: Sequence[LayerNoise],
-) -> tuple[Tensor, State]:
-    h, c = state if weights.cell == "lstm" else (state[0], None)
-    arguments = (*inputs, weights.w_hh, weights.b_hh, h, c)
+def run(problem: Recurrence) -> tuple[Tensor, State]:
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.recurrence.run_reference`.
+
+    The projection of the inputs, where it is not given, is made step by step, where it is used, and never lies in
+    memory as a whole.
+
+    Raises:
+        AssertionError: :func:`why_not` gives a reason.
+    """
+    h, c = problem.state if problem.cell == "lstm" else (problem.state[0], None)
+    inputs = (
+        (problem.inputs, problem.w_ih, problem.b_ih, None)
+        if problem.projection is None
+        else (None, None, None, problem.projection)
+    )
+    arguments = (*inputs, problem.w_hh, problem.b_hh, h, c)
     # Inside of forward() autograd does not tell whether it records.
     keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    outputs, last = _Fused.apply(weights.cell, *arguments, noise, keep)  # type: ignore[no-untyped-call]
+    outputs, last = _Fused.apply(problem.cell, *arguments, problem.noise, keep)  # type: ignore[no-untyped-call]
     return outputs, (outputs[:, -1],) if last is None else (outputs[:, -1], last)
-
-
-def run(
-    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
-) -> tuple[Tensor, State]:
-    """Run the recurrence of K networks; see :func:`asr_dni.nn.implementation.run_recurrence`.
-
-    Raises:
-        AssertionError: :func:`why_not` gives a reason.
-    """
-    return _run(weights, (None, None, None, projection), state, noise)
-
-
-def run_layer(
-    weights: RecurrentWeights,
-    w_ih: Tensor,
-    b_ih: Tensor | None,
-    inputs: Tensor,
-    state: State,
-    noise: Sequence[LayerNoise],
-) -> tuple[Tensor, State]:
-    """Run a layer of K networks from its inputs on; see :func:`asr_dni.nn.implementation.run_layer`.
-
-    The projection of the inputs is made step by step, where it is used, and never lies in memory as a whole.
-
-    Raises:
-        AssertionError: :func:`why_not` gives a reason.
-    """
-    return _run(weights, (inputs, w_ih, b_ih, None), state, noise)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from asr_dni.files import write_atomically
-from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, SiteNoise
+from asr_dni.nn.recurrence import LayerNoise, SiteNoise
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
@@ -36,6 +36,9 @@ _COMPILE_FLAGS = (
     "-fPIC",
     "-std=gnu11",
 )
+
+CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+"""The cells that ``recurrence.c`` has, in the order in which it counts them."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class _Recurrence(ctypes.Structure):
 
 def run_recurrence(
     direction: Literal["forward", "backward"],
-    cell: Cell,
+    cell: str,
     noise: Sequence[LayerNoise],
     keep: bool,
     **arrays: Tensor | None,
@@ -103,8 +106,8 @@ def run_recurrence(
         0 if inputs is None else inputs.shape[-1],
         outputs.shape[3],
         noise[0].first_step,
-        list(GATES).index(cell),
-        noise[0].recurrent_n_only,
+        CELLS.index(cell),
+        noise[0].recurrent_apart_only,
         keep,
         inputs is not None and inputs.dim() == 3,
         torch.get_num_threads(),

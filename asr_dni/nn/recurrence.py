@@ -1,26 +1,24 @@
 """The recurrence of one layer in one direction: what every implementation is given, and the plain definition.
 
-Gates are named i, f, g, o (LSTM) and r, z, n (GRU); equations and order of rows are those of ``torch.nn``.
+The equations of a step are the cell's, see :mod:`asr_dni.nn.cells`; there are always K networks, one being K = 1.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from asr_dni.philox import Key, normal
-
-Cell: TypeAlias = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
-State: TypeAlias = tuple[Tensor, ...]
-"""``(h,)``, or ``(h, c)`` for the LSTM; each ``(N, units)``, of K networks ``(K, N, units)``."""
+from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.mvm import linear
+from asr_dni.philox import Key, derive_key, normal
 
 Observer: TypeAlias = Callable[[Tensor, Tensor], None]
 """Called with the two factors of each product inside the cell, without the rows that are past their length."""
 
-GATES: dict[Cell, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
-PRODUCTS: dict[Cell, int] = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 3, "gru": 3}
+_MOST_GROUPS = 4
+"""Numbers that one counter gives."""
 
 
 class SiteNoise(NamedTuple):
@@ -34,8 +32,8 @@ class SiteNoise(NamedTuple):
 class LayerNoise:
     """Noise in one layer in one direction; ``None`` where a site is clean.
 
-    With joint arrays ``input`` is the noise of the whole pre-activation. What is then left for ``recurrent`` is the
-    second output of a GRU's n gate (``recurrent_n_only``).
+    With joint arrays ``input`` is the noise of the whole pre-activation. What is then left for ``recurrent`` are the
+    second outputs of the gates that a cell keeps apart, such as a GRU's n (``recurrent_apart_only``).
     """
 
     sample_ids: Tensor
@@ -44,7 +42,7 @@ class LayerNoise:
     recurrent: SiteNoise | None = None
     elementwise: SiteNoise | None = None
     projection: SiteNoise | None = None
-    recurrent_n_only: bool = False
+    recurrent_apart_only: bool = False
 
     @property
     def on(self) -> bool:
@@ -53,20 +51,88 @@ class LayerNoise:
 
 
 @dataclass(frozen=True)
-class RecurrentWeights:
-    """What the recurrence of one layer in one direction multiplies with; of K networks with a leading axis K.
+class Recurrence:
+    """One layer in one direction of K networks: all that an implementation is given.
 
     Attributes:
-        cell: which equations.
-        w_hh: ``(gates * H, H or P)``.
-        b_hh: ``(gates * H,)`` or ``None``.
-        w_hr: ``(P, H)``, the projection of an LSTM with ``proj_size`` P, or ``None``.
+        cell: which equations, a name in :data:`asr_dni.nn.cells.CELLS`.
+        w_hh: ``(K, gates * H, H or P)``.
+        b_hh: ``(K, gates * H)`` or ``None``.
+        state: before the first step, ``(K, N, H)`` each; h is ``(K, N, P)`` with a projection.
+        noise: of each network.
+        inputs: ``(K, T, N, F)``, or ``(T, N, F)`` that all share; ``None`` where ``projection`` is given.
+        w_ih: ``(K, gates * H, F)``.
+        b_ih: ``(K, gates * H)`` or ``None``.
+        projection: ``(K, T, N, gates * H)``, the clean W_ih x_t + b_ih, where it is there already.
+        w_hr: ``(K, P, H)``, with which h is projected to P numbers (``proj_size``), or ``None``.
+        own: the cell's further parameters, ``(K, H)`` or ``(K, 1)``.
+        lengths: ``(K, N)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
     """
 
-    cell: Cell
+    cell: str
     w_hh: Tensor
     b_hh: Tensor | None
+    state: State
+    noise: Sequence[LayerNoise]
+    inputs: Tensor | None = None
+    w_ih: Tensor | None = None
+    b_ih: Tensor | None = None
+    projection: Tensor | None = None
     w_hr: Tensor | None = None
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    lengths: Tensor | None = None
+
+    @property
+    def given(self) -> Tensor:
+        """The inputs, or their projection where that is given."""
+        given = self.inputs if self.projection is None else self.projection
+        assert given is not None
+        return given
+
+    def projected(self) -> Tensor:
+        """Return ``(K, T, N, gates * H)``, the clean W_ih x_t + b_ih."""
+        if self.projection is not None:
+            return self.projection
+        assert self.inputs is not None
+        assert self.w_ih is not None
+        return linear(self.inputs, self.w_ih, self.b_ih, shared=self.inputs.dim() == 3)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an implementation declares that it runs.
+
+    Attributes:
+        name: as it is called in messages.
+        cells: names in :data:`asr_dni.nn.cells.CELLS`.
+        dtypes: of what is given.
+        projection: whether with ``proj_size``.
+        lengths: whether sequences with lengths of their own (packed ones).
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+    projection: bool = False
+    lengths: bool = False
+
+    def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
+        """Return in a line why a problem is not among what is declared, or ``None`` where it is.
+
+        Args:
+            problem: what is to run.
+            dtype: that it will be run in, where that is not the one of what is given.
+        """
+        dtype = problem.given.dtype if dtype is None else dtype
+        if problem.cell not in self.cells:
+            return f"no {self.name} recurrence for {problem.cell}"
+        if problem.w_hr is not None and not self.projection:
+            return f"no {self.name} recurrence for proj_size"
+        if problem.lengths is not None and not self.lengths:
+            return f"no {self.name} recurrence for packed sequences"
+        if dtype not in self.dtypes:
+            return f"no {self.name} recurrence for {dtype}"
+        return None
 
 
 class Draw(Protocol):
@@ -94,91 +160,37 @@ def draw_plain(
 
 
 def run_reference(
-    weights: RecurrentWeights,
-    projection: Tensor,
-    state: State,
-    noise: LayerNoise | Sequence[LayerNoise],
-    lengths: Tensor | None = None,
-    observe: Observer | None = None,
-    draw: Draw = draw_plain,
+    problem: Recurrence, observe: Observer | None = None, draw: Draw = draw_plain
 ) -> tuple[Tensor, State]:
     """Run the recurrence as a loop over time steps: the definition that every faster implementation is held to.
 
-    With a sequence of K noises everything else has a leading axis of K networks, and so has the result.
-
     Args:
-        weights: the layer's recurrent weights.
-        projection: ``(T, N, gates * H)``, the clean ``W_ih x_t + b_ih``.
-        state: the state before the first step.
-        noise: the noise at each site.
-        lengths: ``(N,)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
-        observe: told the factors of the products inside the cell.
+        problem: what is to run.
+        observe: told the factors of the products inside the cell, ``(K, N, H)`` or what broadcasts to it.
         draw: draws the noise.
 
     Returns:
-        ``(T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step.
+        ``(K, T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step. Network k's
+        result is what its slices give alone, whichever networks are beside it.
     """
-    cell, w_hh = weights.cell, weights.w_hh
-    steps, width = projection.shape[-3], projection.shape[-1] // GATES[cell]
-    noises = [noise] if isinstance(noise, LayerNoise) else noise
+    cell, lengths, state = CELLS[problem.cell], problem.lengths, problem.state
+    projection = problem.projected().movedim(-3, 0)
+    steps, width = projection.shape[0], problem.w_hh.shape[-2] // len(cell.gates)
+    drawing = _Drawing(problem, steps, width, projection, draw)
+    n_input, n_recurrent = drawing.gates("input"), drawing.gates("recurrent")
+    n_projection = drawing.projection()
+    b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
+    own = {name: parameter.unsqueeze(-2) for name, parameter in problem.own.items()}
 
-    def numbers(site: Literal["input", "recurrent", "elementwise", "projection"], groups: int) -> Tensor:
-        """Draw ``(T, N, groups * width)``, of K networks ``(T, K, N, groups * width)``."""
-        site_width = w_hh.shape[-1] if site == "projection" else width
-        drawn = []
-        for its_noise in noises:
-            its_site: SiteNoise | None = getattr(its_noise, site)
-            if its_site is None:
-                drawn.append(projection.new_zeros(steps, 1, 1))  # adds nothing
-                continue
-            arguments = its_noise.sample_ids, its_noise.first_step, steps, groups, site_width, projection
-            its_drawn = draw(its_site, *arguments)
-            if site == "recurrent" and its_noise.recurrent_n_only:
-                zeros = torch.zeros_like(its_drawn[..., : 2 * width])
-                its_drawn = torch.cat((zeros, its_drawn[..., 2 * width :]), -1)
-            drawn.append(its_drawn)
-        if isinstance(noise, LayerNoise):
-            return drawn[0]
-        return torch.stack(torch.broadcast_tensors(*drawn), 1)  # type: ignore[no-untyped-call]
-
-    n_input, n_recurrent = numbers("input", GATES[cell]), numbers("recurrent", GATES[cell])
-    n_products, n_projection = numbers("elementwise", PRODUCTS[cell]), numbers("projection", 1)
-    b_hh = None if weights.b_hh is None else weights.b_hh.unsqueeze(-2)
-    projection = projection.movedim(-3, 0)
-
-    def product(left: Tensor, right: Tensor, its_noise: Tensor) -> Tensor:
-        if observe is not None:
-            within = slice(None) if lengths is None else t < lengths
-            observe(left[within], right[within])
-        return left * right + its_noise
-
+    times = _Products(drawing.products(), lengths, observe)
     outputs = []
     for t in range(steps):
-        h = state[0]
-        mvm = h @ w_hh.mT
+        times.begin(t)
+        mvm = state[0] @ problem.w_hh.mT
         hidden = mvm + n_recurrent[t] if b_hh is None else mvm + b_hh + n_recurrent[t]
-        inward = projection[t] + n_input[t]
-        n_a, n_b, n_c = (inward,) * 3
-        if PRODUCTS[cell]:
-            n_a, n_b, n_c = n_products[t].expand(*n_products[t].shape[:-1], 3 * width).chunk(3, -1)
-        if cell == "lstm":
-            i, f, g, o = (inward + hidden).chunk(4, -1)
-            i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-            c = product(f, state[1], n_a) + product(i, g, n_b)
-            h = product(o, c.tanh(), n_c)
-            if weights.w_hr is not None:
-                h = h @ weights.w_hr.mT + n_projection[t]
-            new: State = (h, c)
-        elif cell == "gru":
-            inward_r, inward_z, inward_n = inward.chunk(3, -1)
-            hidden_r, hidden_z, hidden_n = hidden.chunk(3, -1)
-            r = (inward_r + hidden_r).sigmoid()
-            z = (inward_z + hidden_z).sigmoid()
-            n = (inward_n + product(r, hidden_n, n_a)).tanh()
-            new = (product(1 - z, n, n_b) + product(z, h, n_c),)
-        else:
-            total = inward + hidden
-            new = (total.tanh() if cell == "rnn_tanh" else total.relu(),)
+        new = cell.step(projection[t] + n_input[t], hidden, state, own, times)
+        if problem.w_hr is not None:
+            new = (new[0] @ problem.w_hr.mT + n_projection[t], *new[1:])
         if lengths is not None:
             valid = (t < lengths)[..., None]
             outputs.append(torch.where(valid, new[0], torch.zeros_like(new[0])))
@@ -187,3 +199,82 @@ def run_reference(
             outputs.append(new[0])
         state = new
     return torch.stack(outputs, -3), state
+
+
+class _Products:
+    """Takes the products inside the cell, each with its noise, step by step."""
+
+    def __init__(self, noise: Sequence[Tensor], lengths: Tensor | None, observe: Observer | None) -> None:
+        self._noise, self._lengths, self._observe = noise, lengths, observe
+        self._step = self._count = 0
+
+    def begin(self, step: int) -> None:
+        """Begin a time step."""
+        self._step, self._count = step, 0
+
+    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the product of two tensors that broadcast against each other."""
+        product = left * right
+        if self._observe is not None:
+            within = slice(None) if self._lengths is None else self._step < self._lengths
+            self._observe(left.expand_as(product)[within], right.expand_as(product)[within])
+        noise = self._noise[self._count]
+        self._count += 1
+        return product + noise[self._step]
+
+
+class _Drawing:
+    """Draws the noise of all steps of a problem's sites, ``(T, K, N, ...)``."""
+
+    def __init__(self, problem: Recurrence, steps: int, width: int, like: Tensor, draw: Draw) -> None:
+        self._problem, self._cell = problem, CELLS[problem.cell]
+        self._steps, self._width, self._like, self._draw = steps, width, like, draw
+
+    def _numbers(self, sites: Sequence[SiteNoise | None], groups: int, width: int) -> Tensor:
+        drawn = []
+        for noise, site in zip(self._problem.noise, sites, strict=True):
+            if site is None:
+                drawn.append(self._like.new_zeros(self._steps, 1, 1))  # adds nothing
+            else:
+                arguments = noise.sample_ids, noise.first_step, self._steps, groups, width, self._like
+                drawn.append(self._draw(site, *arguments))
+        return torch.stack(torch.broadcast_tensors(*drawn), 1)  # type: ignore[no-untyped-call]
+
+    def gates(self, site: Literal["input", "recurrent"]) -> Tensor:
+        """Return ``(T, K, N, gates * H)``; of a site that is clean what broadcasts to it."""
+        noises, gates = self._problem.noise, self._cell.gates
+        drawn = self._grouped([getattr(noise, site) for noise in noises], len(gates))
+        numbers = torch.cat(drawn, -1) if len(drawn) > 1 else drawn[0]
+        if site == "recurrent" and any(noise.recurrent for noise in noises):
+            both = self._like.new_ones(len(gates))
+            alone = self._like.new_tensor([gate in self._cell.apart for gate in gates])
+            kept = torch.stack([alone if noise.recurrent_apart_only else both for noise in noises])
+            numbers = numbers * kept.repeat_interleave(self._width, -1)[:, None]
+        return numbers
+
+    def products(self) -> list[Tensor]:
+        """Return ``(T, K, N, H)`` for each of the cell's products."""
+        sites = [noise.elementwise for noise in self._problem.noise]
+        parts = self._grouped(sites, self._cell.products)
+        if all(site is None for site in sites):
+            return [parts[0]] * self._cell.products if parts else []
+        return [numbers for part in parts for numbers in part.chunk(part.shape[-1] // self._width, -1)]
+
+    def projection(self) -> Tensor:
+        """Return ``(T, K, N, P)``."""
+        return self._numbers(
+            [noise.projection for noise in self._problem.noise], 1, self._problem.w_hh.shape[-1]
+        )
+
+    def _grouped(self, sites: Sequence[SiteNoise | None], groups: int) -> list[Tensor]:
+        """Draw for any number of groups: a counter has numbers for four, further ones have a key of their own."""
+        drawn = []
+        for first in range(0, groups, _MOST_GROUPS):
+            keyed = [
+                site
+                if site is None or not first
+                else site._replace(key=derive_key(*site.key, "groups", first))
+                for site in sites
+            ]
+            drawn.append(self._numbers(keyed, min(groups - first, _MOST_GROUPS), self._width))
+        return drawn

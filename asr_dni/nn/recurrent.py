@@ -4,25 +4,19 @@ A population of K networks has a leading axis K in parameters, outputs and state
 so that an ordinary network and a population are the same code.
 """
 
-from typing import Any, TypeAlias, cast
+import math
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.errors import UserError
+from asr_dni.nn.cells import CELLS, RecurrentCell, State
 from asr_dni.nn.dropout import DroppingModule
-from asr_dni.nn.implementation import run_layer, run_recurrence
+from asr_dni.nn.implementation import run_recurrence
 from asr_dni.nn.mvm import linear
-from asr_dni.nn.recurrence import (
-    PRODUCTS,
-    Cell,
-    LayerNoise,
-    RecurrentWeights,
-    SiteNoise,
-    State,
-    run_reference,
-)
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import Noise, Site
 from asr_dni.philox import derive_key
@@ -30,25 +24,36 @@ from asr_dni.philox import derive_key
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
-class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
-    """What the three noisy recurrent networks share; mixed into their torch counterparts."""
+class _NoisyLayers(CalibratedModule, DroppingModule):
+    """What the noisy recurrent networks share, whatever their cell; attributes are those of ``torch.nn.RNNBase``."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         sites: tuple[str, ...] = ("input", "recurrent", "gates")
-        if PRODUCTS[self._cell]:
+        if self._equations.products:
             sites += ("elementwise",)
         if self.proj_size:
             sites += ("projection",)
         depth = self.num_layers * self._directions
         self._statistics = ({self._part(k): SignalStatistics(sites) for k in range(depth)},)
 
-    def flatten_parameters(self) -> None:
-        """Do nothing: it is for cuDNN, which does not run here."""
+    @property
+    def _cell(self) -> str:
+        """The name of the cell in :data:`asr_dni.nn.cells.CELLS`."""
+        raise NotImplementedError
 
     @property
-    def _cell(self) -> Cell:
-        return cast(Cell, self.mode.lower())
+    def _equations(self) -> RecurrentCell:
+        return CELLS[self._cell]
 
     @property
     def _directions(self) -> int:
@@ -57,14 +62,6 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
     def _part(self, index: int) -> str:
         layer, direction = divmod(index, self._directions)
         return f"l{layer}{'_reverse' * direction}"
-
-    def _weights(self, part: str) -> RecurrentWeights:
-        return RecurrentWeights(
-            cell=self._cell,
-            w_hh=getattr(self, f"weight_hh_{part}"),
-            b_hh=getattr(self, f"bias_hh_{part}") if self.bias else None,
-            w_hr=getattr(self, f"weight_hr_{part}") if self.proj_size else None,
-        )
 
     def _layer_noise(
         self, part: str, index: int, draw: int, rows: int, device: torch.device, member: int = 0
@@ -82,8 +79,8 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
         joint = noise.joint
         if not joint:
             recurrent = at("recurrent", "recurrent")
-        else:  # the second output of a GRU's n gate comes from the same array as the others
-            recurrent = at("recurrent", "recurrent", "gates") if self._cell == "gru" else None
+        else:  # the second outputs of gates that are kept apart come from the same array as the others
+            recurrent = at("recurrent", "recurrent", "gates") if self._equations.apart else None
         return LayerNoise(
             sample_ids=ids,
             first_step=noise.first_step,
@@ -91,7 +88,7 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
             recurrent=recurrent,
             elementwise=at("elementwise", "elementwise"),
             projection=at("projection", "recurrent"),
-            recurrent_n_only=joint,
+            recurrent_apart_only=joint,
         )
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
@@ -122,21 +119,41 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
     ) -> tuple[Tensor, State]:
         """Run one layer in one direction, from its inputs on where there is no projection."""
         part = self._part(index)
-        weights = self._weights(part)
         noises = [
             self._layer_noise(part, index, draw, inputs.shape[-2], inputs.device, member)
             for member, draw in enumerate(draws)
         ]
-        noise = noises[0] if self.networks is None else noises
-        if projection is None:
-            w_ih = getattr(self, f"weight_ih_{part}")
-            b_ih = getattr(self, f"bias_ih_{part}") if self.bias else None
-            return run_layer(weights, w_ih, b_ih, inputs, state, noise, lengths)
+
+        def of_all(tensor: Tensor) -> Tensor:
+            """Return a tensor with an axis of K networks, which an ordinary one lacks."""
+            return tensor[None] if self.networks is None else tensor
+
+        def parameter(name: str) -> Tensor:
+            return of_all(getattr(self, f"{name}_{part}"))
+
+        problem = Recurrence(
+            cell=self._cell,
+            w_hh=parameter("weight_hh"),
+            b_hh=parameter("bias_hh") if self.bias else None,
+            state=tuple(of_all(tensor) for tensor in state),
+            noise=noises,
+            inputs=of_all(inputs) if projection is None else None,
+            w_ih=parameter("weight_ih") if projection is None else None,
+            b_ih=parameter("bias_ih") if self.bias and projection is None else None,
+            projection=None if projection is None else of_all(projection),
+            w_hr=parameter("weight_hr") if self.proj_size else None,
+            own={name: parameter(name) for name in self._equations.own},
+            lengths=None if lengths is None else of_all(lengths),
+        )
         if self._estimates is None:
-            return run_recurrence(weights, projection, state, noise, lengths)
-        observe = self._estimates[part].observe_product  # the noise is off
-        outputs, final = run_reference(weights, projection, state, noise, lengths, observe)
-        self._observe(part, projection, torch.cat((state[0].unsqueeze(-3), outputs), -3), lengths)
+            outputs, final = run_recurrence(problem)
+        else:  # the noise is off
+            outputs, final = run_reference(problem, self._estimates[part].observe_product)
+        if self.networks is None:
+            outputs, final = outputs[0], tuple(tensor[0] for tensor in final)
+        if self._estimates is not None:
+            assert projection is not None
+            self._observe(part, projection, torch.cat((state[0].unsqueeze(-3), outputs), -3), lengths)
         return outputs, final
 
     def _observe(self, part: str, projection: Tensor, h: Tensor, lengths: Tensor | None) -> None:
@@ -152,9 +169,11 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
             valid = torch.arange(projection.shape[0], device=projection.device)[:, None] < lengths
             inward, mvm, after = inward[valid], mvm[valid], after[valid]
         gates = inward + mvm
-        if self._cell == "gru":
-            rz = 2 * self.hidden_size
-            gates = torch.cat((gates[..., :rz], inward[..., rz:], mvm[..., rz:]), -1)
+        if self._equations.apart:
+            apart = torch.tensor(
+                [gate in self._equations.apart for gate in self._equations.gates], device=gates.device
+            ).repeat_interleave(self.hidden_size)
+            gates = torch.cat((gates[..., ~apart], inward[..., apart], mvm[..., apart]), -1)
         estimate.observe_output("input", inward)
         estimate.observe_output("recurrent", mvm)
         estimate.observe_output("gates", gates)
@@ -234,10 +253,12 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
     def initial_state(self, rows: int, like: Tensor) -> State:
         """Return zero states for ``rows`` samples, with the dtype and device of ``like``."""
         depth = self.num_layers * self._directions
-        h = like.new_zeros(*self._leading, depth, rows, self.proj_size or self.hidden_size)
-        if self._cell != "lstm":
-            return (h,)
-        return h, like.new_zeros(*self._leading, depth, rows, self.hidden_size)
+        return tuple(like.new_zeros(*self._leading, depth, rows, width) for width in self._state_widths)
+
+    @property
+    def _state_widths(self) -> tuple[int, ...]:
+        further = len(self._equations.states) - 1
+        return (self.proj_size or self.hidden_size, *(self.hidden_size,) * further)
 
     def _forward(self, input: Sequences, state: State | None) -> tuple[Sequences, State]:
         if self.networks is not None:
@@ -291,7 +312,7 @@ class _NoisyRecurrent(CalibratedModule, DroppingModule, nn.RNNBase):
 
     def _check_state(self, state: State, inputs: Tensor) -> None:
         rows, autocast = inputs.shape[-2], torch.is_autocast_enabled(inputs.device.type)
-        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self._cell == "lstm" else 1]
+        widths = self._state_widths
         if len(state) != len(widths):
             raise RuntimeError(f"Expected {len(widths)} hidden states, got {len(state)}")
         for part, width in zip(state, widths, strict=True):
@@ -331,7 +352,18 @@ def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(0, order[:, :, None].expand_as(x))
 
 
-class NoisyRNN(_NoisyRecurrent, nn.RNN):
+class _OfTorch(_NoisyLayers, nn.RNNBase):
+    """Mixed into torch's recurrent layers."""
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: it is for cuDNN, which does not run here."""
+
+    @property
+    def _cell(self) -> str:
+        return self.mode.lower()
+
+
+class NoisyRNN(_OfTorch, nn.RNN):
     """``torch.nn.RNN`` with noise at the sites ``input`` and ``recurrent``.
 
     Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.RNN``; without noise so are
@@ -344,7 +376,7 @@ class NoisyRNN(_NoisyRecurrent, nn.RNN):
         return outputs, h
 
 
-class NoisyGRU(_NoisyRecurrent, nn.GRU):
+class NoisyGRU(_OfTorch, nn.GRU):
     """``torch.nn.GRU`` with noise at the sites ``input``, ``recurrent`` and ``elementwise``.
 
     Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.GRU``; without noise so are
@@ -357,7 +389,7 @@ class NoisyGRU(_NoisyRecurrent, nn.GRU):
         return outputs, h
 
 
-class NoisyLSTM(_NoisyRecurrent, nn.LSTM):
+class NoisyLSTM(_OfTorch, nn.LSTM):
     """``torch.nn.LSTM`` with noise at the sites ``input``, ``recurrent`` and ``elementwise``.
 
     Constructor arguments, call, shapes, states and ``state_dict`` are those of ``torch.nn.LSTM``; without noise so are
@@ -371,3 +403,115 @@ class NoisyLSTM(_NoisyRecurrent, nn.LSTM):
         """Return outputs and the final states of h and c, shaped as by ``torch.nn.LSTM``."""
         outputs, (h, c) = self._forward(input, hx)
         return outputs, (h, c)
+
+
+class _Parameters(nn.Module):
+    """The parameters of recurrent layers of any cell, named, shaped and initialised as torch's are."""
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise UserError(f"there is no cell {cell!r}: give one of {', '.join(CELLS)}")
+        equations = CELLS[cell]
+        for name, value in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
+            if value < 1:
+                raise UserError(f"{name} is {value}: give 1 or more")
+        if not 0 <= dropout <= 1:
+            raise UserError(f"dropout is {dropout}: give a probability")
+        if not 0 <= proj_size < hidden_size or (proj_size and not equations.projects):
+            projecting = ", ".join(name for name, its in CELLS.items() if its.projects)
+            raise UserError(
+                f"proj_size is {proj_size}: give 0, or of a cell that projects ({projecting}) less than hidden_size"
+            )
+        self.cell = cell
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = equations.biases, batch_first, dropout
+        self.bidirectional, self.proj_size = bidirectional, proj_size
+        rows, directions = len(equations.gates) * hidden_size, 1 + bidirectional
+        fed_back = proj_size or hidden_size
+
+        def register(name: str, *shape: int) -> None:
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+
+        for layer in range(num_layers):
+            for direction in range(directions):
+                part = f"l{layer}{'_reverse' * direction}"
+                register(f"weight_ih_{part}", rows, input_size if layer == 0 else directions * fed_back)
+                register(f"weight_hh_{part}", rows, fed_back)
+                if self.bias:
+                    register(f"bias_ih_{part}", rows)
+                    register(f"bias_hh_{part}", rows)
+                if proj_size:
+                    register(f"weight_hr_{part}", proj_size, hidden_size)
+                for name, its in equations.own.items():
+                    register(f"{name}_{part}", hidden_size if its.per_unit else 1)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(-1 / sqrt(H), 1 / sqrt(H)), but those that the cell has a value for."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        own = CELLS[self.cell].own
+        for name, parameter in self.named_parameters():
+            its = own.get(name.rpartition("_l")[0])
+            if its is None or its.initial is None:
+                parameter.uniform_(-bound, bound)
+            else:
+                parameter.fill_(its.initial)
+
+    def extra_repr(self) -> str:
+        """Return what tells layers apart."""
+        shown = f"{self.cell}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+        for name in ("batch_first", "dropout", "bidirectional", "proj_size"):
+            if getattr(self, name):
+                shown += f", {name}={getattr(self, name)}"
+        return shown
+
+
+class NoisyRecurrent(_NoisyLayers, _Parameters):
+    """Recurrent layers of any cell of :data:`asr_dni.nn.cells.CELLS`, with noise at all sites that the cell has.
+
+    Call and shapes are those of ``torch.nn.LSTM`` (of a cell with one state: of ``torch.nn.GRU``), names and initial
+    values of the parameters too; a cell's own parameters are called by their name and layer (``peephole_i_l0``). Of the
+    cells that torch has, a layer computes what torch's does.
+
+    Args:
+        cell: its name.
+        input_size: F, features of a step.
+        hidden_size: H, units.
+        num_layers: layers, one on the other.
+        batch_first: whether inputs and outputs are ``(N, T, F)`` rather than ``(T, N, F)``.
+        dropout: probability with which the outputs of all layers but the last are dropped in training.
+        bidirectional: whether each layer runs in both directions.
+        proj_size: numbers that h is projected to; 0: it is not.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        UserError: there is no such cell, or a value is out of its range.
+    """
+
+    @property
+    def _cell(self) -> str:
+        return self.cell
+
+    def forward(self, input: Sequences, hx: Tensor | State | None = None) -> tuple[Sequences, Tensor | State]:
+        """Return outputs and final states; a cell's only state is a tensor, several are a tuple."""
+        outputs, state = self._forward(input, (hx,) if isinstance(hx, Tensor) else hx)
+        return outputs, state if len(state) > 1 else state[0]

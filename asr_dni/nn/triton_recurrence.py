@@ -33,13 +33,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from asr_dni.nn.recurrence import GATES, Cell, LayerNoise, RecurrentWeights, State
+from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence
 
 PERSISTENT_UNITS = 256
 """Above, one program would take longer for its share of a step's products than the launches of a step take: by
 estimate, which no GPU has confirmed yet."""
 
-_KINDS = (torch.float32, torch.bfloat16, torch.float16)
+_GATES = {cell: len(CELLS[cell].gates) for cell in ("rnn_tanh", "rnn_relu", "lstm", "gru")}
+"""The cells that there are kernels for, and how many gates each has."""
+
+CAPABILITIES = Capabilities("Triton", tuple(_GATES), (torch.float32, torch.bfloat16, torch.float16))
 _MOST_NETWORKS = 65535  # of CUDA's grids in the second and third direction
 
 
@@ -62,25 +66,21 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
-def why_not(
-    weights: RecurrentWeights, projection: Tensor, noise: Sequence[LayerNoise], lengths: Tensor | None
-) -> str | None:
+def why_not(problem: Recurrence) -> str | None:
     """Return in a line why the kernels cannot run this, or ``None`` where they can."""
-    if projection.device.type != "cuda" and not (projection.device.type == "cpu" and interpreted()):
-        return f"no Triton recurrence on {projection.device.type}, only on a GPU"
-    if weights.w_hr is not None:
-        return "no Triton recurrence for proj_size"
-    if lengths is not None:
-        return "no Triton recurrence for packed sequences"
-    if projection.dtype not in _KINDS:
-        return f"no Triton recurrence for {projection.dtype}"
-    if 0 in projection.shape:
+    given = problem.given
+    if given.device.type != "cuda" and not (given.device.type == "cpu" and interpreted()):
+        return f"no Triton recurrence on {given.device.type}, only on a GPU"
+    reason = CAPABILITIES.why_not(problem)
+    if reason is not None:
+        return reason
+    if 0 in given.shape or 0 in problem.w_hh.shape:
         return "nothing for the Triton recurrence to run"
-    if projection.shape[0] > _MOST_NETWORKS:
+    if problem.w_hh.shape[0] > _MOST_NETWORKS:
         return f"no Triton recurrence for more than {_MOST_NETWORKS} networks"
-    if len({each.recurrent_n_only for each in noise if each.recurrent}) > 1:
+    if len({each.recurrent_apart_only for each in problem.noise if each.recurrent}) > 1:
         return "no Triton recurrence for networks whose arrays differ"
-    if projection.is_cuda and (torch.version.hip or _gpu(projection.device).capability < (8, 0)):
+    if given.is_cuda and (torch.version.hip or _gpu(given.device).capability < (8, 0)):
         return "the Triton recurrence is made for NVIDIA's GPUs, from Ampere on"
     return _missing()
 
@@ -121,7 +121,7 @@ class Plan:
 
 
 def plan(
-    cell: Cell, kind: torch.dtype, width: int, networks: int, rows: int, device: torch.device
+    cell: str, kind: torch.dtype, width: int, networks: int, rows: int, device: torch.device
 ) -> Plan | None:
     """Cut the work up by its size: no search, so that the same call always runs the same way.
 
@@ -135,7 +135,7 @@ def plan(
     gpu = _gpu(device)
     hopper = gpu.capability[0] == 9  # whose tensor cores read shared memory; others read registers
     units = max(16, 1 << (width - 1).bit_length())
-    column = GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
+    column = _GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
     room = 128 * 1024 if hopper else min(64 * 1024, gpu.shared // 2)
     resident = units * column <= room and _precision(kind) == "tf32"
     slice = 16  # the least that tensor cores are given
@@ -211,7 +211,7 @@ def _pack_noise(noise: Sequence[LayerNoise], device: torch.device) -> _Noise:
         "INPUT": any(each.input and each.input.std for each in noise),
         "RECURRENT": any(each.recurrent and each.recurrent.std for each in noise),
         "ELEMENTWISE": any(each.elementwise and each.elementwise.std for each in noise),
-        "N_ONLY": any(each.recurrent_n_only for each in noise if each.recurrent),
+        "N_ONLY": any(each.recurrent_apart_only for each in noise if each.recurrent),
     }
     ids = ids.to(device, torch.int64).contiguous()
     return _Noise(table, ids, 0 if shared else ids.shape[1], {name: bool(on) for name, on in flags.items()})
@@ -231,7 +231,7 @@ class _Recurrence(torch.autograd.Function):
         b_hh: Tensor | None,
         h: Tensor,
         c: Tensor | None,
-        cell: Cell,
+        cell: str,
         noise: _Noise,
     ) -> tuple[Tensor, ...]:
         networks, steps, rows = projection.shape[:3]
@@ -242,7 +242,7 @@ class _Recurrence(torch.autograd.Function):
         save = any(ctx.needs_input_grad)
         new = projection.new_empty
         states = new(networks, steps + 1, rows, width)
-        activations = new(networks, steps, rows, 4 * width) if save and GATES[cell] > 1 else None
+        activations = new(networks, steps, rows, 4 * width) if save and _GATES[cell] > 1 else None
         cells = last_c = None
         if c is not None:
             c = c.contiguous()
@@ -262,7 +262,7 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         w_hh, states, cells, activations = ctx.saved_tensors
-        cell: Cell = ctx.cell
+        cell: str = ctx.cell
         kind, bias_kind = ctx.kinds
         d_outputs, d_last_c = gradients[0], gradients[1] if cell == "lstm" else None
         networks, steps, rows = states.shape[0], states.shape[1] - 1, states.shape[2]
@@ -270,7 +270,7 @@ class _Recurrence(torch.autograd.Function):
         if d_outputs is not None and max(d_outputs.stride()[2:]) >= 2**20:
             d_outputs = d_outputs.contiguous()
         new = states.new_empty
-        d_projection = new(networks, steps, rows, GATES[cell] * width)
+        d_projection = new(networks, steps, rows, _GATES[cell] * width)
         d_hidden_n = new(networks, steps, rows, width) if cell == "gru" else None
         dh = new(networks, rows, width, dtype=torch.float32)
         dc = torch.empty_like(dh) if cell == "lstm" else None
@@ -328,10 +328,10 @@ class _Gradients(NamedTuple):
     dc: Tensor | None
 
 
-def _persistent_constants(cell: Cell, its: Plan, width: int, kind: torch.dtype, steps: int) -> dict[str, Any]:
+def _persistent_constants(cell: str, its: Plan, width: int, kind: torch.dtype, steps: int) -> dict[str, Any]:
     """Return what both persistent kernels are compiled for."""
     return {
-        "GATES": GATES[cell],
+        "GATES": _GATES[cell],
         "WIDTH": width,
         "PITCH": _pitch(width),
         "UNITS": its.units,
@@ -345,7 +345,7 @@ def _persistent_constants(cell: Cell, its: Plan, width: int, kind: torch.dtype, 
     }
 
 
-def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -> None:
+def _forward_persistent(cell: str, its: Plan, arrays: _Arrays, noise: _Noise) -> None:
     from asr_dni.nn import triton_kernels
 
     projection, w_hh, b_hh, h, c, states, cells, activations, last_c = arrays
@@ -376,14 +376,14 @@ def _forward_persistent(cell: Cell, its: Plan, arrays: _Arrays, noise: _Noise) -
     )
 
 
-def _backward_persistent(cell: Cell, its: Plan, arrays: _Gradients) -> None:
+def _backward_persistent(cell: str, its: Plan, arrays: _Gradients) -> None:
     from asr_dni.nn import triton_kernels
 
     d_outputs, d_last_c, w_hh, states, cells, activations, d_projection, d_hidden_n, dh, dc = arrays
     networks, steps, rows = d_projection.shape[:3]
     width, kind = dh.shape[-1], states.dtype
     # Tensor cores want the summed-over axis of a TF32 factor to be the contiguous one.
-    transposed = w_hh.view(networks, GATES[cell], width, width).mT
+    transposed = w_hh.view(networks, _GATES[cell], width, width).mT
     transposed = functional.pad(transposed, (0, _pitch(width) - width)).contiguous()
     unused = states
     triton_kernels.backward[(-(-rows // its.rows), networks)](
@@ -415,7 +415,7 @@ def _step_grid(width: int, rows: int, networks: int) -> tuple[int, int, int]:
     return -(-rows // _STEP_TILE[1]), -(-width // _STEP_TILE[0]), networks
 
 
-def _forward_by_steps(cell: Cell, arrays: _Arrays, noise: _Noise) -> None:
+def _forward_by_steps(cell: str, arrays: _Arrays, noise: _Noise) -> None:
     from asr_dni.nn import triton_kernels
 
     projection, w_hh, b_hh, h, c, states, cells, activations, last_c = arrays
@@ -423,7 +423,7 @@ def _forward_by_steps(cell: Cell, arrays: _Arrays, noise: _Noise) -> None:
     width = h.shape[-1]
     transposed = w_hh.mT
     bias = None if b_hh is None else b_hh.contiguous()
-    hidden = projection.new_empty(networks, rows, GATES[cell] * width)
+    hidden = projection.new_empty(networks, rows, _GATES[cell] * width)
     states[:, 0].copy_(h)
     if cells is not None and c is not None:
         cells[:, 0].copy_(c)
@@ -455,7 +455,7 @@ def _forward_by_steps(cell: Cell, arrays: _Arrays, noise: _Noise) -> None:
             **noise.flags,
             SAVE=activations is not None,
             BIAS=bias is not None,
-            GATES=GATES[cell],
+            GATES=_GATES[cell],
             WIDTH=width,
             UNITS=_STEP_TILE[0],
             ROWS=_STEP_TILE[1],
@@ -465,7 +465,7 @@ def _forward_by_steps(cell: Cell, arrays: _Arrays, noise: _Noise) -> None:
         last_c.copy_(cells[:, steps])
 
 
-def _backward_by_steps(cell: Cell, arrays: _Gradients) -> None:
+def _backward_by_steps(cell: str, arrays: _Gradients) -> None:
     from asr_dni.nn import triton_kernels
 
     d_outputs, d_last_c, w_hh, states, cells, activations, d_projection, d_hidden_n, dh, dc = arrays
@@ -496,7 +496,7 @@ def _backward_by_steps(cell: Cell, arrays: _Gradients) -> None:
             CELL=cell,
             FROM_OUTPUTS=d_outputs is not None,
             FROM_LATER=t < steps - 1,
-            GATES=GATES[cell],
+            GATES=_GATES[cell],
             WIDTH=width,
             UNITS=_STEP_TILE[0],
             ROWS=_STEP_TILE[1],
@@ -513,10 +513,8 @@ def _backward_by_steps(cell: Cell, arrays: _Gradients) -> None:
         dh.copy_(through_weights)
 
 
-def run(
-    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
-) -> tuple[Tensor, State]:
-    """Run the recurrence of K networks; see :func:`asr_dni.nn.implementation.run_recurrence`.
+def run(problem: Recurrence) -> tuple[Tensor, State]:
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.recurrence.run_reference`.
 
     Outputs have the projection's dtype, states that of the ones given. Only for what :func:`why_not` has no reason
     against.
@@ -525,25 +523,24 @@ def run(
         # torch.compile would trace the launches, and do so anew for each seed and draw. (Disabling it where this is
         # defined would import the compiler, which takes as long as torch itself.)
         untraced: Callable[..., tuple[Tensor, State]] = torch.compiler.disable(_run)  # type: ignore[no-untyped-call]
-        return untraced(weights, projection, state, noise)
-    return _run(weights, projection, state, noise)
+        return untraced(problem)
+    return _run(problem)
 
 
-def _run(
-    weights: RecurrentWeights, projection: Tensor, state: State, noise: Sequence[LayerNoise]
-) -> tuple[Tensor, State]:
+def _run(problem: Recurrence) -> tuple[Tensor, State]:
+    projection, state = problem.projected(), problem.state
     kind = projection.dtype
-    cell_state = state[1].to(torch.float32) if weights.cell == "lstm" else None
+    cell_state = state[1].to(torch.float32) if problem.cell == "lstm" else None
     # The dtypes are decided here, by the projection, which autocast has lowered already where it is on.
     with torch.autocast(projection.device.type, enabled=False):
         outputs, *last_c = _Recurrence.apply(  # type: ignore[no-untyped-call]
             projection,
-            weights.w_hh.to(kind),
-            weights.b_hh,
+            problem.w_hh.to(kind),
+            problem.b_hh,
             state[0].to(kind),
             cell_state,
-            weights.cell,
-            _pack_noise(noise, projection.device),
+            problem.cell,
+            _pack_noise(problem.noise, projection.device),
         )
     finals = (outputs[:, -1], *last_c)
     return outputs, tuple(part.to(before.dtype) for part, before in zip(finals, state, strict=True))

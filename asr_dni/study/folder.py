@@ -98,9 +98,7 @@ class StudyFolder:
         Raises:
             UserError: the folder holds results of another training.
         """
-        recipes = {
-            cell: dataclasses.asdict(getattr(study.settings.recipes, cell)) for cell in study.settings.cells
-        }
+        recipes = {cell: dataclasses.asdict(study.settings.recipes.of(cell)) for cell in study.settings.cells}
         schedules = {name: dataclasses.asdict(value) for name, value in study.settings.schedules.items()}
         common: dict[str, Any] = {
             **common_configuration(study, data),

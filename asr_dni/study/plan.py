@@ -15,11 +15,10 @@ from asr_dni import __version__
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
-from asr_dni.model.network import Cell, NetworkSettings
+from asr_dni.model.network import NetworkSettings, equations_of
 from asr_dni.noise import Noise, Scale
 from asr_dni.study.settings import NoiseModel, Study
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 LARGEST_ON_CPU, LARGEST_ON_GPU = 16, 64
 """Members of a population where nothing else limits it: more do not make a step cheaper per member."""
 
@@ -80,7 +79,7 @@ class PlannedMember:
         return frozenset(evaluation.result for evaluation in self.evaluations)
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> str:
         """Kind of cell."""
         return self.network.cell
 
@@ -213,13 +212,15 @@ def name_data(data: SequenceData) -> str:
 
 def _plain_network(network: NetworkSettings) -> dict[str, Any]:
     plain = dataclasses.asdict(network)
-    if network.cell != "lstm":
+    if equations_of(network.cell).forget_gate is None:
         del plain["forget_bias"]  # does nothing
+    if not network.projection:
+        del plain["projection"]  # members of before there was one are the same
     return plain
 
 
-def _plain_optimizer(study: Study, cell: Cell) -> dict[str, Any]:
-    rate = getattr(study.settings.recipes, cell).learning_rate
+def _plain_optimizer(study: Study, cell: str) -> dict[str, Any]:
+    rate = study.settings.recipes.of(cell).learning_rate
     arguments = dict(study.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
     return {
         "class": study.optimizer["class_path"],
@@ -306,7 +307,7 @@ def _cuts(seeds: Sequence[int], parts: int, limit: int) -> list[tuple[int, int]]
 
 
 def _weight(member: PlannedMember) -> float:
-    return float(member.network.units**2 * member.network.layers * GATES[member.cell])
+    return float(member.network.units**2 * member.network.layers * len(equations_of(member.cell).gates))
 
 
 def largest_population(
@@ -353,10 +354,11 @@ def memory_of_member(network: NetworkSettings, n_frames: int, n_features: int, b
     is in flight. Parameters come with gradient and two moments.
     """
     directions = 2 if network.bidirectional else 1
-    gates = GATES[network.cell]
+    gates = len(equations_of(network.cell).gates)
     per_frame = network.layers * directions * network.units * (2 * gates + 3) + n_features
-    inputs = [n_features] + [network.units * directions] * (network.layers - 1)
-    parameters = sum(directions * gates * network.units * (n + network.units + 2) for n in inputs)
+    fed_back = network.projection or network.units
+    inputs = [n_features] + [fed_back * directions] * (network.layers - 1)
+    parameters = sum(directions * gates * network.units * (n + fed_back + 2) for n in inputs)
     return 4.0 * (1.5 * n_frames * batch_size * per_frame + 4 * parameters)
 
 
@@ -401,9 +403,10 @@ def operations_per_clip(network: NetworkSettings, size: DataSize) -> float:
     The products of the gates; 30 more per gate and unit stand for its noise and its function.
     """
     directions = 2 if network.bidirectional else 1
-    gates = GATES[network.cell] * network.units * directions
-    inputs = [size.n_features] + [network.units * directions] * (network.layers - 1)
-    return float(size.n_frames * sum(gates * (2 * (n + network.units) + 30) for n in inputs))
+    gates = len(equations_of(network.cell).gates) * network.units * directions
+    fed_back = network.projection or network.units
+    inputs = [size.n_features] + [fed_back * directions] * (network.layers - 1)
+    return float(size.n_frames * sum(gates * (2 * (n + fed_back) + 30) for n in inputs))
 
 
 def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:

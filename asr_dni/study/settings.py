@@ -21,7 +21,7 @@ from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
-from asr_dni.model.network import Cell, NetworkSettings, Pooling
+from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.spotter import LearningRateSchedule
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
@@ -119,11 +119,18 @@ class Recipes:
         rnn: of vanilla RNNs.
         lstm: of LSTMs.
         gru: of GRUs.
+        others: of all further cells.
     """
 
     rnn: Recipe = Recipe()
     lstm: Recipe = Recipe()
     gru: Recipe = Recipe()
+    others: Recipe = Recipe()
+
+    def of(self, cell: str) -> Recipe:
+        """Return the recipe of a kind of cell."""
+        recipe: Recipe = getattr(self, cell, self.others)
+        return recipe
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ class StudySettings:
 
     Args:
         name: of the study; its folder is runs/study/NAME.
-        cells: kinds of cells: rnn, lstm, gru.
+        cells: kinds of cells, see :class:`asr_dni.model.NetworkSettings`.
         units: numbers of units per layer.
         n_layers: numbers of layers (``layers`` are the files that a file starts from).
         sigma_train: noise of the training; 0 is conventional training, once, whatever the schedules.
@@ -204,7 +211,7 @@ class StudySettings:
     """
 
     name: str = "study"
-    cells: list[Cell] = field(default_factory=lambda: ["lstm"])
+    cells: list[str] = field(default_factory=lambda: ["lstm"])
     units: list[int] = field(default_factory=lambda: [128])
     n_layers: list[int] = field(default_factory=lambda: [1])
     sigma_train: list[float] = field(default_factory=lambda: [0.0, 1.0, 2.0])
@@ -224,9 +231,9 @@ class StudySettings:
         """The seeds."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
-    def network(self, cell: Cell, units: int, layers: int) -> NetworkSettings:
+    def network(self, cell: str, units: int, layers: int) -> NetworkSettings:
         """Return the settings of a network of this shape."""
-        recipe = vars(getattr(self.recipes, cell)).copy()
+        recipe = vars(self.recipes.of(cell)).copy()
         del recipe["learning_rate"]
         return NetworkSettings(cell=cell, units=units, layers=layers, **recipe)
 
@@ -266,7 +273,9 @@ class StudySettings:
         if self.epochs < 1:
             raise UserError(f"epochs is {self.epochs}: give 1 or more")
         for cell in self.cells:
-            rate = getattr(self.recipes, cell).learning_rate
+            if cell not in CELL_NAMES:
+                raise UserError(f"cells contains {cell!r}: give any of {', '.join(CELL_NAMES)}")
+            rate = self.recipes.of(cell).learning_rate
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise UserError(f"recipes.{cell}.learning_rate is {rate}: give a number above 0")
             for units in self.units:
@@ -353,7 +362,7 @@ class Study:
         """
         return _make_data(self.data, seed)
 
-    def make_optimizer(self, cell: Cell) -> Callable[..., torch.optim.Optimizer]:
+    def make_optimizer(self, cell: str) -> Callable[..., torch.optim.Optimizer]:
         """Return the optimiser as a function of the parameters, with the learning rate of the cell's recipe."""
         rate = getattr(self.settings.recipes, cell).learning_rate
         arguments = dict(self.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
