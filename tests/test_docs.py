@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import jsonargparse
 import pytest
+import soundfile
 from markdown_it import MarkdownIt
 
 from asr_dni.cli import lightning
@@ -105,9 +107,20 @@ def test_every_named_file_exists(document):
     [path for path in DOCUMENTS if any(language == "python" for language, _ in blocks(path))],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_python_runs(document):
-    """The blocks of one document, one after another: later ones may use the names of earlier ones."""
+def test_python_runs(document, checkpoint, spoken, tmp_path, monkeypatch, capsys):
+    """The blocks of one document, one after another: later ones may use the names of earlier ones.
+
+    They are run where there is a checkpoint, and recordings of yes and no.
+    """
+    shutil.copy(checkpoint, tmp_path / "last.ckpt")
+    for word, name in (("yes", "yes.wav"), ("no", "no.flac")):
+        soundfile.write(tmp_path / name, *soundfile.read(next((spoken / word).iterdir())))
+    monkeypatch.chdir(tmp_path)
     names = {}
     for language, text in blocks(document):
         if language == "python":
             exec(compile(text, str(document), "exec"), names)
+    said = capsys.readouterr().out
+    if "asr_dni.load(" in document.read_text(encoding="utf-8"):
+        assert re.search(r"^yes\.wav (go|no|yes) None$", said, re.MULTILINE)
+        assert re.search(r"^no\.flac (go|no|yes) None$", said, re.MULTILINE)
