@@ -262,6 +262,17 @@ def test_training_in_units_of_the_signal(tmp_path, data, scale):
     assert curve.frame["snr_db"].notna().all()
 
 
+def test_the_loss_of_a_network_that_diverged_is_no_number(tmp_path, data):
+    class Diverge(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                torch.nn.init.constant_(pl_module.network.classifier.bias, float("nan"))
+
+    trainer, _ = train(tmp_path, data(), Diverge(), epochs=1)
+    assert bool(trainer.callback_metrics["train/loss"].isnan())
+    assert bool(trainer.callback_metrics["val/loss"].isnan())
+
+
 def test_the_gradient_flows_through_the_noisy_values(data):
     module = data()
     module.setup("fit")

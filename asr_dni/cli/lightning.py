@@ -1,6 +1,5 @@
 """``asr-dni fit``, ``validate``, ``test`` and ``predict``: Lightning's command line over this project's classes."""
 
-import csv
 import logging
 import os
 import warnings
@@ -14,7 +13,6 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import (
-    BasePredictionWriter,
     Callback,
     ModelCheckpoint,
     ProgressBar,
@@ -24,6 +22,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
 from wandb import Settings as WandbSettings
 
+from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
 from asr_dni.cli.run import (
     BareProgressBar,
     BestCheckpoint,
@@ -39,7 +38,6 @@ from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
-from asr_dni.files import write_atomically
 from asr_dni.model import KeywordSpotter, NoiseAnnealing, load_checkpoint
 
 _DESCRIPTIONS = {
@@ -75,6 +73,7 @@ def quiet_expected_warnings() -> None:
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     # "Received SIGTERM": the command's last line says so.
     logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     for message in (
@@ -87,37 +86,9 @@ def quiet_expected_warnings() -> None:
         ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
         ".*isinstance.treespec, LeafSpec.*",
         ".*Couldn't infer the batch indices.*",  # clips are told apart by their own identities
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in all processes
     ):
         warnings.filterwarnings("ignore", message)
-
-
-class PredictionTable(BasePredictionWriter):
-    """Writes ``predictions.csv``: each clip's name, the decision and the posterior of every label."""
-
-    def __init__(self) -> None:
-        super().__init__("epoch")
-
-    def write_on_epoch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
-    ) -> None:
-        """Write the table into the run's folder."""
-        assert isinstance(pl_module, KeywordSpotter)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        path = Path(trainer.log_dir or trainer.default_root_dir) / "predictions.csv"
-        names = pl_module.label_names
-        with write_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["clip", "decision", *names])
-            for batch in predictions:
-                clips = data.clip_names(batch["clip_ids"].cpu())
-                for clip, posteriors in zip(clips, batch["posteriors"].cpu().tolist(), strict=True):
-                    best = max(range(len(names)), key=posteriors.__getitem__)
-                    writer.writerow([clip, names[best], *(f"{value:.6f}" for value in posteriors)])
-        print(f"decisions written to {path}")
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -252,9 +223,15 @@ class SpotterCLI(LightningCLI):
         assert self.subcommand is not None
         config = self.config[self.subcommand]
         if config.trainer.logger is not None or config.trainer.fast_dev_run:
-            return super().instantiate_trainer(**keywords)
+            trainer = super().instantiate_trainer(**keywords)
+            if not trainer.is_global_zero:
+                leave_speaking_to_the_main_process()
+            return trainer
         # W&B's logger makes its folder at once, so it waits until the trainer's settings have turned out valid.
         trainer = super().instantiate_trainer(**{**keywords, "logger": False})
+        if not trainer.is_global_zero:
+            leave_speaking_to_the_main_process()
+            return trainer
         # Agents of a sweep that start together would take one version's folder; each takes its W&B run's name.
         version = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
         files = CSVLogger(config.runs, name=config.name, version=version)
@@ -277,6 +254,7 @@ class SpotterCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         given = config.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
+        callbacks = [RunFolder(), *callbacks]
         if self.subcommand == "fit":
             curve = next(callback for callback in callbacks if isinstance(callback, NoiseCurveCallback))
             callbacks = [*callbacks, TrainingLog(), LastCheckpoint()]
@@ -308,8 +286,9 @@ class SpotterCLI(LightningCLI):
 
     def fit(self, **arguments: Any) -> None:
         """Train; say where the results go."""
-        if self.trainer.log_dir and self.trainer.loggers:
-            print(f"results go to {self.trainer.log_dir}")
+        folder = self.trainer.log_dir
+        if folder and self.trainer.loggers:
+            print(f"results go to {folder}")
         self._call(self.trainer.fit, **arguments)
 
     def after_fit(self) -> None:
@@ -327,7 +306,7 @@ class SpotterCLI(LightningCLI):
             ]
             self.test(model=self.model, datamodule=self.datamodule, ckpt_path=chosen[0] if chosen else None)
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
                 print(describe_wandb(logger.experiment))
 
     def test(self, **arguments: Any) -> None:
@@ -346,6 +325,7 @@ class SpotterCLI(LightningCLI):
 
     def _report(self, prefix: str, split: str) -> None:
         metrics = self.trainer.callback_metrics
+        folder = self.trainer.log_dir  # asked by all processes: it is the main one's
         if not self.trainer.is_global_zero or f"{prefix}/accuracy" not in metrics:
             return
         accuracy, loss = float(metrics[f"{prefix}/accuracy"]), float(metrics[f"{prefix}/loss"])
@@ -359,8 +339,8 @@ class SpotterCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, NoiseCurveCallback) and callback.curve is not None:
                 console.print(noise_curve_table({curve_label(callback.curve.settings): callback.curve}))
-        if self.trainer.loggers and self.trainer.log_dir:
-            print(f"results are in {self.trainer.log_dir}")
+        if self.trainer.loggers and folder:
+            print(f"results are in {folder}")
 
 
 def _shorten(path: str | Path) -> Path:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-import torch
 from pytorch_lightning import LightningDataModule
 
 from asr_dni.checkpoint import open_checkpoint
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
 from asr_dni.data.source import Split
 from asr_dni.errors import UserError
+from asr_dni.processes import place_among_processes
 
 SETTINGS_KEY = "data"
 """Key of the hyper-parameters: one, so that no setting collides with one of the model's."""
@@ -82,12 +82,20 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         return self._loader("test")
 
     def _loader(self, split: Selected, shuffle: bool = False) -> OrderedLoader[_Raw]:
-        """Return the batches of this process."""
-        rank, world_size = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        """Return the batches of this process.
+
+        Raises:
+            UserError: there are more processes than clips; the others would wait for those without any forever.
+        """
+        rank, world_size = place_among_processes()
+        n_clips = self._size(split)
+        if n_clips < world_size:
+            raise UserError(
+                f"the {split} split has {n_clips} clips for {world_size} processes, each of which needs one: give"
+                " fewer trainer.devices, or another split of the data"
+            )
         order = BatchOrder(
-            self._size(split),
+            n_clips,
             self.batch_size,
             shuffle=shuffle,
             seed=self.seed,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from asr_dni.checkpoint import read_checkpoint, write_durable_checkpoints
@@ -24,10 +25,12 @@ from asr_dni.model.training import describe_training, join_trainings
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.philox import derive_key
+from asr_dni.processes import place_among_processes
 
 LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 
 _SETTINGS_KEY = "model"
+_CALIBRATION_CLIPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +127,8 @@ class KeywordSpotter(pl.LightningModule):
         self.schedule, self.warm_up = schedule, warm_up
         self.label_smoothing, self.mixup = label_smoothing, mixup
         self.calibrate_every = calibrate_every
+        # Means over all clips of all processes, for which Lightning's own rounds the number of clips.
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))
         self.train_accuracy = MulticlassAccuracy(len(label_names), average="micro")
         self.val_accuracy = MulticlassAccuracy(len(label_names), average="micro")
         self.test_accuracy = MulticlassAccuracy(len(label_names), average="micro")
@@ -223,24 +228,25 @@ class KeywordSpotter(pl.LightningModule):
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.train_loss.update(loss.detach().expand(size))
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""
-        self._evaluate(batch, "val", self.val_accuracy)
+        self._evaluate(batch, "val", self.val_loss, self.val_accuracy)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""
-        self._evaluate(batch, "test", self.test_accuracy)
+        self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
-    def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> None:
-        logits = self.network(batch.features)
+    def _evaluate(self, batch: Any, split: str, mean_loss: MeanMetric, accuracy: MulticlassAccuracy) -> None:
+        logits, size = self.network(batch.features), len(batch.labels)
         accuracy(logits, batch.labels)
-        loss = functional.cross_entropy(logits, batch.labels)
-        self.log(f"{split}/loss", loss, batch_size=len(batch.labels))
-        self.log(f"{split}/accuracy", accuracy, prog_bar=True, batch_size=len(batch.labels))
+        mean_loss.update(functional.cross_entropy(logits, batch.labels, reduction="none"))
+        self.log(f"{split}/loss", mean_loss, batch_size=size)
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True, batch_size=size)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the clips' identities ``(N,)`` and the posteriors ``(N, C)``."""
@@ -318,7 +324,10 @@ def _keep_settings(optimizer: Optimizer) -> None:
 
 
 def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, every: int) -> None:
-    """Follow the size of the clean signals on part of a training batch, in every so-many-th step; 0: never.
+    """Follow the size of the clean signals on 32 clips of a training batch, in every so-many-th step; 0: never.
+
+    With several processes the 32 clips are the first ones of their joint batch, so that all have the estimate that one
+    process would have. More than 32 processes take one clip each.
 
     Args:
         network: the network, or K of them.
@@ -327,7 +336,10 @@ def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, 
         every: steps between estimates.
     """
     if every and step % every == 0:
-        calibrate(network, [features[..., :32, :, :]], momentum=0.8 if step else 0.0)
+        rank, processes = place_among_processes()
+        its_share = max(len(range(rank, _CALIBRATION_CLIPS, processes)), 1)
+        clips = features[..., :its_share, :, :]
+        calibrate(network, [clips], momentum=0.8 if step else 0.0, over_processes=processes > 1)
 
 
 def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.noise import Noise, NoisyModule, Site
+from asr_dni.processes import largest_over_processes, sum_over_processes
 
 
 class SignalStatistics:
@@ -90,6 +91,15 @@ class SignalEstimate:
     def largest(self, site: str) -> Tensor:
         """Return each network's largest absolute input seen so far, ``(K,)`` (K = 1 for an ordinary one)."""
         return self._largest.get(site, torch.zeros(self._networks, dtype=torch.float64))
+
+    def take_over_processes(self) -> None:
+        """Become the estimate over what all processes have observed; every one of them has to call it."""
+        for site, squares in self._squares.items():
+            self._squares[site] = sum_over_processes(squares)
+            count = sum_over_processes(squares.new_tensor(float(self._counts[site])))
+            self._counts[site] = int(count)
+        for site, largest in self._largest.items():
+            self._largest[site] = largest_over_processes(largest)
 
     def finish(self, statistics: Sequence[SignalStatistics], momentum: float) -> None:
         """Fold the estimate into each network's statistics, with weight ``1 - momentum`` on the new."""
@@ -196,7 +206,9 @@ class CalibratedModule(NoisyModule):
         )
 
 
-def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.0) -> None:
+def calibrate(
+    network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.0, over_processes: bool = False
+) -> None:
     """Estimate RMS and range of the clean signals of all noisy layers, with the noise off.
 
     In a population each member's are estimated as they would be alone.
@@ -205,6 +217,8 @@ def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.
         network: a noisy layer or a network of them.
         inputs: what the network is called with, one batch after another; training data.
         momentum: weight of what was known before, 0 to forget it.
+        over_processes: whether the inputs are this process's part of those of all processes, which call this together
+            and get the same estimates, as from all inputs in one process.
 
     Raises:
         UserError: ``inputs`` is empty.
@@ -236,6 +250,8 @@ def calibrate(network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.
         raise UserError("calibration got no batch: give at least one batch of training data")
     for layer, its_estimates in zip(layers, estimates, strict=True):
         for part, estimate in its_estimates.items():
+            if over_processes:
+                estimate.take_over_processes()
             estimate.finish([statistics[part] for statistics in layer._statistics], momentum)
 
 
