@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from asr_dni.errors import UserError
+from asr_dni.named_classes import refusal
 
 LAYERS_KEY = "layers"
 _OPTIONS = ("--config", "-c")
@@ -54,6 +55,10 @@ def explain(error: Exception, longest: int = 400) -> str:
     Where a value could have been of several types, the parser explains for each why it was not; only the reasons stay.
     """
     text = str(error)
+    key_of = re.match(r'(?:error: )?Parser key "([^"]+)"', text)
+    refused = refusal(text)
+    if refused is not None:
+        return f"{key_of.group(1)}: {refused}" if key_of else refused
     key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
     if union:
         causes = re.findall(r"^\s*- (.*)$", reasons.partition("Errors:")[2], re.MULTILINE)

@@ -78,9 +78,19 @@ def test_configuration_is_plain_and_leads_back(tmp_path):
     assert again.configuration() == configuration
 
 
-@pytest.mark.parametrize("class_path", ["no_such_package.Source", "asr_dni.data.folder.Missing", "Folder"])
-def test_an_unknown_source_is_one_line(class_path):
-    with pytest.raises(UserError, match=f"source {class_path}: no such class"):
+@pytest.mark.parametrize(
+    ("class_path", "message"),
+    [
+        ("no_such_package.Source", "import no_such_package before"),
+        ("asr_dni.data.folder.Missing", "no such class"),
+        ("asr_dni.data.no_such_module.Source", "no such class"),
+        ("Folder", "no such class"),
+        ("asr_dni.data.source.importlib", "no such class"),
+        (7, "expected class_path"),
+    ],
+)
+def test_an_unknown_source_is_one_line(class_path, message):
+    with pytest.raises(UserError, match=message):
         source_from_configuration({"class_path": class_path})
 
 

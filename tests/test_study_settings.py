@@ -1,3 +1,4 @@
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +148,7 @@ def test_signals_have_to_be_measured_where_the_scale_needs_them(tmp_path):
 def test_the_words_of_the_data_reach_the_user(tmp_path):
     with pytest.raises(UserError, match=r"^data: batch_size"):
         tiny(tmp_path, "--data.batch_size=0").make_data(0)
+    importlib.import_module("pytorch_lightning.demos.boring_classes")
     with pytest.raises(UserError, match="has no label_names; a study needs a data module like"):
         tiny(
             tmp_path, data={"class_path": "pytorch_lightning.demos.boring_classes.BoringDataModule"}

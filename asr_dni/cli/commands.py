@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asr_dni.configuration import explain
 from asr_dni.errors import UserError
+from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
@@ -206,7 +207,8 @@ def _with_brackets(arguments: Sequence[str], options: Sequence[str]) -> list[str
 def _noise_curve(arguments: Sequence[str]) -> None:
     arguments = _with_brackets(arguments, ("--sigmas", "--sites"))
     checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
-    _run(noise_curve, "noise-curve", arguments, checkpoint=checkpoint)
+    allow = f"{ALLOW_OPTION} MODULE: {ALLOW_HELP}."
+    _run(noise_curve, "noise-curve", arguments, allow, checkpoint=checkpoint)
 
 
 def _compare(arguments: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
+from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
@@ -39,6 +40,7 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
 from asr_dni.model import KeywordSpotter, NoiseAnnealing, load_checkpoint
+from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 
 _DESCRIPTIONS = {
     "fit": "Train a keyword spotter, then test it and draw its noise curve.",
@@ -58,6 +60,8 @@ The settings that matter most; all of them are listed below, and conf/ has files
   --noise_curve.sigmas                   the levels at which accuracy is measured
   --name, --runs                         results go to RUNS/NAME/version_0, version_1, ...
   --ckpt_path FILE                       {use}
+  --allow MODULE                         may name classes of this module of yours too, as often as given; without it
+                                         only those of asr_dni, Lightning and torch.optim
   --print_config                         shows what would be used, and ends
 """
 _USES = {
@@ -191,10 +195,19 @@ class SpotterCLI(LightningCLI):
     def _check_model(self) -> None:
         """Find what Lightning would find only when the run's folder is there."""
         assert self.subcommand is not None
+        optimizer = self.model.optimizer_callable
+        if not callable(optimizer):
+            raise UserError(
+                f"model.optimizer is {optimizer}: give a class_path, such as torch.optim.Adam, and init_args"
+            )
         try:
-            self.model.optimizer_callable(self.model.parameters())
-        except ValueError as error:
+            made = optimizer(self.model.parameters())
+        except (ValueError, TypeError) as error:
             raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
+        if not isinstance(made, Optimizer):
+            raise UserError(
+                f"model.optimizer makes a {type(made).__name__}: give an optimiser, such as torch.optim.Adam"
+            )
         if not self._checkpoint:
             return
         checkpoint, self._checkpoint, contents = self.config[self.subcommand].ckpt_path, {}, self._checkpoint
@@ -279,10 +292,12 @@ class SpotterCLI(LightningCLI):
         last = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
         if last is None or not last.best_model_path or not Path(last.best_model_path).is_file():
             return "before the end of the first epoch, nothing to resume"
-        return f"to resume: asr-dni fit --ckpt_path {_shorten(last.best_model_path)}"
+        allowed = "".join(f" {ALLOW_OPTION} {module}" for module in allowed_modules() or ())
+        return f"to resume: asr-dni fit --ckpt_path {_shorten(last.best_model_path)}{allowed}"
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> None:
-        call_trainer(self.trainer, function, self._how_to_go_on, **arguments)
+        # A checkpoint's pickled content never runs.
+        call_trainer(self.trainer, function, self._how_to_go_on, weights_only=True, **arguments)
 
     def fit(self, **arguments: Any) -> None:
         """Train; say where the results go."""
@@ -421,7 +436,11 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
         UserError: the settings are not valid or do not go together.
     """
     quiet_expected_warnings()
-    arguments = _with_configuration(list(arguments))
+    with only_named_classes():
+        return _run_lightning(subcommand, _with_configuration(list(arguments)))
+
+
+def _run_lightning(subcommand: str, arguments: list[str]) -> SpotterCLI:
     defaults: dict[str, Any] = {
         "max_epochs": 30,
         "log_every_n_steps": 10,
@@ -444,7 +463,9 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
             parser_kwargs={
                 "prog": "asr-dni",
                 "exit_on_error": False,
+                "allow_abbrev": False,
                 subcommand: {
+                    "allow_abbrev": False,
                     "description": description,
                     "usage": f"asr-dni {subcommand} [--config FILE] [--KEY VALUE ...]",
                 },

@@ -11,6 +11,7 @@ from types import FrameType
 from asr_dni import __version__
 from asr_dni.errors import UserError
 from asr_dni.memory import keep_freed_memory
+from asr_dni.named_classes import only_named_classes, take_allowed
 
 COMMANDS = {
     "fit": "train a keyword spotter, then test it and draw its noise curve",
@@ -24,6 +25,9 @@ COMMANDS = {
     "info": "print versions, devices and which implementation of the recurrence is in use",
 }
 
+_CONFIGURED = ("fit", "validate", "test", "predict", "noise-curve", "study")
+"""Commands whose settings name classes: they take ``--allow MODULE``."""
+
 _EPILOG = """\
 examples:
   asr-dni demo
@@ -33,7 +37,8 @@ examples:
   asr-dni compare runs/eight_words --output figures
 
 "asr-dni COMMAND --help" lists a command's settings. They come from YAML files (--config, several are layered, later
-ones win) and from the command line. Results go to the folder runs/."""
+ones win) and from the command line. Results go to the folder runs/. Settings, a checkpoint's too, may name classes of
+asr_dni, Lightning and torch.optim only; --allow MODULE adds those of a module of your own."""
 
 
 def usage() -> str:
@@ -113,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if name not in COMMANDS:
                 raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
             keep_freed_memory()
-            _command(name, rest)(rest)
+            modules, rest = take_allowed(rest) if name in _CONFIGURED else ([], rest)
+            with only_named_classes(modules):
+                _command(name, rest)(rest)
         except UserError as error:
             print(f"asr-dni: error: {error}", file=sys.stderr)
             sys.exit(2)

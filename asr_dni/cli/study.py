@@ -93,6 +93,7 @@ def _bracketed(arguments: Sequence[str]) -> list[str]:
 
 def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
     from asr_dni.configuration import expand_layers
+    from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
     from asr_dni.study.engine import EngineSettings
     from asr_dni.study.settings import file_arguments, parse_study, study_parser
 
@@ -117,6 +118,7 @@ def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
         help="whether a plan times a few steps of every shape on this machine, for its estimate",
     )
     arguments = list(arguments)
+    parser.epilog = f"{ALLOW_OPTION} MODULE: {ALLOW_HELP}."
     if "--help" in arguments or "-h" in arguments:
         parser.print_help()
         sys.exit(0)

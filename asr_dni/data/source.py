@@ -1,7 +1,6 @@
 """Where recordings come from: the interface that every source of clips shares, and the split rule."""
 
 import hashlib
-import importlib
 import inspect
 import os
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from asr_dni.errors import UserError
+from asr_dni.named_classes import find_class
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -195,16 +195,21 @@ def _plain(value: Any) -> Any:
 def source_from_configuration(configuration: Mapping[str, Any]) -> Source:
     """Rebuild a source from what :meth:`Source.configuration` returned.
 
+    A source of your own is found where your program has imported its module, or where the command was given
+    ``--allow MODULE``: a configuration, which may come out of anybody's checkpoint, imports nothing.
+
     Raises:
-        UserError: the class cannot be imported or is not a source.
+        UserError: there is no such class, it is not a source, or it does not take these arguments.
     """
-    class_path = str(configuration["class_path"])
-    module, _, name = class_path.rpartition(".")
+    class_path, arguments = configuration.get("class_path"), configuration.get("init_args")
+    if not isinstance(class_path, str) or not isinstance(arguments, Mapping | None):
+        raise UserError("source: expected class_path, and init_args as a mapping")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise UserError(f"source {class_path}: no such class; install the package it comes from") from None
-    if not (inspect.isclass(found) and issubclass(found, Source)):
-        raise UserError(f"source {class_path}: not a subclass of asr_dni.data.Source")
-    source: Source = found(**configuration.get("init_args", {}))
+        found = find_class(class_path, Source)
+    except UserError as error:
+        raise UserError(f"source {error}") from error
+    try:
+        source: Source = found(**dict(arguments or {}))
+    except (TypeError, ValueError) as error:  # an argument that is unknown, missing or of another type
+        raise UserError(f"source {class_path}: {' '.join(str(error).split())}") from error
     return source

@@ -18,6 +18,7 @@ import torch
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
+from asr_dni.named_classes import modules_of
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
     DataSize,
@@ -93,6 +94,7 @@ class Job:
         threads: of the CPU.
         checkpoint_seconds: time between checkpoints.
         current_folder: from which relative paths of the study start.
+        modules: that the study may name classes of, see :mod:`asr_dni.named_classes`.
     """
 
     text: str
@@ -102,6 +104,7 @@ class Job:
     threads: int
     checkpoint_seconds: float
     current_folder: str
+    modules: tuple[str, ...] = ()
 
 
 class Pool(Protocol):
@@ -361,6 +364,7 @@ class StudyRun:
             self.settings.cpus_per_worker,
             self.settings.checkpoint_seconds,
             os.getcwd(),
+            modules_of(self.study.data, self.study.optimizer),
         )
 
     def _work(self, pool: Pool, on_event: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from asr_dni import __version__
 from asr_dni.errors import UserError
 from asr_dni.memory import keep_freed_memory
+from asr_dni.named_classes import only_named_classes
 from asr_dni.study.engine import EngineSettings, Job, work_noting_failure
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import PlannedMember, Population, plan_members
@@ -158,14 +159,19 @@ def _members(text: str, current_folder: str) -> dict[str, PlannedMember]:
 
 def _work(job: Job, version: str) -> Outcome:
     """Train a population in a worker's process."""
+    if Path(job.current_folder).is_dir():
+        os.chdir(job.current_folder)  # relative paths of the data, and the user's modules, start there
+    with only_named_classes(job.modules):
+        return _work_guarded(job, version)
+
+
+def _work_guarded(job: Job, version: str) -> Outcome:
     import ray
 
     if version != __version__:
         raise UserError(
             f"a worker has asr-dni {__version__}, the study was started with {version}: install the same everywhere"
         )
-    if Path(job.current_folder).is_dir():
-        os.chdir(job.current_folder)  # relative paths of the data start there
     folder = StudyFolder(job.folder)
     if not folder.study_file.is_file():
         host = os.uname().nodename

@@ -1,6 +1,5 @@
 """What a study is: the axes of its matrix, how every member is trained, and at which noise it is evaluated."""
 
-import importlib
 import math
 import re
 from argparse import ArgumentError
@@ -23,6 +22,7 @@ from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_site
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.spotter import LearningRateSchedule
+from asr_dni.named_classes import find_class, only_named_classes
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
@@ -369,7 +369,8 @@ class Study:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--optimizer", type=OptimizerCallable)
         chosen = {"class_path": self.optimizer["class_path"], "init_args": arguments}
-        made = parser.instantiate_classes(parser.parse_object({"optimizer": chosen})).optimizer
+        with only_named_classes():
+            made = parser.instantiate_classes(parser.parse_object({"optimizer": chosen})).optimizer
         return made  # type: ignore[no-any-return]
 
 
@@ -414,7 +415,11 @@ def parse_study(arguments: Sequence[str], parser: ArgumentParser | None = None) 
     Raises:
         UserError: a setting is unknown or not valid.
     """
-    parser = parser or study_parser()
+    with only_named_classes():
+        return _parse_study(arguments, parser or study_parser())
+
+
+def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Study, Namespace]:
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
@@ -503,8 +508,10 @@ _OF_A_STUDY = ("label_names", "n_features", "n_frames", "batches", "protocol_of"
 
 
 def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
-    module, _, name = str(spec["class_path"]).rpartition(".")
-    found = getattr(importlib.import_module(module), name, None)  # the parser has found it before
+    try:
+        found = find_class(spec["class_path"], pl.LightningDataModule)
+    except UserError as error:
+        raise UserError(f"data: {error}") from error
     missing = [part for part in _OF_A_STUDY if not hasattr(found, part)]
     if missing:
         raise UserError(
@@ -515,8 +522,9 @@ def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
     parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
     arguments = {**(spec.get("init_args") or {}), "seed": seed}
     try:
-        parsed = parser.parse_object({"data": {"class_path": spec["class_path"], "init_args": arguments}})
-        made = parser.instantiate_classes(parsed).data
+        with only_named_classes():
+            parsed = parser.parse_object({"data": {"class_path": spec["class_path"], "init_args": arguments}})
+            made = parser.instantiate_classes(parsed).data
     except (ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"data: {_own_words(error).removeprefix('data: ')}") from error
     return made  # type: ignore[no-any-return]
