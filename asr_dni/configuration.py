@@ -61,10 +61,15 @@ def explain(error: Exception, longest: int = 400) -> str:
         return f"{key_of.group(1)}: {refused}" if key_of else refused
     key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
     if union:
-        causes = re.findall(r"^\s*- (.*)$", reasons.partition("Errors:")[2], re.MULTILINE)
-        given = re.search(r"^\s*Given value: (.*)$", reasons, re.MULTILINE)
-        causes = [cause for cause in causes if "NoneType" not in cause]
-        text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (f" Got value: {given.group(1)}" if given else "")
+        said, _, given = reasons.partition("Errors:")[2].partition("Given value type:")
+        # A reason may go on in the next lines.
+        causes = [" ".join(cause.split()) for cause in re.split(r"^\s*- ", said, flags=re.MULTILINE)]
+        causes = [cause for cause in causes if cause and "NoneType" not in cause]
+        value = given.partition("Given value: ")[2]
+        named = any("not accepted" in cause or "unrecognized arguments" in cause for cause in causes)
+        text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (
+            f" Got value: {value}" if value and not named else ""
+        )
     for pattern, replacement in (
         (r'Parser key "([^"]+)":', r"\1:"),
         (r"- Expected a path but \S+ either not accessible or invalid", ""),
@@ -74,6 +79,10 @@ def explain(error: Exception, longest: int = 400) -> str:
         (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),
         (r"Got value: Namespace\(.*", ""),
         (r"Got value:", "Got"),
+        (r"Problem with given class_path '([\w.]+)':", r"\1:"),
+        (r"Got NestedArg\(.*\)$", ""),
+        (r"Option '([^']+)' is not accepted", r"there is no setting '\1'"),
+        (r"unrecognized arguments: --([\w.]+)(=\S*)?.*", r"there is no setting --\1"),
         (r"arguments are required: (?:fit|validate|test|predict)\.", "settings are required: "),
     ):
         text = re.sub(pattern, replacement, text)

@@ -144,6 +144,31 @@ def test_mistakes_are_one_line(here, capsys):
     assert "data: batch_size" in fails(capsys, "plan", "tiny.yaml", "--data.batch_size=0")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"data": {"class_path": "asr_dni.data.DigitsData", "init_args": {"nope": 3}}},
+            "DigitsData: there is no",
+        ),
+        (
+            {"data": {"source": {"class_path": "asr_dni.data.Synthetic", "init_args": {"nope": 3}}}},
+            "Synthetic: there",
+        ),
+        ({"recipes": {"lstm": {"nope": 3}}}, "recipes"),
+        ({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"nope": 3}}}, "optimizer: "),
+    ],
+)
+def test_a_setting_that_a_class_does_not_have_is_named_and_nothing_else(here, capsys, settings, said):
+    write(here / "wrong.yaml", **settings)
+    error = fails(capsys, "plan", "wrong.yaml")
+    assert said in error
+    assert "nope" in error
+    for clutter in ("NestedArg", "{", "Problem with", "jsonargparse"):
+        assert clutter not in error
+    assert len(error) < 200
+
+
 @pytest.mark.parametrize("how", ["fails", "interrupted"])
 def test_what_was_not_done_is_said_by_the_exit_code(here, capsys, monkeypatch, how):
     def work_on(*arguments):

@@ -423,7 +423,7 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
-        said = re.sub(r"Problem with given class_path 'asr_dni\.study\.settings\.\w+': ", "", explain(error))
+        said = re.sub(r"asr_dni\.study\.settings\.\w+: ", "", explain(error))
         raise UserError(f"{said} (asr-dni study run --help lists the settings)") from error
     chosen = _namespace({key: parsed[key] for key in _SETTINGS})
     own = study_parser()
