@@ -271,15 +271,21 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys
     assert "\n" not in said
     resume = said.partition("asr-dni: interrupted, to resume: asr-dni ")[2].split()
     assert resume == ["fit", "--ckpt_path", "runs/broken/version_0/checkpoints/last.ckpt"]
-    main([*resume, "--test_after_fit", "false"])
+    main(resume)
     assert "after 2 epochs" in capsys.readouterr().out
     expected = torch.load(LAST, weights_only=True)
-    resumed = torch.load(
-        here / "runs" / "broken" / "version_1" / "checkpoints" / "last.ckpt", weights_only=True
-    )
+    run = here / "runs" / "broken" / "version_0"
+    resumed = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert resumed["global_step"] == expected["global_step"]
     for name, value in expected["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][name]), name
+    whole = Path(LAST).parents[1]
+    assert sorted(path.name for path in run.parent.iterdir()) == ["version_0"]  # it went on where it was
+    assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    curves = [pd.read_csv(folder / "noise_curve.csv", comment="#") for folder in (run, whole)]
+    pd.testing.assert_frame_equal(*curves)
+    settings, expected = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, whole))
+    assert settings == {**expected, "name": "broken", "wandb": "disabled"}
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_test_batch_start", "setup"])

@@ -2,17 +2,19 @@
 
 import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from wandb import Settings as WandbSettings
 
 from asr_dni.cli.lightning import quiet_expected_warnings
-from asr_dni.cli.run import call_trainer
+from asr_dni.cli.run import LastCheckpoint, call_trainer
+from asr_dni.cli.run_files import MetricsLog, claimed_folder
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
@@ -69,54 +71,57 @@ def demo(
         ("3/3", "dni", sigma_train, f"training under noise, sigma_train {sigma_train:g}"),
     ]
     curves = []
-    for step, name, sigma, what in runs:
-        module = KeywordData(
-            source,
-            frontend=MFCCSettings(n_mfcc=20),
-            augmentation=AugmentationSettings(time_shift_ms=100.0),
-            batch_size=64,
-            cache_dir=data / "cache",
-            seed=seed,
-        )
-        module.prepare_data()
-        console.print(f"[bold]{step}[/] {what}: {epochs} epochs")
-        pl.seed_everything(seed, verbose=False)
-        spotter = KeywordSpotter(
-            module.label_names,
-            module.n_features,
-            NetworkSettings(
-                units=units, layers=1, dropout=0.0, input_gain=4.0, recurrent_gain=2.0, output_gain=4.0
-            ),
-            TrainingNoise(seed=seed),
-        )
-        files = CSVLogger(output.parent / output.name, name=name)
-        loggers: list[Logger] = [files]
-        if wandb != "disabled":
-            mode = None if wandb == "auto" else wandb
-            quiet = WandbSettings(silent=True)
-            loggers.append(
-                make_wandb_logger(name=f"demo-{name}", save_dir=files.log_dir, mode=mode, settings=quiet)
+    with ExitStack() as held:
+        for step, name, sigma, what in runs:
+            module = KeywordData(
+                source,
+                frontend=MFCCSettings(n_mfcc=20),
+                augmentation=AugmentationSettings(time_shift_ms=100.0),
+                batch_size=64,
+                cache_dir=data / "cache",
+                seed=seed,
             )
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="auto",
-            logger=loggers,
-            log_every_n_steps=5,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            callbacks=[
-                NoiseAnnealing(sigma, schedule="linear", warm_up=0.1, length=0.4),
-                NoiseCurveCallback(SIGMAS, draws=draws, every_n_epochs=0),
-                ModelCheckpoint(filename="last", enable_version_counter=False),
-                RichProgressBar(leave=False),
-            ],
-        )
-        call_trainer(trainer, trainer.fit, _how_to_go_on, model=spotter, datamodule=module)
-        call_trainer(trainer, trainer.test, _how_to_go_on, model=spotter, datamodule=module, verbose=False)
-        for logger in loggers:
-            logger.finalize("success")
-        curves.append(Path(files.log_dir))
-        _finish_wandb()
+            module.prepare_data()
+            console.print(f"[bold]{step}[/] {what}: {epochs} epochs")
+            pl.seed_everything(seed, verbose=False)
+            spotter = KeywordSpotter(
+                module.label_names,
+                module.n_features,
+                NetworkSettings(
+                    units=units, layers=1, dropout=0.0, input_gain=4.0, recurrent_gain=2.0, output_gain=4.0
+                ),
+                TrainingNoise(seed=seed),
+            )
+            files = MetricsLog(held.enter_context(claimed_folder(output / name)))
+            loggers: list[Logger] = [files]
+            if wandb != "disabled":
+                mode = None if wandb == "auto" else wandb
+                quiet = WandbSettings(silent=True)
+                loggers.append(
+                    make_wandb_logger(name=f"demo-{name}", save_dir=files.log_dir, mode=mode, settings=quiet)
+                )
+            trainer = pl.Trainer(
+                max_epochs=epochs,
+                accelerator="auto",
+                logger=loggers,
+                log_every_n_steps=5,
+                num_sanity_val_steps=0,
+                enable_model_summary=False,
+                callbacks=[
+                    NoiseAnnealing(sigma, schedule="linear", warm_up=0.1, length=0.4),
+                    NoiseCurveCallback(SIGMAS, draws=draws, every_n_epochs=0),
+                    LastCheckpoint(),
+                    RichProgressBar(leave=False),
+                ],
+            )
+            call_trainer(trainer, trainer.fit, _how_to_go_on, model=spotter, datamodule=module)
+            call_trainer(
+                trainer, trainer.test, _how_to_go_on, model=spotter, datamodule=module, verbose=False
+            )
+            for logger in loggers:
+                logger.finalize("success")
+            curves.append(Path(files.log_dir))
+            _finish_wandb()
     comparison = compare_curves(
         curves, output / "comparison", title="Synthetic speech: conventional against DNI"
     )

@@ -5,6 +5,7 @@ import os
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,7 +19,7 @@ from pytorch_lightning.callbacks import (
     ProgressBar,
 )
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from rich.console import Console
 from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
@@ -33,6 +34,14 @@ from asr_dni.cli.run import (
     check_monitors,
     describe_wandb,
     on_terminal,
+)
+from asr_dni.cli.run_files import (
+    MetricsLog,
+    SaveConfiguration,
+    claimed_folder,
+    folder_of_last_checkpoint,
+    resumed_folder,
+    wandb_run_in,
 )
 from asr_dni.configuration import expand_layers, explain
 from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
@@ -102,8 +111,18 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class SpotterCLI(LightningCLI):
     """Lightning's command line with the noise's annealing, the noise curve and the run's folder as settings."""
 
-    def __init__(self, subcommand: str, data_class: str = KeywordData.__qualname__, **keywords: Any) -> None:
+    def __init__(
+        self,
+        subcommand: str,
+        held: ExitStack,
+        data_class: str = KeywordData.__qualname__,
+        folder_is_named: bool = True,
+        **keywords: Any,
+    ) -> None:
         self._only = subcommand
+        self._held = held
+        self._folder_is_named = folder_is_named
+        self._done = (0, 0)
         self._data_class = data_class
         self._checkpoint: Mapping[str, Any] = {}
         module = cast(type[pl.LightningDataModule], DATA_MODULES[data_class])
@@ -179,6 +198,7 @@ class SpotterCLI(LightningCLI):
             )
         if config.ckpt_path is not None:
             self._checkpoint = load_checkpoint(config.ckpt_path)
+            self._done = _progress_of(self._checkpoint)
         elif self.subcommand != "fit":
             raise UserError(
                 f"{self.subcommand} needs a trained network: give --ckpt_path FILE, a .ckpt that asr-dni fit wrote"
@@ -245,24 +265,36 @@ class SpotterCLI(LightningCLI):
         if not trainer.is_global_zero:
             leave_speaking_to_the_main_process()
             return trainer
-        # Agents of a sweep that start together would take one version's folder; each takes its W&B run's name.
-        version = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-        files = CSVLogger(config.runs, name=config.name, version=version)
-        loggers: list[Logger] = [files]
+        folder, resumed = self._take_folder()
+        loggers: list[Logger] = [MetricsLog(folder, self._done[1] if resumed else None)]
         if self.subcommand in ("fit", "test") and config.wandb != "disabled":
             mode = None if config.wandb == "auto" else config.wandb
-            run_name = f"{config.name}-{Path(files.log_dir).name}"
             loggers.append(
                 make_wandb_logger(
                     config.wandb_project,
-                    run_name,
-                    save_dir=files.log_dir,
+                    f"{config.name}-{folder.name}",
+                    save_dir=str(folder),
                     mode=mode,
+                    id=wandb_run_in(folder) if resumed else None,
                     settings=WandbSettings(silent=True),
                 )
             )
         trainer.loggers = loggers
         return trainer
+
+    def _take_folder(self) -> tuple[Path, bool]:
+        """Return the run's folder, and whether it is that of the run that is resumed."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        named = Path(config.runs, config.name)
+        last = None
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            last = folder_of_last_checkpoint(Path(config.ckpt_path))
+        if last is not None and (not self._folder_is_named or named.resolve() == last.parent.resolve()):
+            return self._held.enter_context(resumed_folder(_shorten(last))), True
+        # A run of a W&B sweep is found again by the agent's name for it.
+        version = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        return self._held.enter_context(claimed_folder(named, version)), False
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         given = config.get("callbacks") or []
@@ -304,7 +336,20 @@ class SpotterCLI(LightningCLI):
         folder = self.trainer.log_dir
         if folder and self.trainer.loggers:
             print(f"results go to {folder}")
+        self._say_if_finished()
         self._call(self.trainer.fit, **arguments)
+
+    def _say_if_finished(self) -> None:
+        if not any(self._done) or not self.trainer.is_global_zero:
+            return
+        for done, asked, name in zip(
+            self._done, (self.trainer.max_epochs, self.trainer.max_steps), ("epochs", "steps"), strict=True
+        ):
+            if done == asked:
+                print(
+                    f"the training is finished: all {done} {name} are done;"
+                    f" to train longer give --trainer.max_{name} above {done}"
+                )
 
     def after_fit(self) -> None:
         """Test what was trained."""
@@ -384,6 +429,15 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
     return ["--config", yaml.safe_dump(settings)]
 
 
+def _progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the epochs and steps that a checkpoint's training had done."""
+    try:
+        epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(epochs), int(contents["global_step"])
+    except (KeyError, TypeError, ValueError):
+        return 0, 0
+
+
 def _data_class(arguments: Sequence[str]) -> str:
     """Return the name of the data module's class: the last ``data_class`` of configurations and command line.
 
@@ -436,11 +490,15 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
         UserError: the settings are not valid or do not go together.
     """
     quiet_expected_warnings()
-    with only_named_classes():
-        return _run_lightning(subcommand, _with_configuration(list(arguments)))
+    naming = ("--name", "--runs", "--config", "-c")
+    folder_is_named = any(argument.partition("=")[0] in naming for argument in arguments)
+    with ExitStack() as held, only_named_classes():
+        return _run_lightning(subcommand, _with_configuration(list(arguments)), held, folder_is_named)
 
 
-def _run_lightning(subcommand: str, arguments: list[str]) -> SpotterCLI:
+def _run_lightning(
+    subcommand: str, arguments: list[str], held: ExitStack, folder_is_named: bool
+) -> SpotterCLI:
     defaults: dict[str, Any] = {
         "max_epochs": 30,
         "log_every_n_steps": 10,
@@ -453,10 +511,13 @@ def _run_lightning(subcommand: str, arguments: list[str]) -> SpotterCLI:
     try:
         return SpotterCLI(
             subcommand,
+            held,
             _data_class(arguments),
+            folder_is_named,
             args=[subcommand, *arguments],
             seed_everything_default=0,
             trainer_defaults=defaults,
+            save_config_callback=SaveConfiguration,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

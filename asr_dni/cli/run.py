@@ -8,16 +8,45 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 
+from asr_dni.cli.run_files import MetricsLog
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, metric_name
 from asr_dni.model import KeywordSpotter
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes ``last.ckpt`` at the end of every epoch, validated or not: what a run is resumed from."""
+    """Writes ``last.ckpt`` at the end of every epoch, validated or not: what a run is resumed from.
+
+    The metrics until then are written before it, so that a run that is killed at any moment and resumed has them all.
+    """
 
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave a run as it is that was stopped early; Lightning would train it for another epoch."""
+        super().on_train_start(trainer, pl_module)
+        stopped = [
+            callback.stopped_epoch + 1
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.stopped_epoch
+        ]
+        if stopped:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                print(
+                    f"the training is finished: it was stopped early after {stopped[0]} epochs;"
+                    " to train longer leave out EarlyStopping"
+                )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the metrics, then the checkpoint."""
+        metrics = trainer.callback_metrics  # in all processes: computing them may exchange them
+        row = {name: value.item() for name, value in metrics.items() if not name.startswith("val/")}
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLog):
+                logger.write_ahead({"epoch": trainer.current_epoch, **row}, trainer.global_step - 1)
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -43,8 +72,19 @@ class BestCheckpoint(ModelCheckpoint):
             self.save_top_k = 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score so far, though the resumed run has a folder of its own."""
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        """Take over the best score so far, though the resumed run may have a folder of its own, or a moved one."""
+        state = {**state_dict, "dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = self._found(state.get(name, ""))
+        state["best_k_models"] = {
+            self._found(path): score for path, score in state.get("best_k_models", {}).items()
+        }
+        super().load_state_dict(state)
+
+    def _found(self, path: str) -> str:
+        """Return where a file is now that was at ``path`` in a folder that was since moved."""
+        here = Path(self.dirpath or "", Path(path).name)
+        return str(here) if path and not Path(path).is_file() and here.is_file() else path
 
 
 class TrainingLog(Callback):
