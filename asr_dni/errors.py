@@ -1,5 +1,6 @@
 """The one exception that a user's mistake raises, and what its line is made of."""
 
+import os
 from collections.abc import Collection
 
 
@@ -11,7 +12,7 @@ class UserError(Exception):
     """
 
 
-def printable(name: str) -> str:
+def printable(name: str | os.PathLike[str]) -> str:
     r"""Return a file's name such that it can be printed and encoded.
 
     Names on a disk are bytes; those that are not UTF-8 (Latin-1 from an old archive) hold surrogates in Python.
@@ -20,10 +21,10 @@ def printable(name: str) -> str:
     >>> printable(os.fsdecode(b"gr\xfcn.wav"))
     'gr\\xfcn.wav'
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def first_few(names: Collection[str], number: int = 3) -> str:
+def first_few(names: Collection[str | os.PathLike[str]], number: int = 3) -> str:
     """Name the first few of many.
 
     >>> first_few(["a", "b", "c", "d", "e"])

@@ -55,6 +55,7 @@ def noise_curve(
             training.
     """
     from asr_dni.data import KeywordData
+    from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table
     from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
@@ -68,6 +69,7 @@ def noise_curve(
     check_sites(noise.sites, sigmas)
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
+    tell(module.describe())
     console = Console()
     with progress_bar() as progress:
         task = progress.add_task("noise curve", total=None)

@@ -44,7 +44,8 @@ from asr_dni.cli.run_files import (
     wandb_run_in,
 )
 from asr_dni.configuration import expand_layers, explain
-from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
+from asr_dni.data import DATA_MODULES, KeywordData, SequenceData, data_class_of
+from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
@@ -250,11 +251,23 @@ class SpotterCLI(LightningCLI):
                 " finds its own settings"
             ) from error
 
+    def _check_data(self) -> None:
+        """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        data = cast(SequenceData, self.datamodule)
+        data.prepare_data()
+        data.setup(self.subcommand)
+        if self.subcommand == "fit" and config.test_after_fit and not config.trainer.fast_dev_run:
+            data.setup("test")
+        tell(data.describe())
+
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
         self._check_model()
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        self._check_data()
         if config.trainer.logger is not None or config.trainer.fast_dev_run:
             trainer = super().instantiate_trainer(**keywords)
             if not trainer.is_global_zero:

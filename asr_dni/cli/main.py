@@ -1,5 +1,6 @@
 """The console command ``asr-dni``: says what there is, and starts it. Heavy imports wait until they are needed."""
 
+import io
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from asr_dni import __version__
-from asr_dni.errors import UserError
+from asr_dni.errors import UserError, printable
 from asr_dni.memory import keep_freed_memory
 from asr_dni.named_classes import only_named_classes, take_allowed
 
@@ -97,6 +98,16 @@ def _termination() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _check_names_are_utf8(arguments: Sequence[str]) -> None:
+    """Refuse names that YAML, JSON and W&B could not write; the files in folders that are named may have them."""
+    for what, name in (*(("", argument) for argument in arguments), ("the current folder ", os.getcwd())):
+        if name != printable(name):
+            raise UserError(
+                f"{what}{printable(name)}: this name is not UTF-8; rename it (convmv -f latin1 -t utf8), or make a"
+                " link to it that has another name (ln -s)"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``asr-dni``; a user's mistake ends it with one line on standard error and exit code 2.
 
@@ -112,9 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(f"asr-dni {__version__}")
         return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may have what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     name, rest = arguments[0], arguments[1:]
     with _termination() as terminated:
         try:
+            _check_names_are_utf8(rest)
             if name not in COMMANDS:
                 raise UserError(f"there is no command {name!r}: give one of {', '.join(COMMANDS)}")
             keep_freed_memory()

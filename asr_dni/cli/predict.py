@@ -15,7 +15,7 @@ from rich.text import Text
 from asr_dni.cli.commands import progress_bar
 from asr_dni.data.source import AUDIO_SUFFIXES
 from asr_dni.device import choose_device
-from asr_dni.errors import UserError
+from asr_dni.errors import UserError, first_few, printable
 from asr_dni.evaluation.noise_curve import check_sites
 from asr_dni.files import write_atomically
 from asr_dni.inference import FilePrediction, Spotter, load
@@ -78,7 +78,7 @@ def predict(
     )
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if passed_over:
-        errors.print(_text(f"passed over, for their endings: {_listed(passed_over)}"))
+        errors.print(_text(f"passed over, for their endings: {first_few(passed_over, _LISTED)}"))
     bad = longer = 0
     assert spotter.front_end is not None  # predict_files has checked
     clip_seconds = spotter.front_end.clip_seconds
@@ -91,7 +91,7 @@ def predict(
             if file.error is not None:
                 bad += 1
                 # Through the bar, which is drawn again below.
-                said = _text(f"asr-dni: {_printable(file.path)}: {file.error}")
+                said = _text(f"asr-dni: {printable(file.path)}: {file.error}")
                 progress.console.print(said, soft_wrap=True)
             elif hop is None and file.predictions[0].seconds > clip_seconds:
                 longer += 1
@@ -102,7 +102,7 @@ def predict(
             f" {clip_seconds / 2:g} hears all of it"
         )
     if output is not None:
-        errors.print(_text(f"written: {_printable(output)}"))
+        errors.print(_text(f"written: {printable(output)}"))
     if bad:
         errors.print(f"{bad} of {_count(len(recordings), 'recording')} could not be used")
         sys.exit(1)
@@ -127,7 +127,7 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         found = [file for file in _below(path) if not file.name.startswith(".")]
         kept = [file for file in found if file.suffix.lower() in AUDIO_SUFFIXES]
         if not kept:
-            raise UserError(f"{_printable(path)}: no recordings in this folder (files ending in {_ENDINGS})")
+            raise UserError(f"{printable(path)}: no recordings in this folder (files ending in {_ENDINGS})")
         recordings += kept
         passed_over += [file for file in found if file.suffix.lower() not in AUDIO_SUFFIXES]
     return recordings, passed_over
@@ -179,7 +179,7 @@ def _table(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
     )
 
     def write(file: FilePrediction) -> None:
-        name = _printable(file.path)
+        name = printable(file.path)
         if file.error is not None:
             blank = f"{'-':{width}}  {'':6}  {'':{width}}  {'':6}  {'':8}  "[: None if hop else -10]
             console.print(_text(f"{blank}{name}: {file.error}", "red"))
@@ -199,7 +199,7 @@ def _csv(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
     rows.writerow(["file", "start", "seconds", "decision", "error", *labels])
 
     def write(file: FilePrediction) -> None:
-        name = _printable(file.path)
+        name = printable(file.path)
         if file.error is not None:
             rows.writerow([name, "", "", "", file.error, *([""] * len(labels))])
         for prediction in file.predictions:
@@ -212,7 +212,7 @@ def _csv(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
 
 def _jsonl(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
     def row(file: FilePrediction, **values: object) -> None:
-        print(json.dumps({"file": _printable(file.path), **values}, ensure_ascii=False), file=stream)
+        print(json.dumps({"file": printable(file.path), **values}, ensure_ascii=False), file=stream)
 
     def write(file: FilePrediction) -> None:
         if file.error is not None:
@@ -233,16 +233,6 @@ def _jsonl(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
 def _text(text: str, style: str = "") -> Text:
     """Return text for a console that is not markup: names may hold brackets."""
     return Text(text, style)
-
-
-def _printable(path: Path) -> str:
-    """Return a path whose bytes that are not UTF-8 are escaped: not every file's name is text."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _listed(paths: Sequence[Path]) -> str:
-    named = ", ".join(_printable(path) for path in paths[:_LISTED])
-    return named if len(paths) <= _LISTED else f"{named} and {len(paths) - _LISTED} more"
 
 
 def _count(number: int, noun: str) -> str:

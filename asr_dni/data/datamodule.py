@@ -18,11 +18,17 @@ from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, Order
 from asr_dni.data.folder import Folder
 from asr_dni.data.front_end import FrontEnd, load_statistics, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
-from asr_dni.data.overview import warn_once
+from asr_dni.data.overview import (
+    count_left_out,
+    describe_splits,
+    empty_split_message,
+    shared_speakers_remark,
+    warn_once,
+)
 from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
 from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
-from asr_dni.errors import UserError
+from asr_dni.errors import UserError, printable
 from asr_dni.features.mfcc import MFCC, MFCCSettings
 from asr_dni.files import write_atomically
 from asr_dni.philox import Key, derive_key, uniform
@@ -83,6 +89,7 @@ class KeywordData(SplitData[AudioBatch]):
         if not 0 < clip_seconds * frontend.sample_rate < 2**31:
             raise UserError(f"clip_seconds: {clip_seconds} is not valid; give a length in seconds above 0")
         self.source = source
+        self._source_settings: Mapping[str, Any] = source.configuration()
         self.labels = labels
         self.frontend = frontend
         self.augmentation = augmentation
@@ -186,6 +193,10 @@ class KeywordData(SplitData[AudioBatch]):
         }
         for split in splits[stage]:
             self._selection(split, check=True)
+        if self.source.speakers_known and not self._foreign:
+            shared = shared_speakers_remark(self.source.identity, self._splits())
+            if shared is not None:
+                warn_once(shared)
         if stage in ("fit", None):
             self._check_words_have_clips()
             self._fit_statistics()
@@ -320,7 +331,7 @@ class KeywordData(SplitData[AudioBatch]):
             yield self.transform(AudioBatch(*(tensor.to(device) for tensor in batch)))
 
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
-        """Return ``label/file name`` of clips; made clips of silence are called ``_silence_``."""
+        """Return ``label/file name`` of clips, printable; made clips of silence are called ``_silence_``."""
         if isinstance(clip_ids, Tensor):
             clip_ids = clip_ids.tolist()
         if not self._rows:
@@ -334,7 +345,7 @@ class KeywordData(SplitData[AudioBatch]):
                 names.append(SILENCE)
             else:
                 store, row = self._rows[identity]
-                names.append(store.name(row))
+                names.append(printable(store.name(row)))
         return names
 
     def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
@@ -445,6 +456,7 @@ class KeywordData(SplitData[AudioBatch]):
         if "source" not in replacements:
             replacements = {**replacements, "source": source_from_configuration(arguments["source"])}
         data = cls(**{**arguments, **replacements})
+        data._source_settings = arguments["source"]
         data._label_names = list(state["label_names"])
         data.load_state_dict(state)
         return data
@@ -463,8 +475,8 @@ class KeywordData(SplitData[AudioBatch]):
         """
         if split not in (*SPLITS, "all"):
             raise UserError(f"split: {split!r} is not valid; give train, validation, test or all")
-        # whom a speaker's name belongs to is a habit of the one who recorded, and keeps training clips out of the test
-        speaker = self.source.speaker if isinstance(self.source, Folder) and split != "all" else None
+        # the habit of whoever names the recordings; who was trained on is not to be in the test
+        speaker = None if split == "all" else self._source_settings.get("init_args", {}).get("speaker")
         arguments: dict[str, Any] = {
             "source": Folder(path, speaker=speaker),
             "labels": self.labels,
@@ -500,17 +512,24 @@ class KeywordData(SplitData[AudioBatch]):
 
     # ------------------------------------------------------------------ messages
 
+    def describe(self) -> str:
+        """Return one line: the clips and speakers of each split."""
+        skipped = sum(len(store.skipped) for store in (self.store, self._archive) if store is not None)
+        return describe_splits(
+            self.source.identity,
+            self._splits(),
+            speakers_known=self.source.speakers_known,
+            skipped=skipped,
+        )
+
+    def _splits(self) -> dict[str, tuple[PackedStore, Selection]]:
+        if self._foreign:
+            which = self._evaluated_split or "all"
+            return {which: (self.store, self._selection("test"))}
+        return {split: (self._store_of(split), self._selection(split)) for split in SPLITS}
+
     def _report_left_out(self, store: PackedStore) -> None:
-        names = self.label_names
-        wanted = np.ones(len(store), dtype=bool)
-        if self._evaluated_split is not None:
-            wanted = store.splits == SPLITS.index(self._evaluated_split)
-        counts = np.bincount(store.labels[wanted], minlength=len(store.label_names))
-        self.left_out = {
-            label: int(count)
-            for label, count in zip(store.label_names, counts, strict=True)
-            if label not in names and count
-        }
+        self.left_out = count_left_out(store, self.label_names, self._evaluated_split)
         if self.left_out:
             listed = ", ".join(f"{label} ({count})" for label, count in self.left_out.items())
             total = sum(self.left_out.values())
@@ -524,10 +543,7 @@ class KeywordData(SplitData[AudioBatch]):
     def _empty_split_message(self, split: str) -> str:
         identity = self.source.identity
         if not self._foreign:
-            return (
-                f"{identity}: no clips are left in the {split} split; add clips, or lists that put some "
-                "there (validation_list.txt, testing_list.txt)"
-            )
+            return empty_split_message(identity, self._store_of(split), split)
         which = "clips" if self._evaluated_split is None else f"{self._evaluated_split} clips"
         return (
             f"{identity}: no {which} of the words that the network knows ({', '.join(self.label_names)}); "

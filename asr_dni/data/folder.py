@@ -1,5 +1,6 @@
 """A folder of recordings in the layout of Speech Commands."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -116,6 +117,7 @@ class Folder(Source):
         names = {path: composed(f"{label}/{path.name}") for label, paths in files.items() for path in paths}
         speakers = {path: self._speaker(name) for path, name in names.items()}
         self._check_speakers(names, speakers)
+        self.speakers_known = None not in speakers.values()
         self._remarks = self._passed_over(entries.values())
         listed: dict[str, Split] = {}
         if self.split == "auto":
@@ -139,8 +141,8 @@ class Folder(Source):
 
     @property
     def identity(self) -> str:
-        """``folder``, its name, and the expression that finds the speakers where one is given."""
-        by = "" if self.speaker is None else f", speakers by {self.speaker}"
+        """``folder``, its name, and a digest of the expression that finds the speakers where one is given."""
+        by = "" if self.speaker is None else f", speakers by pattern {_short_digest(self.speaker)}"
         return f"folder {printable(self.path.resolve().name)}{by}"
 
     def test_archive(self) -> Source | None:
@@ -241,6 +243,10 @@ def _speaker_pattern(expression: str) -> re.Pattern[str]:
             " (?P<speaker>...), such as '/(?P<speaker>[^_]+)_' for yes/anna_3.wav"
         )
     return pattern
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=2).hexdigest()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

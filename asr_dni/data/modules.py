@@ -63,6 +63,9 @@ class SequenceData(Protocol):
     def batches(self, split: Split, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Go through a split once, without augmentation, outside a trainer."""
 
+    def describe(self) -> str:
+        """Return how many clips each split has, in one line; once :meth:`setup` was called."""
+
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
         """Return the names of clips."""
 

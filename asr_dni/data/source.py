@@ -143,6 +143,9 @@ class Source(ABC):
     (``class_path`` and ``init_args``) and in a checkpoint.
     """
 
+    speakers_known: bool = True
+    """Whether the speakers of the clips that :meth:`clips` returned last are people, rather than one for each file."""
+
     @abstractmethod
     def prepare(self) -> None:
         """Bring the data to the disk: download, or generate; does nothing where they are already there."""

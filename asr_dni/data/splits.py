@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 
 from asr_dni.checkpoint import open_checkpoint
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
-from asr_dni.data.source import Split
+from asr_dni.data.source import SPLITS, Split
 from asr_dni.errors import UserError
 from asr_dni.processes import place_among_processes
 
@@ -63,6 +63,10 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             training: whether it is changed at random.
             epoch: of the training; with the seed and the clip it decides how.
         """
+
+    def describe(self) -> str:
+        """Return how many clips each split has, in one line."""
+        return ", ".join(f"{split} {self._size(split):,} clips" for split in SPLITS)
 
     def train_dataloader(self) -> OrderedLoader[_Raw]:
         """Return batches of the training split, in a new order in every epoch."""

@@ -99,6 +99,10 @@ class PackedStore:
         """Return the speaker of a row."""
         return bytes(self._speakers[row]).decode("utf-8", "surrogateescape")
 
+    def speakers(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the speakers of rows."""
+        return [name.decode("utf-8", "surrogateescape") for name in self._speakers[rows].tolist()]
+
     def gather(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Copy clips into a batch.
 
