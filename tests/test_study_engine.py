@@ -179,6 +179,53 @@ def test_a_later_start_goes_on_with_the_same_populations(tmp_path, worked):
     assert [population.id for population in again.plan(8, False)] == [run.populations[0].id]
 
 
+def test_two_starts_with_other_populations_train_no_member_twice(tmp_path, fast, monkeypatch):
+    """The second plans while the first is about to write down what it has planned."""
+    trained: list[str] = []
+    results = threading.Barrier(2, timeout=30)
+
+    def work_on(study, folder, population, run, device, seconds):
+        with folder.claim(population.id, run, [member.training for member in population.members]) as ours:
+            if not ours:
+                return Outcome(population.id, "busy")
+            done = {path.stem for path in (tmp_path / "done").iterdir()}
+            for member in population.members:
+                if member.training not in done:
+                    trained.append(member.training)
+                    (tmp_path / "done" / member.training).touch()
+            time.sleep(0.2)
+        return Outcome(population.id, "done")
+
+    (tmp_path / "done").mkdir()
+    monkeypatch.setattr(engine, "work_on", work_on)
+    assign = StudyFolder.assign
+
+    def slow(self, populations):
+        time.sleep(0.7)
+        assign(self, populations)
+
+    monkeypatch.setattr(StudyFolder, "assign", slow)
+    study = tiny(tmp_path, "--seeds=6")
+    runs = [
+        start(tiny(tmp_path, "--seeds=6", f"--population.members={members}"), tmp_path / "study")
+        for members in (2, 3)
+    ]
+
+    def begin(run):
+        results.wait()
+        go(run)
+
+    threads = [threading.Thread(target=begin, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    recorded = Counter(name for names in runs[0].folder.recorded_populations().values() for name in names)
+    assert set(recorded.values()) == {1}
+    assert Counter(trained) == recorded
+    assert len(trained) == 2 * len(study.settings.seed_list)
+
+
 def test_the_time_that_is_left_follows_from_what_was_measured(tmp_path):
     run = start(tiny(tmp_path, population={"members": 2}), tmp_path / "study")
     populations = run.plan(1, False)
@@ -259,6 +306,49 @@ def test_two_starts_at_once_share_the_work(tmp_path):
     added = [line for _, errors in said for line in errors.splitlines() if "1 new results" in line]
     assert len(added) == 10
     assert all("1 new results" in errors for _, errors in said)
+
+
+@pytest.mark.slow
+def test_two_starts_with_other_populations_train_every_member_once(tmp_path):
+    """Two real starts at once, whose populations have 2 and 3 members; what a trainer is given is written down."""
+    script = (
+        "import json, sys, time\nimport pytorch_lightning as pl\nfrom asr_dni.cli.main import main\n"
+        "from asr_dni.study.folder import StudyFolder\n"
+        "fit, assign, log = pl.Trainer.fit, StudyFolder.assign, sys.argv.pop(1)\n"
+        "def noted(self, spotter, *rest, **named):\n"
+        "    for member in spotter.members:\n"
+        "        print(json.dumps([member.seed, member.annealing['sigma']]), file=open(log, 'a'))\n"
+        "    return fit(self, spotter, *rest, **named)\n"
+        "def slow(self, populations):\n    time.sleep(3)\n    assign(self, populations)\n"
+        "pl.Trainer.fit, StudyFolder.assign = noted, slow\nmain(sys.argv[1:])\n"
+    )
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**SETTINGS, "seeds": 6, "epochs": 4}, sort_keys=False))
+    command = in_process_start(path, tmp_path / "study", "5")[3:]
+    both = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                script,
+                str(tmp_path / f"{n}.log"),
+                *command,
+                "--population.members",
+                str(n),
+            ],
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in (2, 3)
+    ]
+    said = [process.communicate(timeout=400) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    logs = "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    trained = Counter(tuple(json.loads(line)) for line in logs.splitlines())
+    assert trained == {(seed, sigma): 1 for seed in range(6) for sigma in (0.0, 1.0)}
+    assert len(StudyFolder(tmp_path / "study").ledger.frame()) == 12 * 3
 
 
 @pytest.mark.slow

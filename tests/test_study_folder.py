@@ -170,3 +170,72 @@ def test_what_is_no_study_is_told(tmp_path):
     (tmp_path / "study.yaml").write_text("epochs: many")
     with pytest.raises(UserError, match=r"study\.yaml: epochs: expected int"):
         StudyFolder(tmp_path).read_study()
+
+
+def test_a_claim_is_of_members_whatever_population_they_are_in(tmp_path):
+    """Starts with other settings have other populations: nobody trains a member that somebody is training."""
+    one, other = StudyFolder(tmp_path), StudyFolder(tmp_path)
+    with one.claim("p", "a", ["m1", "m2"]) as ours:
+        assert ours
+        with other.claim("q", "b", ["m2", "m3"]) as theirs:
+            assert not theirs
+        with other.claim("r", "b", ["m3"]) as theirs:
+            assert theirs
+        with one.claim("half", "a", ["m2"]) as ours:  # of the same start, whose worker has died
+            assert ours
+    with other.claim("q", "b", ["m2", "m3"]) as theirs:
+        assert theirs
+
+
+@pytest.mark.parametrize("how", ["claim", "assign", "record"])
+def test_without_the_lock_nothing_is_decided(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(folder_module, "LOCK_SECONDS", 0.2)
+    folder, other = StudyFolder(tmp_path / "study"), StudyFolder(tmp_path / "study")
+    study = tiny(tmp_path)
+    decide = {
+        "claim": lambda: other.claim("p", "a").__enter__(),
+        "assign": lambda: other.assigning().__enter__(),
+        "record": lambda: other.record(study, study.make_data(0)),
+    }[how]
+    with folder.assigning():
+        with pytest.raises(UserError, match=r"\.lock: another start .* 0 seconds.*remove the file"):
+            decide()
+        assert not list(other.path.glob("populations/*/claim.json"))
+        assert not other.study_file.exists()
+    with other.claim("p", "a") as ours:
+        assert ours
+
+
+def test_a_file_system_without_locks_is_locked_by_a_files_existence(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "LOCK_SECONDS", 0.2)
+
+    class NoLocks(folder_module.FileLock):
+        def _acquire(self):
+            raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(folder_module, "FileLock", NoLocks)
+    folder = StudyFolder(tmp_path)
+    with (
+        folder.assigning(),
+        pytest.raises(UserError, match="another start"),
+        StudyFolder(tmp_path).assigning(),
+    ):
+        pass
+    with StudyFolder(tmp_path).assigning():
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ['{"fraction": "most"}', '{"state": 3}', "[1]", '{"epoch": null}', '"x"', '{"fraction": {}}']
+)
+def test_files_of_odd_contents_are_as_good_as_none(tmp_path, text):
+    folder = StudyFolder(tmp_path)
+    place = tmp_path / "populations" / "p"
+    place.mkdir(parents=True)
+    for name in ("progress.json", "members.json", "claim.json"):
+        (place / name).write_text(text)
+    assert folder.progress("p") == Progress()
+    assert folder.recorded_populations() == {}
+    (place / "claim.json").write_text(json.dumps({"host": socket.gethostname(), "pid": "x", "run": []}))
+    with folder.claim("p", "a") as ours:
+        assert ours

@@ -349,7 +349,7 @@ class StudyRun:
             self.folder.record(self.study, self.data)
             with self.folder.assigning():
                 self.populations = self.plan(pool.workers, on_gpu)
-            self.folder.assign(self.populations)
+                self.folder.assign(self.populations)
             self._work(pool, on_event)
         finally:
             pool.stop()
@@ -414,8 +414,9 @@ class StudyRun:
         assert self.size is not None
         middle = (len(population.members) + 1) // 2
         halves = [Population(population.members[:middle]), Population(population.members[middle:])]
-        self.folder.forget(population.id)
-        self.folder.assign(halves)
+        with self.folder.assigning():
+            self.folder.forget(population.id)
+            self.folder.assign(halves)
         self._costs |= {half.id: population_cost(self.study, half, self.size) for half in halves}
         self.populations = [other for other in self.populations if other.id != population.id] + halves
         return halves

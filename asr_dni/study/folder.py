@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
@@ -23,6 +23,8 @@ from asr_dni.study.settings import Study, study_from_text
 
 LEASE_SECONDS = 60.0
 """A population whose worker has given no sign of life for so long is anybody's."""
+LOCK_SECONDS = 120.0
+"""How long a start waits for another that decides."""
 _SIGN_SECONDS = 10.0
 
 State = Literal["waiting", "training", "evaluating", "done", "failed"]
@@ -66,8 +68,9 @@ class StudyFolder:
     - ``checkpoints/``: the members' own, where the study keeps them
     - ``report/``: findings, figures and tables
 
-    Claims save work that would be done twice. Nothing else depends on them: where two train the same member all the
-    same, the ledger keeps the first result.
+    Starts decide under a lock, one after the other, which populations there are and who works on them, so that no
+    member is trained by two at once, whatever the starts' settings. Results do not depend on it: where two have trained the
+    same member all the same, as after a machine was cut off for a while, the ledger keeps the first result.
 
     Args:
         path: the folder; it is made when something is written.
@@ -132,7 +135,7 @@ class StudyFolder:
         Raises:
             UserError: see :meth:`check`.
         """
-        with self._locked():
+        with self.assigning():
             _write_json(self._common, self.check(study, data))
             with write_atomically(self.study_file) as temporary:
                 temporary.write_text(study.text, encoding="utf-8")
@@ -170,7 +173,7 @@ class StudyFolder:
         found = {}
         for path in sorted(self.path.glob("populations/*/members.json")):
             members = _read_json(path)
-            if isinstance(members, list):
+            if isinstance(members, list) and members and len(_texts(members)) == len(members):
                 found[path.parent.name] = members
         return found
 
@@ -212,8 +215,13 @@ class StudyFolder:
         found = _read_json(self._of(population) / "progress.json")
         if not isinstance(found, dict):
             return Progress()
-        names = {field.name for field in dataclasses.fields(Progress)}
-        return Progress(**{name: value for name, value in found.items() if name in names})
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(Progress)}
+        known = {name: value for name, value in found.items() if name in kinds}
+        fits = all(
+            isinstance(value, (kinds[name], int) if kinds[name] is float else kinds[name])
+            for name, value in known.items()
+        )
+        return Progress(**known) if fits else Progress()
 
     def write_progress(self, population: str, progress: Progress) -> None:
         """Note how far a population is."""
@@ -222,8 +230,11 @@ class StudyFolder:
     # ------------------------------------------------------------------ claims
 
     @contextmanager
-    def claim(self, population: str, run: str) -> Iterator[bool]:
+    def claim(self, population: str, run: str, trainings: Iterable[str] = ()) -> Iterator[bool]:
         """Work on a population alone, while the block lasts; yield whether it is ours.
+
+        It is not where somebody else works on it, or on another population that has one of its members: a start with
+        other settings has others.
 
         A claim gives a sign of life every ten seconds. It is taken over where it belongs to the same run (whose worker
         has died), to a process of this machine that is no more, or has given no sign for :data:`LEASE_SECONDS`.
@@ -231,10 +242,20 @@ class StudyFolder:
         Args:
             population: its id.
             run: of whom: the same for all workers of one start.
+            trainings: its members.
+
+        Raises:
+            UserError: see :meth:`assigning`.
         """
         path = self._of(population) / "claim.json"
         token = secrets.token_hex(8)
-        mine = {"run": run, "token": token, "host": socket.gethostname(), "pid": os.getpid()}
+        mine = {
+            "run": run,
+            "token": token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "trainings": sorted(trainings),
+        }
         if not self._take(path, mine):
             yield False
             return
@@ -259,17 +280,22 @@ class StudyFolder:
 
     def _take(self, path: Path, mine: Mapping[str, Any]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            found = _read_json(path) if path.exists() else None
-            if path.exists() and not self._free(path, found, str(mine["run"])):
-                return False
+        wanted = set(mine["trainings"])
+        with self.assigning():
+            for other in self.path.glob("populations/*/claim.json"):
+                claim = _read_json(other)
+                shared = other == path or (
+                    isinstance(claim, dict) and wanted & _texts(claim.get("trainings"))
+                )
+                if shared and not self._free(other, claim, str(mine["run"])):
+                    return False
             _write_json(path, mine)
         return True
 
     def _free(self, path: Path, claim: Any, run: str) -> bool:
         if not isinstance(claim, dict) or claim.get("run") == run:
             return True
-        if claim.get("host") == socket.gethostname() and not _alive(int(claim.get("pid", 0))):
+        if claim.get("host") == socket.gethostname() and not _alive(claim.get("pid")):
             return True
         return self._age(path) > LEASE_SECONDS
 
@@ -301,29 +327,43 @@ class StudyFolder:
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one process at a time decide; where the file system knows no locks, go on without."""
+    def assigning(self) -> Iterator[None]:
+        """Let one process at a time decide which populations there are, and who works on them.
+
+        Raises:
+            UserError: another has been at it for :data:`LOCK_SECONDS`, which takes it moments.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=30)
+        path = self.path / ".lock"
         try:
-            lock.acquire()
-        except (OSError, NotImplementedError, Timeout):
-            yield
-            return
+            lock: BaseFileLock = FileLock(path)
+            try:
+                lock.acquire(timeout=LOCK_SECONDS)
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, Timeout):
+                    raise
+                # A file system without such locks: there the file's existence is the lock.
+                path = self.path / ".lock.exists"
+                lock = SoftFileLock(path)
+                lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise UserError(
+                f"{path}: another start of this study has held this lock for {LOCK_SECONDS:.0f} seconds; one that was"
+                " stopped has to go on or to be ended, and where none is left, remove the file"
+            ) from None
         try:
             yield
         finally:
             lock.release()
 
-    @contextmanager
-    def assigning(self) -> Iterator[None]:
-        """Let one start at a time decide which populations there are."""
-        with self._locked():
-            yield
+
+def _texts(found: Any) -> set[str]:
+    """Return the strings of a list that a file should hold."""
+    return {text for text in found if isinstance(text, str)} if isinstance(found, list) else set()
 
 
-def _alive(pid: int) -> bool:
-    if pid <= 0:
+def _alive(pid: Any) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)

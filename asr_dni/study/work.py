@@ -87,7 +87,7 @@ def work_on(
         UserError: the settings or the data are not valid.
         KeyboardInterrupt: it was interrupted; what it is resumed from is in the folder.
     """
-    with folder.claim(population.id, run) as ours:
+    with folder.claim(population.id, run, (member.training for member in population.members)) as ours:
         if not ours:
             return Outcome(population.id, "busy")
         done = folder.ledger.members()
