@@ -69,8 +69,8 @@ class StudyFolder:
     - ``report/``: findings, figures and tables
 
     Starts decide under a lock, one after the other, which populations there are and who works on them, so that no
-    member is trained by two at once, whatever the starts' settings. Results do not depend on it: where two have trained the
-    same member all the same, as after a machine was cut off for a while, the ledger keeps the first result.
+    member is trained by two at once, whatever the starts' settings. Results do not depend on it: where two have trained
+    the same member all the same, as after a machine was cut off for a while, the ledger keeps the first result.
 
     Args:
         path: the folder; it is made when something is written.
