@@ -1,14 +1,17 @@
 """Files and folders that are never half-written, and that outlast a kill, a crash of the machine and a full disk."""
 
 import errno
+import json
 import os
 import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 _ABANDONED_AFTER = 3600.0  # seconds: nobody writes one file for so long
 _MANY_FILES = 64
@@ -72,6 +75,35 @@ def _remove_abandoned(path: Path) -> None:
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
                 leftover.unlink()
+
+
+def write_sealed_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as JSON, with a checksum by which :func:`read_sealed_json` knows damage.
+
+    Raises:
+        OSError: it could not be written; it names ``path``.
+    """
+    with write_atomically(path) as temporary:
+        temporary.write_text(
+            json.dumps({"crc32": _checksum(value), "value": value}, indent=1), encoding="utf-8"
+        )
+
+
+def read_sealed_json(path: str | os.PathLike[str]) -> Any:
+    """Return what :func:`write_sealed_json` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut, changed or another kind of file.
+    """
+    found = json.loads(Path(path).read_bytes())
+    if not isinstance(found, dict) or found.get("crc32") != _checksum(found.get("value")):
+        raise ValueError(f"{os.fspath(path)}: the checksum is not that of the contents")
+    return found["value"]
+
+
+def _checksum(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def flush_to_disk(path: str | os.PathLike[str]) -> None:

@@ -207,6 +207,20 @@ def test_statistics_are_computed_once_per_cache(make, monkeypatch):
     assert all_equal(first.state_dict()["statistics"], second.state_dict()["statistics"])
 
 
+@pytest.mark.parametrize("damage", ["", '{"crc32": 0, "value": {}}', "{", "[1, 2]"])
+def test_damaged_statistics_are_computed_anew(make, damage, caplog):
+    first = make()
+    first.setup("fit")
+    (path,) = Path(first.cache_dir).glob("*.statistics/*.json")
+    whole = path.read_text()
+    path.write_text(damage or whole.replace("1", "2"))
+    second = make()
+    second.setup("fit")
+    assert all_equal(first.state_dict()["statistics"], second.state_dict()["statistics"])
+    assert path.read_text() == whole
+    assert "computed anew" in caplog.text
+
+
 def test_training_does_not_depend_on_batch_size_or_workers(make):
     def augmented(batch_size, num_workers, cache):
         data = make(batch_size=batch_size, num_workers=num_workers, cache_dir=cache)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from file_systems import small_file_system
 from recordings import make_folder, tone, write
 from test_audio import make_damaged
 
@@ -192,6 +193,92 @@ def test_an_incomplete_store_is_made_anew(tmp_path):
     np.testing.assert_array_equal(pack_folder(path, tmp_path / "cache").audio, expected)
     (store.path / "names.npy").unlink()
     assert pack_folder(path, tmp_path / "cache").name(0) == "go/00000000_nohash_0.wav"
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path):
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+
+
+def change_json(path):
+    path.write_text(path.read_text().replace('"n_clips": 30', '"n_clips": 29'))
+
+
+DAMAGES = {
+    "empty": lambda path: os.truncate(path, 0),
+    "cut": cut,
+    "flipped bit": flip_a_bit,
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "missing": lambda path: path.unlink(),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size)),
+}
+FILES = [
+    *("store.json", "labels.npy", "splits.npy", "clip_ids.npy", "names.npy", "speakers.npy"),
+    *("audio.i16", "background.i16"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_made_anew_and_that_is_said_in_a_line(tmp_path, caplog, damage):
+    path = make_folder(tmp_path / "words")
+    store = pack_folder(path, tmp_path / "cache")
+    contents = {name: (store.path / name).read_bytes() for name in FILES}
+    assert sorted(FILES) == sorted(entry.name for entry in store.path.iterdir())
+    for name in FILES:
+        DAMAGES[damage](store.path / name)
+        caplog.clear()
+        again = pack_folder(path, tmp_path / "cache")
+        (line,) = caplog.messages
+        assert line == f"{store.path}: {name} is damaged; the recordings are decoded anew"
+        assert {name: (again.path / name).read_bytes() for name in FILES} == contents
+    assert entries(tmp_path / "cache") == [store.path.name]
+
+
+def test_a_store_that_contradicts_itself_is_made_anew(tmp_path, caplog):
+    path = make_folder(tmp_path / "words")
+    store = pack_folder(path, tmp_path / "cache")
+    expected = np.array(store.audio)
+    change_json(store.path / "store.json")
+    np.testing.assert_array_equal(pack_folder(path, tmp_path / "cache").audio, expected)
+    assert "store.json is damaged" in caplog.text
+    shutil.rmtree(store.path)
+    store.path.write_text("a file in its place")
+    np.testing.assert_array_equal(pack_folder(path, tmp_path / "cache").audio, expected)
+
+
+def test_a_part_of_long_audio_that_was_zeroed_is_found(tmp_path, caplog):
+    """1.9 MB of audio, of which blocks are sampled, and a tenth of it that the disk has lost."""
+    path = make_folder(tmp_path / "words")
+    store = pack_folder(path, tmp_path / "cache", n_samples=32000)
+    size = (store.path / "audio.i16").stat().st_size
+    for begin in range(0, size, size // 10):
+        with open(store.path / "audio.i16", "r+b") as file:
+            file.seek(begin)
+            length = min(size // 10, size - begin)
+            if not any(file.read(length)):
+                continue  # padding: silent anyway
+            file.seek(begin)
+            file.write(bytes(length))
+        caplog.clear()
+        store = pack_folder(path, tmp_path / "cache", n_samples=32000)
+        assert "audio.i16 is damaged" in caplog.text
+
+
+def test_a_full_disk_is_a_line_and_leaves_nothing(tmp_path, monkeypatch):
+    """The room is less than what was free when it was looked up."""
+    path = make_folder(tmp_path / "words")
+    enough = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("asr_dni.data.store.shutil.disk_usage", lambda _: enough)
+    for n_bytes in (20_000, 300_000, 964_000):  # fails in the background, the audio, the columns
+        with small_file_system(tmp_path / "small", n_bytes) as cache:
+            with pytest.raises(UserError, match="cannot be written"):
+                pack_folder(path, cache)
+            assert entries(cache) == []
 
 
 def test_what_an_interrupted_run_left_is_no_store_and_is_removed(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError, printable
 from asr_dni.features.mfcc import MFCC, MFCCSettings
-from asr_dni.files import write_atomically
+from asr_dni.files import read_sealed_json, write_sealed_json
 from asr_dni.philox import Key, derive_key, uniform
 
 logger = logging.getLogger(__name__)
@@ -385,8 +384,13 @@ class KeywordData(SplitData[AudioBatch]):
         key.update(repr((self.store.path.name, self.labels.draw_seed, self.frontend)).encode())
         key.update(selection.clip_ids.tobytes())
         path = self.cache_dir / f"{self.store.path.name}.statistics" / f"{key.hexdigest()}.json"
-        if path.exists():
-            cached = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            cached = read_sealed_json(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError):
+            logger.warning("%s: is damaged; the features' statistics are computed anew", path)
+        else:
             self.features.load_state_dict({name: torch.tensor(value) for name, value in cached.items()})
             return
         loader = BatchLoader(self.store, selection, BatchOrder(len(selection), _STATISTICS_BATCH))
@@ -395,8 +399,7 @@ class KeywordData(SplitData[AudioBatch]):
         clips = (AudioBatch(*(tensor.to(device) for tensor in batch)) for batch in loader)
         self.features.fit_statistics(self._to_float(batch, silence_key) for batch in clips)
         values = {name: tensor.tolist() for name, tensor in self.features.state_dict().items()}
-        with write_atomically(path) as temporary:
-            temporary.write_text(json.dumps(values), encoding="utf-8")
+        write_sealed_json(path, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the label names, the features' statistics and what the data are; plain types and tensors."""

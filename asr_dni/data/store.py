@@ -1,11 +1,12 @@
 """Decoded clips on the disk, ready to be gathered: nothing is decoded twice."""
 
+import errno
 import hashlib
-import json
 import logging
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,12 +21,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asr_dni.data.audio import DamagedRecording, read_recording
 from asr_dni.data.source import SPLITS, Clip
 from asr_dni.errors import UserError
+from asr_dni.files import publish_folder, read_sealed_json, write_sealed_json
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _CLIPS_PER_TASK = 32
 _METADATA = "store.json"
+_AUDIO, _BACKGROUND = "audio.i16", "background.i16"
+_COLUMNS = ("labels.npy", "splits.npy", "clip_ids.npy", "names.npy", "speakers.npy")
+_SAMPLED_BLOCKS, _BLOCK_BYTES = 256, 4096
 
 SILENCE_BIT = 1 << 62
 """Set in the identities of clips that were made, not recorded: those of the silence class."""
@@ -46,7 +51,9 @@ def clip_id(name: str, silence: bool = False) -> int:
 class PackedStore:
     """Clips as rows of a memory-mapped 16-bit array, with what is known of each.
 
-    Opening reads a few kilobytes; a row is read from the disk (or the system's cache) when it is gathered.
+    A row is read from the disk (or the system's cache) when it is gathered. Opening compares checksums: of all that is
+    known of the clips, and of 1 MB of the audio in 256 blocks over its whole length; what is damaged between two blocks
+    is not found.
 
     Args:
         path: a folder that :func:`pack` wrote.
@@ -64,19 +71,22 @@ class PackedStore:
         identity: what the data are.
 
     Raises:
-        FileNotFoundError: there is no (complete) store.
+        FileNotFoundError: there is no such folder.
+        UserError: something in it is missing, cut or changed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        metadata: dict[str, Any] = json.loads((path / _METADATA).read_text(encoding="utf-8"))
+        if not path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        metadata = _read_metadata(path)
         n_clips, n_samples = metadata["n_clips"], metadata["n_samples"]
         self.sample_rate: int = metadata["sample_rate"]
         self.identity: str = metadata["identity"]
         self.label_names: list[str] = metadata["label_names"]
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in metadata["skipped"]]
-        self.audio: NDArray[np.int16] = _map(path / "audio.i16", (n_clips, n_samples))
-        self.background: NDArray[np.int16] = _map(path / "background.i16", (metadata["background_samples"],))
+        self.audio: NDArray[np.int16] = _map(path / _AUDIO, (n_clips, n_samples))
+        self.background: NDArray[np.int16] = _map(path / _BACKGROUND, (metadata["background_samples"],))
         self.labels: NDArray[np.int32] = np.load(path / "labels.npy", mmap_mode="r")
         self.splits: NDArray[np.uint8] = np.load(path / "splits.npy", mmap_mode="r")
         self.clip_ids: NDArray[np.int64] = np.load(path / "clip_ids.npy", mmap_mode="r")
@@ -115,11 +125,34 @@ class PackedStore:
         out[rows < 0] = 0
 
 
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Return what is known of a store, all of whose files have been compared with their checksums."""
+    damaged = _METADATA
+    try:
+        metadata: dict[str, Any] = read_sealed_json(path / _METADATA)
+        for damaged, expected in metadata["checksums"].items():
+            if _checksum(path / damaged) != expected:
+                raise ValueError
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        raise UserError(f"{path}: {damaged} is damaged") from None
+    return metadata
+
+
+def _checksum(path: Path) -> list[int]:
+    """Return a file's size and checksum; of long ones, blocks at equal distances, the first and the last included."""
+    size = path.stat().st_size
+    if path.name in _COLUMNS or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
+        return [size, zlib.crc32(path.read_bytes())]
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        for block in range(_SAMPLED_BLOCKS):
+            file.seek((size - _BLOCK_BYTES) * block // (_SAMPLED_BLOCKS - 1))
+            checksum = zlib.crc32(file.read(_BLOCK_BYTES), checksum)
+    return [size, checksum]
+
+
 def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.int16]:
-    expected = 2 * int(np.prod(shape, dtype=np.int64))
-    if path.stat().st_size != expected:
-        raise FileNotFoundError(f"{path}: expected {expected} bytes")
-    if expected == 0:  # an empty file cannot be mapped
+    if 0 in shape:  # an empty file cannot be mapped
         return np.zeros(shape, dtype=np.int16)
     return np.memmap(path, dtype=np.int16, mode="r", shape=shape)
 
@@ -138,9 +171,9 @@ def pack(
     """Open the store of these clips; decode them first where there is none yet.
 
     The store's folder is named by a digest of all that matters: identity, names, splits, sizes and times of
-    the files, rate and length. It appears under that name when it is whole, so an interrupted run leaves
-    nothing that could be mistaken for a store, and of two processes that start at once one waits for the
-    other.
+    the files, rate and length. It appears under that name when it is whole and on the disk, so an interrupted run
+    leaves nothing that could be mistaken for a store, and of two processes that start at once one waits for the
+    other. A store in which something was damaged since is made anew, and the log says so.
 
     Args:
         clips: the recordings.
@@ -154,12 +187,12 @@ def pack(
             log).
 
     Raises:
-        UserError: damaged recordings, files that vanished, or too little space.
+        UserError: damaged recordings, files that vanished, too little space, or a store that cannot be written.
     """
     if not clips:
         raise UserError(f"{identity}: there are no clips to decode")
     path = cache_dir / _digest(clips, background, identity, sample_rate, n_samples)
-    store = _open(path)
+    store = _open(path, tell=False)
     if store is None:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / f".{path.name}.lock"):
@@ -167,15 +200,19 @@ def pack(
             if store is None:
                 for leftover in cache_dir.glob(f".{path.name}.partial-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
-                if path.exists():  # an incomplete one, such as after a full disk elsewhere
-                    shutil.rmtree(path)
+                if path.exists():
+                    _remove(path)
                 temporary = cache_dir / f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
                 try:
                     temporary.mkdir()
                     _write(
                         temporary, clips, background, identity, sample_rate, n_samples, num_workers, damaged
                     )
-                    os.rename(temporary, path)
+                    publish_folder(temporary, path)
+                except OSError as error:
+                    raise UserError(
+                        f"{error.filename or path}: the decoded clips cannot be written ({error.strerror or error})"
+                    ) from error
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
                 store = PackedStore(path)
@@ -190,11 +227,22 @@ def pack(
     return store
 
 
-def _open(path: Path) -> PackedStore | None:
+def _open(path: Path, tell: bool = True) -> PackedStore | None:
     try:
         return PackedStore(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except UserError as error:
+        if tell:
+            logger.warning("%s; the recordings are decoded anew", error)
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _digest(
@@ -235,8 +283,9 @@ def _write(
             "make room or choose another cache_dir"
         )
     long, problems = _read_background(background, sample_rate, n_samples)
-    long.tofile(folder / "background.i16")
-    audio = np.memmap(folder / "audio.i16", dtype=np.int16, mode="w+", shape=(len(clips), n_samples))
+    long.tofile(folder / _BACKGROUND)
+    _reserve(folder / _AUDIO, needed)
+    audio = np.memmap(folder / _AUDIO, dtype=np.int16, mode="r+", shape=(len(clips), n_samples))
     reasons = _decode_all(clips, audio, sample_rate, n_samples, num_workers)
     if damaged == "error" and (problems or reasons):
         found = problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())]
@@ -247,7 +296,7 @@ def _write(
             audio[row] = audio[i]
     audio.flush()
     del audio
-    os.truncate(folder / "audio.i16", 2 * n_samples * len(kept))
+    os.truncate(folder / _AUDIO, 2 * n_samples * len(kept))
     whole = [clips[i] for i in kept]
     label_names = sorted({clip.label for clip in whole})
     codes = {label: code for code, label in enumerate(label_names)}
@@ -264,8 +313,22 @@ def _write(
         "label_names": label_names,
         "background_samples": len(long),
         "skipped": problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())],
+        "checksums": {name: _checksum(folder / name) for name in (*_COLUMNS, _AUDIO, _BACKGROUND)},
     }
-    (folder / _METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
+    write_sealed_json(folder / _METADATA, metadata)
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Make a file for which the disk has room: a page of a mapped file without room kills the process."""
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), n_bytes)
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except AttributeError:  # macOS
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def usable_cores() -> int:
