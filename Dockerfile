@@ -28,8 +28,9 @@ RUN python3 -m venv /opt/asr-dni \
     && rm /tmp/requirements.txt
 ENV PATH=/opt/asr-dni/bin:${PATH}
 
-COPY pyproject.toml README.md LICENSE /tmp/asr-dni/
+COPY pyproject.toml setup.py README.md LICENSE /tmp/asr-dni/
 COPY asr_dni /tmp/asr-dni/asr_dni
+COPY conf /tmp/asr-dni/conf
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps /tmp/asr-dni && rm -r /tmp/asr-dni
 COPY conf /workspace/conf
 

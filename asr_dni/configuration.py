@@ -9,6 +9,7 @@ import yaml
 
 from asr_dni.errors import UserError
 from asr_dni.named_classes import refusal
+from asr_dni.named_configurations import find_configuration, named_configuration
 
 LAYERS_KEY = "layers"
 _OPTIONS = ("--config", "-c")
@@ -18,7 +19,8 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]
     """Return the contents of a configuration file and, before it, of the files that its ``layers`` name.
 
     Args:
-        path: a YAML file; its key ``layers`` is a list of files, relative to it.
+        path: a YAML file; its key ``layers`` is a list of files, relative to it, or of names of configurations, see
+            :mod:`asr_dni.named_configurations`.
         above: the files that named it.
 
     Returns:
@@ -45,8 +47,13 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]
     layers = contents.pop(LAYERS_KEY, [])
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise UserError(f"{path}: {LAYERS_KEY} has to be a list of file names")
-    below = [part for layer in layers for part in read_layers(path.parent / layer, (*above, path))]
+    below = [part for layer in layers for part in read_layers(_layer(path, layer), (*above, path))]
     return [*below, contents] if contents else below
+
+
+def _layer(path: Path, layer: str) -> Path:
+    beside = path.parent / layer
+    return beside if beside.exists() else named_configuration(layer) or beside
 
 
 def explain(error: Exception, longest: int = 400) -> str:
@@ -90,10 +97,14 @@ def explain(error: Exception, longest: int = 400) -> str:
     return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
-def expand_layers(arguments: Sequence[str]) -> list[str]:
+def expand_layers(arguments: Sequence[str], folder: str = "experiment") -> list[str]:
     """Replace every ``--config FILE`` by the contents of the file and its layers, in order.
 
     The command line's parser takes a configuration's text in place of a file's name.
+
+    Args:
+        arguments: of the command line; a file may be given by the name of a configuration.
+        folder: where a name is looked for first, see :func:`asr_dni.named_configurations.named_configuration`.
     """
     expanded: list[str] = []
     rest = list(arguments)
@@ -107,6 +118,6 @@ def expand_layers(arguments: Sequence[str]) -> list[str]:
             if not rest:
                 raise UserError(f"{option} needs the name of a configuration file")
             value = rest.pop(0)
-        for contents in read_layers(Path(value)):
+        for contents in read_layers(find_configuration(value, folder)):
             expanded += ["--config", yaml.safe_dump(contents, sort_keys=False)]
     return expanded

@@ -72,6 +72,9 @@ def test_command_is_understood(command, monkeypatch):
     monkeypatch.setattr(jsonargparse.ArgumentParser, "instantiate_classes", stop)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     assert command[0] in COMMANDS or command[0].startswith("--")
+    if command[0] == "conf":  # builds nothing
+        main(command)
+        return
     with pytest.raises((Parsed, SystemExit)) as ended:
         main(command)
     assert ended.type is Parsed or ended.value.code in (0, None)

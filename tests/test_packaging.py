@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -115,10 +117,74 @@ def test_container_check_names_configurations_that_exist() -> None:
     assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
+def test_container_has_the_configurations_where_they_are_looked_for() -> None:
+    """As a package's and, for those who want to read or change them, in the working folder."""
+    copies = [rest.split() for instruction, rest in dockerfile_instructions() if instruction == "COPY"]
+    assert ["conf", "/tmp/asr-dni/conf"] in copies
+    assert ["conf", "/workspace/conf"] in copies
+    assert any("setup.py" in sources for sources in copies)
+
+
 def test_console_command_is_installed() -> None:
     (command,) = importlib.metadata.distribution("asr-dni").entry_points.select(group="console_scripts")
     assert command.name == "asr-dni"
     assert callable(command.load())
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment's commands, in which the project is installed; dependencies are those of here."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        if name.startswith(("asr_dni/", "conf/")) or "/" not in name:
+            (folder / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / "checkout" / name)
+    environment = folder / "environment"
+    venv.create(environment, with_pip=False, symlinks=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    # A folder that a .pth file names is searched, but its own .pth files, the checkout's among them, are not read.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet"]
+    sources = [str(folder / "checkout")]
+    if request.param == "wheel":
+        subprocess.run([*pip, "wheel", *offline, "--wheel-dir", str(folder), *sources], check=True)
+        shutil.rmtree(folder / "checkout")
+        sources = [str(path) for path in folder.glob("*.whl")]
+    else:
+        sources = ["--editable", *sources]
+    subprocess.run(
+        [*pip, "--python", str(environment / "bin" / "python"), "install", *offline, *sources], check=True
+    )
+    return environment / "bin"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_installed_configurations_are_found_by_name_from_an_empty_folder(
+    installed: Path, tmp_path: Path
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "WANDB_MODE": "disabled"}
+
+    def run(*command: str, program: str = "asr-dni") -> subprocess.CompletedProcess[str]:
+        command = (str(installed / program), *command)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    imported = run("-c", "import asr_dni; print(asr_dni.__file__)", program="python").stdout
+    assert Path(imported.strip()).is_relative_to(installed.parents[1])
+    listed = run("conf", "list").stdout
+    names = {
+        path.relative_to(ROOT / "conf").with_suffix("").as_posix() for path in (ROOT / "conf").rglob("*.yaml")
+    }
+    assert {line.split()[0] for line in listed.splitlines()} == names
+    planned = run("study", "plan", "digits", "--measure=false")
+    assert planned.returncode == 0, planned.stderr
+    step = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu", "--noise_curve.validation_draws=1"]
+    fitted = run("fit", "--config", "conf/experiment/digits_lstm_dni.yaml", *step)
+    assert fitted.returncode == 0, fitted.stderr
+    assert run("conf", "copy", "digits_lstm_dni").returncode == 0
+    assert (tmp_path / "conf" / "experiment" / "digits_lstm_dni.yaml").is_file()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -59,8 +59,8 @@ _DESCRIPTIONS = {
     "predict": "Write a checkpoint's decisions on the test split to predictions.csv.",
 }
 _KEYS = """
-The settings that matter most; all of them are listed below, and conf/ has files of them:
-  --config FILE                          YAML; several are layered, later ones and the command line win
+The settings that matter most; all of them are listed below, and "asr-dni conf list" has names of files of them:
+  --config FILE                          YAML, or such a name; several are layered, later ones and the command line win
   --data.source, --data.source.path      where the recordings come from (asr_dni.data.Folder, ...)
   --data_class                           which data; without it recordings. --data.* are the settings of this class
   --data.augmentation.*                  what happens to training clips

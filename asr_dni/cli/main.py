@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
     "study": "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
     "demo": "train a conventional and a noise-trained network on synthetic speech and compare them",
+    "conf": "list, show or copy the configurations that come with the project",
     "info": "print versions, devices and which implementation of the recurrence is in use",
 }
 
@@ -32,14 +33,14 @@ _CONFIGURED = ("fit", "validate", "test", "predict", "noise-curve", "study")
 _EPILOG = """\
 examples:
   asr-dni demo
-  asr-dni fit --config conf/experiment/synthetic_lstm_dni.yaml
+  asr-dni fit --config synthetic_lstm_dni
   asr-dni predict runs/demo/dni/version_0/checkpoints/last.ckpt FOLDER --sigma 1
   asr-dni noise-curve runs/demo/dni/version_0/checkpoints/last.ckpt --data FOLDER --split all
   asr-dni compare runs/eight_words --output figures
 
 "asr-dni COMMAND --help" lists a command's settings. They come from YAML files (--config, several are layered, later
-ones win) and from the command line. Results go to the folder runs/. Settings, a checkpoint's too, may name classes of
-asr_dni, Lightning and torch.optim only; --allow MODULE adds those of a module of your own."""
+ones win; a file, or a name of "asr-dni conf list") and from the command line. Results go to the folder runs/. Settings,
+a checkpoint's too, may name classes of asr_dni, Lightning and torch.optim only; --allow MODULE adds those of your own."""
 
 
 def usage() -> str:
@@ -66,6 +67,10 @@ def _command(name: str, arguments: Sequence[str]) -> Callable[[Sequence[str]], N
             run_lightning(name, arguments)
 
         return command
+    if name == "conf":
+        from asr_dni.cli.conf import conf  # without the others, which need torch
+
+        return conf
     from asr_dni.cli import commands
 
     return commands.COMMANDS[name]

@@ -32,14 +32,14 @@ commands:
   report DIR   write findings, figures and tables of what there is
 
 examples:
-  asr-dni study run conf/study/quick.yaml
-  asr-dni study plan conf/study/paper.yaml --data.source.path FOLDER
-  asr-dni study run conf/study/paper.yaml --data.source.path FOLDER --seeds 3 --units 32,64 --name small
-  asr-dni study run conf/study/paper.yaml --address auto
+  asr-dni study run quick
+  asr-dni study plan paper --data.source.path FOLDER
+  asr-dni study run paper --data.source.path FOLDER --seeds 3 --units 32,64 --name small
+  asr-dni study run paper --address auto
   asr-dni study status runs/study/paper
 
-FILE is YAML such as those in conf/study/. "asr-dni study run --help" lists its settings, all of which may be given on
-the command line too. Results go to runs/study/NAME."""
+FILE is YAML, or a name of "asr-dni conf list study/". "asr-dni study run --help" lists its settings, all of which may
+be given on the command line too. Results go to runs/study/NAME."""
 
 _LISTS = (
     "--cells",
@@ -103,7 +103,11 @@ def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
         "run": "Train and evaluate what is missing of a study, then report.",
         "plan": "Print what a study would do, what is done already, and an estimate of the time.",
     }[command]
-    parser.add_argument("file", type=Path, help="the study: YAML, such as conf/study/quick.yaml")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="the study: a YAML file, or the name of one that comes with the project, such as quick",
+    )
     parser.add_argument(
         "--output", type=Path | None, default=None, help="folder of the study; by default runs/study/NAME"
     )
@@ -123,7 +127,7 @@ def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
         parser.print_help()
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
-        raise UserError(f"asr-dni study {command} needs a study's file first, such as conf/study/quick.yaml")
+        raise UserError(f"asr-dni study {command} needs a study's file or name first, such as quick")
     # --dry_run alone means yes.
     for flag in ("--dry_run",):
         for place in [place for place, argument in enumerate(arguments) if argument == flag]:
@@ -131,7 +135,9 @@ def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
             if following.startswith("--"):
                 arguments[place] = f"{flag}=true"
     file = arguments.pop(0)
-    return parse_study([*file_arguments(file), file, *expand_layers(_bracketed(arguments))], parser)
+    return parse_study(
+        [*file_arguments(file), file, *expand_layers(_bracketed(arguments), folder="study")], parser
+    )
 
 
 def _prepare(study: "Study", parsed: Any) -> "StudyRun":

@@ -23,6 +23,7 @@ from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.spotter import LearningRateSchedule
 from asr_dni.named_classes import find_class, only_named_classes
+from asr_dni.named_configurations import find_configuration
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
@@ -456,7 +457,7 @@ def _settings_parser() -> ArgumentParser:
 def file_arguments(path: str | Path) -> list[str]:
     """Return a study file and its layers as arguments of :func:`parse_study`."""
     arguments = []
-    for contents in read_layers(Path(path)):
+    for contents in read_layers(find_configuration(path, folder="study")):
         arguments += ["--config", yaml.safe_dump(_with_class_path(contents), sort_keys=False)]
     return arguments
 
@@ -478,7 +479,8 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: a YAML file; its key ``layers`` names files that it starts from.
+        path: a YAML file, whose key ``layers`` names files that it starts from; or the name of one, such as ``quick``,
+            see :mod:`asr_dni.named_configurations`.
         overrides: further settings as on the command line, such as ``--seeds=2``.
 
     Raises:
