@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from jsonargparse import DefaultHelpFormatter
+from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import (
     Callback,
@@ -49,8 +51,16 @@ from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
-from asr_dni.model import KeywordSpotter, NoiseAnnealing, load_checkpoint
+from asr_dni.model import (
+    AveragedWeights,
+    KeywordSpotter,
+    NoiseAnnealing,
+    averages_weights,
+    load_checkpoint,
+)
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
+
+register_type(torch.device)  # else a configuration that has one cannot be read again
 
 _DESCRIPTIONS = {
     "fit": "Train a keyword spotter, then test it and draw its noise curve.",
@@ -99,6 +109,9 @@ def quiet_expected_warnings() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
         ".*isinstance.treespec, LeafSpec.*",
+        ".*loading a checkpoint outside the 'fit' stage.*",  # what is averaged is in the checkpoint
+        ".*The checkpoint was not created with WeightAveraging.*",
+        ".*SWA is currently only supported every epoch.*",  # it takes the place of the schedule by step
         ".*Couldn't infer the batch indices.*",  # clips are told apart by their own identities
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in all processes
     ):
@@ -320,6 +333,11 @@ class SpotterCLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
         if self.subcommand == "fit":
             check_monitors([*given, *callbacks], curve, config)
+            averaging = [callback for callback in given if averages_weights(callback)]
+            if averaging:
+                config["callbacks"] = [callback for callback in given if callback not in averaging]
+                average = AveragedWeights([*given, *callbacks], self._settings_of(averaging[0]))
+                callbacks = [*callbacks, *averaging, average]
         if config.get("enable_progress_bar") is None:
             config["enable_progress_bar"] = on_terminal()
         if config["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in given):
@@ -330,6 +348,15 @@ class SpotterCLI(LightningCLI):
             return super()._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _settings_of(self, callback: Callback) -> dict[str, Any]:
+        """Return what a callback of the trainer was configured with, as plain values."""
+        assert self.subcommand is not None
+        given = self.config[self.subcommand].trainer.callbacks or []
+        for entry in given if isinstance(given, list) else [given]:
+            if entry.class_path.rpartition(".")[2] == type(callback).__name__:
+                return {"class": type(callback), **(entry.get("init_args") or {})}
+        return {}
 
     def _how_to_go_on(self) -> str:
         if self.subcommand != "fit":

@@ -1,11 +1,13 @@
 """The network, its Lightning module and the annealing of its noise."""
 
 from asr_dni.model.annealing import NoiseAnnealing
+from asr_dni.model.averaging import AveragedWeights, averages_weights
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.population import Member, PopulationSpotter, split_checkpoint, write_members
 from asr_dni.model.spotter import KeywordSpotter, TrainingNoise, load_checkpoint
 
 __all__ = [
+    "AveragedWeights",
     "KeywordNetwork",
     "KeywordSpotter",
     "Member",
@@ -13,6 +15,7 @@ __all__ = [
     "NoiseAnnealing",
     "PopulationSpotter",
     "TrainingNoise",
+    "averages_weights",
     "load_checkpoint",
     "split_checkpoint",
     "write_members",

@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from asr_dni.checkpoint import read_checkpoint, write_durable_checkpoints
 from asr_dni.errors import UserError
+from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.training import describe_training, join_trainings
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
@@ -188,12 +190,24 @@ class KeywordSpotter(pl.LightningModule):
         write_durable_checkpoints(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note how it is trained and the training noise's strength."""
+        """Note how it is trained and the training noise's strength.
+
+        Weights that a callback has averaged get the size of the clean signals that was last estimated in training:
+        averages are of parameters only.
+        """
+        checkpoint["state_dict"] |= {
+            name: value for name, value in self.state_dict().items() if "signal_statistics" in name
+        }
         checkpoint["trainings"] = self.trainings
         checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back how it was trained and the strength of the training noise."""
+        """Take back how it was trained and the strength of the training noise.
+
+        Where it is not trained on, the checkpoint's network is what counts, not the one whose weights were averaged.
+        """
+        if self._trainer is not None and self._trainer.state.fn != TrainerFn.FITTING:
+            checkpoint.pop(CURRENT_STATE_KEY, None)
         self.trainings = list(checkpoint.get("trainings", []))
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]

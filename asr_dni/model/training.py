@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
     EarlyStopping,
     GradientAccumulationScheduler,
-    StochasticWeightAveraging,
 )
 from torch.optim import Optimizer
+
+from asr_dni.model.averaging import averages_weights
 
 _NOT_OF_THE_TRAINING = ("seed", "cache_dir", "num_workers")
 """Settings in which repetitions differ, or that do not change the result."""
@@ -117,7 +118,7 @@ def describe_training(
             nested["early_stopping"] = {
                 name: getattr(callback, name) for name in ("monitor", "mode", "patience", "min_delta")
             }
-        elif isinstance(callback, StochasticWeightAveraging | GradientAccumulationScheduler):
+        elif averages_weights(callback) or isinstance(callback, GradientAccumulationScheduler):
             nested.setdefault("callbacks", {})[type(callback).__name__] = True
     nested["trainer"] = {name: getattr(trainer, name) for name in _OF_THE_TRAINER}
     for group, settings in (replaced or {}).items():

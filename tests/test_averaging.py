@@ -1,0 +1,178 @@
+"""Whatever averages the weights: what is validated, kept, named and tested is one network."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from asr_dni.cli import run as cli_run
+from asr_dni.cli.main import main
+from asr_dni.evaluation import NoiseCurve
+from asr_dni.model import load_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+AVERAGING = {
+    "none": [],
+    "stochastic": [
+        "--trainer.callbacks+=StochasticWeightAveraging",
+        "--trainer.callbacks.swa_lrs=0.05",
+        "--trainer.callbacks.swa_epoch_start=2",
+    ],
+    "equal": ["--trainer.callbacks+=WeightAveraging"],
+    "exponential": ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9"],
+}
+DIGITS = ["--data_class", "DigitsData", "--data.batch_size", "200", "--trainer.accelerator", "cpu"]
+NETWORK = ["--model.network.units", "6", "--model.network.layers", "1", "--annealing.sigma", "0.3"]
+CURVE = ["--noise_curve.sigmas", "[0,1]", "--noise_curve.draws", "2", "--noise_curve.scale", "signal"]
+WATCHED = ["--noise_curve.every_n_epochs", "1", "--noise_curve.validation_draws", "2"]
+FIT = ["fit", *DIGITS, *NETWORK, *CURVE, *WATCHED, "--wandb", "disabled", "--trainer.max_epochs", "4"]
+
+
+SLOW = {"none", "equal"}
+KINDS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in AVERAGING]
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """Gives the folder of a run with a kind of averaging, which is trained when it is first asked for."""
+    folder = tmp_path_factory.mktemp("averaging")
+
+    def run_of(averaging: str) -> Path:
+        run = folder / "runs" / averaging / "version_0"
+        if not run.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                patch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+                main([*FIT, "--name", averaging, *AVERAGING[averaging]])
+        return run
+
+    return run_of
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def measured_again(checkpoint: Path, folder: Path, *options: str) -> NoiseCurve:
+    command = ["noise-curve", str(checkpoint), "--sigmas", "0,1", "--draws", "2", "--scale", "signal"]
+    # The batches of the run: other ones round otherwise.
+    main([*command, "--batch_size", "200", "--output", str(folder), *options])
+    return NoiseCurve.from_csv(folder / "noise_curve.csv")
+
+
+@pytest.mark.parametrize("averaging", KINDS)
+def test_the_runs_curve_is_that_of_the_checkpoint_that_it_names(averaging, run_of, tmp_path, monkeypatch):
+    run = run_of(averaging)
+    monkeypatch.chdir(run.parents[2])
+    noted = NoiseCurve.from_csv(run / "noise_curve.csv")
+    again = measured_again(Path(noted.settings["checkpoint"]), tmp_path)
+    pd.testing.assert_frame_equal(noted.frame, again.frame, check_exact=True)
+    assert noted.frame["snr_db"].notna().all()
+    assert noted.settings["weights"] == again.settings["weights"]
+
+
+@pytest.mark.parametrize("averaging", KINDS)
+def test_the_curve_of_the_last_validation_is_that_of_the_last_checkpoint(averaging, run_of, tmp_path):
+    run = run_of(averaging)
+    noted = NoiseCurve.from_csv(run / "noise_curve_validation.csv")
+    last = run / "checkpoints" / "last.ckpt"
+    again = measured_again(last, tmp_path, "--split", "validation")
+    pd.testing.assert_frame_equal(noted.frame, again.frame, check_exact=True)
+    assert noted.settings["weights"] == again.settings["weights"]
+
+
+@pytest.mark.parametrize("averaging", KINDS)
+def test_the_best_checkpoint_is_chosen_by_what_is_in_it(averaging, run_of, tmp_path, capsys):
+    run = run_of(averaging)
+    best = run / "checkpoints" / "best.ckpt"
+    main(["validate", "--ckpt_path", str(best), "--runs", str(tmp_path), *CURVE])
+    accuracy = pd.read_csv(run / "metrics.csv")["val/accuracy"].max()
+    said = re.search(r"accuracy ([\d.]+) %", capsys.readouterr().out)
+    assert said
+    assert float(said.group(1)) == pytest.approx(100 * accuracy, abs=0.051)
+
+
+@pytest.mark.slow
+def test_averaging_leaves_the_training_as_it_is_and_keeps_the_average(run_of):
+    plain, *averaged = (
+        load_checkpoint(run_of(name) / "checkpoints" / "last.ckpt")
+        for name in ("none", "equal", "exponential")
+    )
+    for contents in averaged:
+        assert_equal(contents["current_model_state"], plain["state_dict"])
+        weight = "network.classifier.weight"
+        assert not torch.equal(contents["state_dict"][weight], plain["state_dict"][weight])
+
+
+def test_an_average_over_epochs_is_their_mean(run_of, tmp_path, monkeypatch):
+    """Against the weights at the beginning of every epoch from the second on, which are those of its first batch."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+    weights = []
+
+    def note(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch >= 1 and batch_idx == 0:
+            weights.append(pl_module.network.classifier.weight.detach().clone())
+
+    monkeypatch.setattr(cli_run.TrainingLog, "on_train_batch_start", note)
+    main([*FIT, "--runs", str(tmp_path), *AVERAGING["stochastic"]])
+    last = load_checkpoint(tmp_path / "spotter" / "version_0" / "checkpoints" / "last.ckpt")
+    assert len(weights) == 3
+    average = last["state_dict"]["network.classifier.weight"]
+    torch.testing.assert_close(average, torch.stack(weights).mean(0))
+
+
+def test_how_it_was_averaged_tells_trainings_apart(run_of):
+    kinds = ("stochastic", "exponential")
+    curves = [NoiseCurve.from_csv(run_of(name) / "noise_curve.csv") for name in kinds]
+    assert curves[0].settings["training"]["averaging.swa_lrs"] == 0.05
+    assert curves[1].settings["training"]["averaging.decay"] == 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", AVERAGING)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_is_broken_off_and_resumed_is_the_whole_one(
+    averaging, epochs, run_of, tmp_path, monkeypatch
+):
+    expected = load_checkpoint(run_of(averaging) / "checkpoints" / "last.ckpt")
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    def interrupt(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == epochs and batch_idx == 1:
+            raise KeyboardInterrupt
+
+    runs = ["--runs", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_run.TrainingLog, "on_train_batch_start", interrupt)
+        with pytest.raises(SystemExit):
+            main([*FIT, "--name", "broken", *runs, *AVERAGING[averaging]])
+    broken = tmp_path / "broken" / "version_0" / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(broken)["epoch"] == epochs - 1
+    main(["fit", "--ckpt_path", str(broken), "--name", "resumed", *runs])
+    resumed = next(tmp_path.glob("*/version_*/noise_curve.csv")).parent
+    found = load_checkpoint(resumed / "checkpoints" / "last.ckpt")
+    for key in ("state_dict", "current_model_state"):
+        assert (key in found) == (key in expected) == (key == "state_dict" or averaging != "none")
+        assert_equal(found.get(key, {}), expected.get(key, {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([*AVERAGING["equal"], *AVERAGING["exponential"]], "both average the weights"),
+        ([*AVERAGING["equal"], "--checkpoint.save_weights_only", "true"], "before WeightAveraging averages"),
+    ],
+)
+def test_what_does_not_go_together(options, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*FIT, *options])
+    assert ended.value.code == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
