@@ -35,7 +35,7 @@ class MarginNetwork(NoisyModule):
             return projection
         if sample_ids is None:
             sample_ids = torch.arange(len(projection))
-        key = derive_key(noise.seed, "logits", self._next_draw())
+        key = derive_key(noise.seed, "logits", self._begin_pass("output").draws[0])
         return projection + noise.sigma * normal(key, sample_ids, torch.zeros(1), 1, projection.shape[1])[0]
 
     def forward(self, features: Tensor) -> Tensor:

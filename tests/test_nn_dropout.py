@@ -280,13 +280,15 @@ class TestPopulation:
         assert torch.equal(population(features), first)
 
     def test_number_of_seeds(self):
-        population = stack_networks(self.networks())
+        population, features = stack_networks(self.networks()), torch.randn(5, 7, self.F)
         with (
             pytest.raises(UserError, match="got 2 dropout seeds for 3 networks"),
             seeded_dropout(population, [DropoutSeed(0)] * 2),
         ):
             pass
-        assert population.dropout._dropout_seeds is population.recurrent._dropout_seeds is None
+        assert not torch.equal(
+            population(features), population(features)
+        )  # masks of the global generator again
 
 
 @pytest.mark.parametrize("kind", [NoisyRNN, NoisyLSTM, NoisyGRU])

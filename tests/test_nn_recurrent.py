@@ -438,10 +438,10 @@ class TestScales:
             if site == "input"
             else (layer.weight_hh_l0, outputs.abs().max())
         )
-        noise = layer._layer_noise("l0", 0, 0, 20, x.device)
+        noise = layer._layer_noise("l0", 0, layer._begin_pass("input"), 20, x.device)
         assert not noise.on
         with layer.under(Noise(0.25, scale="range", sites=(site,))):
-            got = getattr(layer._layer_noise("l0", 0, 0, 20, x.device), site)
+            got = getattr(layer._layer_noise("l0", 0, layer._begin_pass("input"), 20, x.device), site)
         assert got.std == pytest.approx(0.25 * float(bound) * float(weight.abs().max()), rel=1e-12)
 
     @pytest.mark.parametrize("scale", ["signal", "range"])
@@ -451,7 +451,7 @@ class TestScales:
         layer = NoisyGRU(6, 40)
         calibrate(layer, [torch.randn(5, 20, 6)])
         with layer.under(Noise(0.25, scale=scale)):
-            noise = layer._layer_noise("l0", 0, 0, 20, torch.device("cpu"))
+            noise = layer._layer_noise("l0", 0, layer._begin_pass("input"), 20, torch.device("cpu"))
         assert noise.recurrent_apart_only
         assert noise.recurrent.std == noise.input.std
         assert noise.recurrent.key != noise.input.key
@@ -492,7 +492,7 @@ class TestIndependence:
     def test_of_an_lstms_gates(self, arrays):
         layer = NoisyLSTM(1, 40)
         with layer.under(Noise(1.0, arrays=arrays)):
-            noise = layer._layer_noise("l0", 0, 0, 60, torch.device("cpu"))
+            noise = layer._layer_noise("l0", 0, layer._begin_pass("input"), 60, torch.device("cpu"))
         drawn = [
             draw_plain(site, noise.sample_ids, 0, 5, 4, 40, torch.zeros(1, dtype=torch.float64))
             .unflatten(-1, (4, 40))

@@ -3,13 +3,15 @@
 import copy
 import io
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
 from asr_dni.errors import UserError
-from asr_dni.nn import NoisyLinear, NoisyLSTM
+from asr_dni.nn import DropoutSeed, NoisyLinear, NoisyLSTM, calibrate, seeded_dropout
 from asr_dni.noise import MVM_SITES, SITES, Noise, NoisyModule
 
 
@@ -35,6 +37,7 @@ class TestNoise:
             ({"sites": ("input", "cell")}, "'cell' is not known.*recurrent"),
             ({"sites": ("input", "input")}, "each site once"),
             ({"first_step": -1}, "first_step is -1"),
+            ({"first_step": 2**32}, "first_step is 4294967296"),
             ({"sample_ids": torch.zeros(2)}, "sample_ids"),
             ({"sample_ids": torch.zeros(2, 1, dtype=torch.int64)}, "sample_ids"),
         ],
@@ -182,3 +185,90 @@ class TestNetworkOfNoisyModules:
             with network.under(Noise(1.0)):
                 results.append(network(x))
         assert torch.equal(*results)
+
+
+class TestThreads:
+    def test_a_block_holds_in_its_thread_alone(self):
+        layer, x = NoisyLSTM(3, 4), torch.randn(5, 2, 3)
+        noises = [Noise(), Noise(1.0, seed=1), Noise(0.5, seed=2), Noise(1.0, seed=3, draw=4)]
+        expected = []
+        for noise in noises:
+            with layer.under(noise):
+                expected.append([layer(x)[0] for _ in range(3)])
+        together = threading.Barrier(len(noises), timeout=60)
+
+        def work(noise):
+            got = []
+            with layer.under(noise):
+                for _ in range(3):
+                    together.wait()
+                    got.append(layer(x)[0])
+                together.wait()
+                assert layer.noise == noise
+            return got
+
+        with ThreadPoolExecutor(len(noises)) as pool:
+            for got, its in zip(pool.map(work, noises), expected, strict=True):
+                for mine, wanted in zip(got, its, strict=True):
+                    assert torch.equal(mine, wanted)
+        assert layer.noise == Noise()
+
+    def test_other_threads_see_what_was_assigned_and_no_block(self):
+        layer = NoisyLSTM(3, 4)
+        layer.noise = Noise(0.5)
+        with layer.under(Noise(1.0)), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: layer.noise).result() == Noise(0.5)
+            pool.submit(lambda: setattr(layer, "noise", Noise(2.0))).result()
+            assert layer.noise == Noise(1.0)
+        assert layer.noise == Noise(2.0)
+
+    def test_passes_of_several_threads_are_different_draws(self):
+        layer, x = NoisyLinear(2, 3), torch.zeros(50, 2)
+        layer.noise = Noise(1.0)
+        expected = {layer(x).sum().item() for _ in range(40)}
+        layer.noise = Noise(1.0)
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(lambda _: layer(x).sum().item(), range(40))) == expected
+
+    def test_calibration_does_not_see_the_passes_of_other_threads(self):
+        layer, small, large = NoisyLinear(2, 3), torch.ones(4, 2), 1e6 * torch.ones(4, 2)
+
+        def inputs():
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(layer, large).result()
+            yield small
+
+        calibrate(layer, inputs())
+        assert layer.statistics()["l0"].bound["output"] == 1
+
+    def test_dropout_seeds_hold_in_their_thread(self):
+        layer, x = NoisyLSTM(3, 4, 2, dropout=0.5), torch.randn(5, 2, 3)
+        with seeded_dropout(layer, DropoutSeed(3)):
+            expected = layer(x)[0]
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(lambda: [layer(x)[0] for _ in range(8)]).result()
+            assert torch.equal(layer(x)[0], expected)
+        # Eight passes with masks of 10 x 4 units, all alike, have a probability of 2**-280.
+        assert not all(torch.equal(one, other[0]) for one in other)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_from_within_a_block_keeps_the_noise_of_the_block(way):
+    network, x = Network(), torch.randn(5, 2, 3)
+    network.noise = Noise(0.2, seed=9)
+    with network.under(Noise(1.0, seed=4)):
+        network(x)
+        twin = way(network)
+        expected = network(x)
+    assert torch.equal(twin(x), expected)
+    assert twin.noise == Noise(1.0, seed=4)
+    assert network.noise == Noise(0.2, seed=9)
+
+
+def test_data_parallel_replicas_are_refused_under_noise():
+    network = Network()
+    replica = network._replicate_for_data_parallel()
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(replica(x), network(x))
+    with network.under(Noise(1.0)), pytest.raises(UserError, match="DistributedDataParallel"):
+        network._replicate_for_data_parallel()

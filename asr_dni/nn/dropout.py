@@ -3,10 +3,12 @@
 A sample is dropped alike in any batch, and a network alone and in a population.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from asr_dni.errors import UserError
 from asr_dni.nn.drawing import draw_noises
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.recurrence import SiteNoise
+from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.philox import derive_key
 
 
@@ -44,6 +47,12 @@ class DropoutSeed:
             )
 
 
+_named_by: ContextVar[Mapping["DroppingModule", tuple[tuple[DropoutSeed, ...], int]]] = ContextVar(
+    "asr_dni_dropout", default=MappingProxyType({})
+)
+"""Each network's seed and the module's place among those that drop, as :func:`seeded_dropout` has set them."""
+
+
 class DroppingModule(nn.Module):
     """A module that drops values in training.
 
@@ -54,14 +63,13 @@ class DroppingModule(nn.Module):
     """
 
     networks: int | None = None
-    _dropout_seeds: tuple[DropoutSeed, ...] | None = None
-    _dropout_stream: int = 0
 
     def _drop(self, values: Tensor, p: float, layer: int = 0) -> Tensor:
         """Return ``(T, N, H)`` or ``(N, H)`` values, in a population with a leading axis K, some of them zero."""
-        seeds = self._dropout_seeds
-        if seeds is None:
+        named = settings_of_pass(self, "dropout", lambda: _named_by.get().get(self))
+        if named is None:
             return functional.dropout(values, p, True)
+        seeds, stream = named
         if p == 0 or p == 1:
             return values * (1 - p)
         axes = values.dim() - (self.networks is not None)
@@ -72,10 +80,7 @@ class DroppingModule(nn.Module):
         rows, width = values.shape[-2:]
         # The four numbers of a counter go to four quarters of the units.
         shape = (0, values.shape[-3] if axes == 3 else 1, 4, -(-width // 4))
-        sites = [
-            SiteNoise(1.0, derive_key(seed.seed, "dropout", self._dropout_stream, layer, seed.step))
-            for seed in seeds
-        ]
+        sites = [SiteNoise(1.0, derive_key(seed.seed, "dropout", stream, layer, seed.step)) for seed in seeds]
         ids = [self._ids(seed, rows, values.device) for seed in seeds]
         like = values.new_empty(
             0, dtype=torch.float32
@@ -111,7 +116,8 @@ class CounterDropout(DroppingModule, nn.Dropout):
 def seeded_dropout(network: nn.Module, seeds: DropoutSeed | Sequence[DropoutSeed]) -> Iterator[None]:
     """Name the dropout masks of a network for a block; afterwards each module has again what it had before.
 
-    Every module that drops has masks of its own. The global generators are not touched.
+    Every module that drops has masks of its own. The global generators are not touched. The block holds in its
+    own thread; where activation checkpointing runs a forward pass again, the masks are those of the first time.
 
     Args:
         network: the network or layer.
@@ -121,17 +127,17 @@ def seeded_dropout(network: nn.Module, seeds: DropoutSeed | Sequence[DropoutSeed
         UserError: the number of seeds is not that of the networks.
     """
     modules = [module for module in network.modules() if isinstance(module, DroppingModule)]
-    before = [(module._dropout_seeds, module._dropout_stream) for module in modules]
+    named = dict(_named_by.get())
+    for stream, module in enumerate(modules):
+        networks = module.networks or 1
+        its_seeds = (seeds,) * networks if isinstance(seeds, DropoutSeed) else tuple(seeds)
+        if len(its_seeds) != networks:
+            raise UserError(
+                f"got {len(its_seeds)} dropout seeds for {networks} networks: give one for each, or one for all"
+            )
+        named[module] = its_seeds, stream
+    token = _named_by.set(named)
     try:
-        for stream, module in enumerate(modules):
-            networks = module.networks or 1
-            its_seeds = (seeds,) * networks if isinstance(seeds, DropoutSeed) else tuple(seeds)
-            if len(its_seeds) != networks:
-                raise UserError(
-                    f"got {len(its_seeds)} dropout seeds for {networks} networks: give one for each, or one for all"
-                )
-            module._dropout_seeds, module._dropout_stream = its_seeds, stream
         yield
     finally:
-        for module, (its_before, stream) in zip(modules, before, strict=True):
-            module._dropout_seeds, module._dropout_stream = its_before, stream
+        _named_by.reset(token)

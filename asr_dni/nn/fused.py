@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.amp.autocast_mode import custom_bwd, custom_fwd
-from torch.autograd.function import once_differentiable
 
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
-from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence
+from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence, SiteNoise, run_reference
 
 CAPABILITIES = Capabilities("fused", native.CELLS, (torch.float32,))
 
@@ -80,17 +79,22 @@ class _Fused(torch.autograd.Function):
             kept=kept,
         )
         if keep:
-            ctx.save_for_backward(inputs, w_ih, w_hh, h, c, outputs, gates, kept)
+            ctx.save_for_backward(inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept)
             ctx.cell, ctx.noise = cell, noise
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
 
     @staticmethod
-    @once_differentiable
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *gradients: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Any) -> Any:
         d_outputs, d_last = gradients
-        inputs, w_ih, w_hh, h, c, outputs, gates, kept = ctx.saved_tensors
+        inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
+            arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c
+            its = _differentiable_gradients(
+                ctx.cell, arguments, ctx.noise, ctx.needs_input_grad[1:9], gradients
+            )
+            return None, *its, None, None
         _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
         if d_outputs is None:
             d_outputs = torch.zeros_like(outputs)
@@ -138,6 +142,73 @@ class _Fused(torch.autograd.Function):
         if d_inputs is not None and inputs.dim() == 3:
             d_inputs = d_inputs.sum(0)  # shared by all networks
         return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None
+
+
+def _differentiable_gradients(
+    cell: str,
+    arguments: Sequence[Tensor | None],
+    noise: Sequence[LayerNoise],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Return the gradients of :class:`_Fused`'s arguments by the reference, as functions of all that goes into them.
+
+    Args:
+        cell: which equations.
+        arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h and c.
+        noise: of each network; the same numbers are drawn again.
+        wanted: of which arguments.
+        gradients: of outputs and last cell state.
+
+    Raises:
+        RuntimeError: the forward pass ran on copies in another precision, of which there is no second derivative.
+    """
+    if any(
+        want and argument is not None and not argument.requires_grad
+        for want, argument in zip(wanted, arguments, strict=True)
+    ):
+        raise RuntimeError(
+            "there is no second derivative of the fused recurrence under autocast: choose"
+            ' use_implementation("reference"), or leave autocast out'
+        )
+    # Views of their own: gradients must not go on through one argument into another that it was computed from.
+    own = [None if argument is None else argument.view_as(argument) for argument in arguments]
+    inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c = own
+    assert w_hh is not None
+    assert h is not None
+    problem = Recurrence(
+        cell,
+        w_hh,
+        b_hh,
+        (h,) if c is None else (h, c),
+        noise,
+        inputs=inputs,
+        w_ih=w_ih,
+        b_ih=b_ih,
+        projection=projection,
+    )
+    outputs, final = run_reference(problem, draw=_draw_again)
+    results = [(outputs, gradients[0]), (final[-1], gradients[1] if cell == "lstm" else None)]
+    known = [(result, gradient) for result, gradient in results if gradient is not None]
+    leaves = [leaf for leaf, want in zip(own, wanted, strict=True) if want and leaf is not None]
+    found = iter(
+        torch.autograd.grad(
+            [result for result, _ in known],
+            leaves,
+            [gradient for _, gradient in known],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [
+        next(found) if want and leaf is not None else None for leaf, want in zip(own, wanted, strict=True)
+    ]
+
+
+def _draw_again(
+    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
+) -> Tensor:
+    return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
 
 
 def run(problem: Recurrence) -> tuple[Tensor, State]:

@@ -6,12 +6,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from asr_dni.errors import UserError
 from asr_dni.nn import fused, native, triton_recurrence
 from asr_dni.nn.cells import State
-from asr_dni.nn.recurrence import Capabilities, Recurrence, SiteNoise, draw_plain, run_reference
+from asr_dni.nn.recurrence import (
+    Capabilities,
+    Recurrence,
+    SiteNoise,
+    check_recurrence,
+    draw_plain,
+    run_reference,
+)
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
 
@@ -68,6 +77,30 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
         _chosen.reset(token)
 
 
+def _why_no_kernel(*tensors: Tensor | None) -> str | None:
+    """Return why no compiled kernel can run on these tensors now, or ``None``.
+
+    A kernel takes addresses of numbers. What torch hands out instead while it transforms, traces or exports a function
+    has none, or not those numbers; the reference is made of torch's own operations, which know.
+    """
+    if torch.compiler.is_exporting():
+        return "torch.export takes operations of torch, not kernels"
+    if torch.compiler.is_compiling():
+        return None  # which leaves the kernels out of its graphs
+    if torch._C._is_tracing():
+        return "torch.jit.trace takes operations of torch, not kernels"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "the transforms of torch.func take operations of torch, not kernels"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation takes operations of torch, not kernels"
+    for tensor in tensors:
+        if tensor is not None and type(tensor) not in (Tensor, nn.Parameter):
+            return f"no kernel for tensors of the class {type(tensor).__name__}"
+        if tensor is not None and tensor.layout != torch.strided:
+            return f"no kernel for tensors of the layout {tensor.layout}"
+    return None
+
+
 def choose(problem: Recurrence) -> tuple[str, dict[str, str]]:
     """Return the name of the implementation that would run this, and why those before it would not.
 
@@ -78,15 +111,18 @@ def choose(problem: Recurrence) -> tuple[str, dict[str, str]]:
     if chosen == "reference":
         return chosen, {}
     reasons: dict[str, str] = {}
+    tensors = problem.given, problem.w_ih, problem.b_ih, problem.w_hh, problem.b_hh, *problem.state
+    of_all = _why_no_kernel(*tensors)
     for name, implementation in IMPLEMENTATIONS.items():
         if chosen in ("auto", name):
-            reason = implementation.why_not(problem)
+            reason = of_all or implementation.why_not(problem)
             if reason is None:
                 return name, reasons
             reasons[name] = reason
     if chosen != "auto":
         raise RuntimeError(
-            f"the {chosen} recurrence was asked for, but cannot run: {'; '.join(reasons.values())}"
+            f"the {chosen} recurrence was asked for, but cannot run: {'; '.join(reasons.values())};"
+            ' use_implementation("reference") has the loop that is made of torch\'s own operations'
         )
     return "reference", reasons
 
@@ -95,13 +131,24 @@ def draw_noise(
     noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
 ) -> Tensor:
     """Draw the noise of a site; see :class:`asr_dni.nn.recurrence.Draw`."""
-    if chosen_implementation() == "reference" or like.device.type != "cpu" or native.library() is None:
+    if (
+        chosen_implementation() == "reference"
+        or like.device.type != "cpu"
+        or _why_no_kernel(sample_ids)
+        or native.library() is None
+    ):
         return draw_plain(noise, sample_ids, first_step, steps, groups, width, like)
     return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
 
 
 def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
-    """Run one layer in one direction of K networks, see :func:`asr_dni.nn.recurrence.run_reference`."""
+    """Run one layer in one direction of K networks, see :func:`asr_dni.nn.recurrence.run_reference`.
+
+    Raises:
+        UserError: see :func:`asr_dni.nn.recurrence.check_recurrence`.
+        RuntimeError: the implementation that was asked for cannot run it.
+    """
+    check_recurrence(problem)
     name, _ = choose(problem)
     if name == "reference":
         return run_reference(problem, draw=draw_noise)

@@ -63,14 +63,17 @@ class NoisyLinear(CalibratedModule, nn.Linear):
 
     def _drawn(self, rows: int, steps: int, like: Tensor) -> Tensor | None:
         """Return the noise, ``(T, N, out_features)`` or ``(K, T, N, out_features)``; ``None`` where there is none."""
-        if not any(noise.on and "output" in noise.sites for noise in self._noises):
+        now = self._begin_pass("output")
+        if not any(noise.on and "output" in noise.sites for noise in now.noises):
             return None
         sites, ids = [], []
-        for member, (noise, draw) in enumerate(zip(self._noises, self._next_draws(), strict=True)):
-            key = derive_key(noise.seed, "output", self._stream, draw)
-            sites.append(SiteNoise(self._std("l0", "output", noise, member), key) if noise.on else None)
+        for member, (noise, draw) in enumerate(zip(now.noises, now.draws, strict=True)):
+            key = derive_key(noise.seed, "output", now.stream, draw)
+            sites.append(
+                SiteNoise(self._std_of_pass("l0", "output", noise, member), key) if noise.on else None
+            )
             ids.append(self._sample_ids(noise, rows, like.device))
-        shape = self._noises[0].first_step, steps, 1, self.out_features
+        shape = now.noises[0].first_step, steps, 1, self.out_features
         if self.networks is not None:
             return draw_noises(sites, ids, *shape, like)
         assert sites[0] is not None

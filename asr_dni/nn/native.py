@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from asr_dni.files import write_atomically
+from asr_dni.nn.cells import CELLS as EQUATIONS
 from asr_dni.nn.recurrence import LayerNoise, SiteNoise
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
@@ -75,6 +76,82 @@ class _Recurrence(ctypes.Structure):
     )
 
 
+_WRITTEN = (
+    "outputs",
+    "gates",
+    "kept",
+    "d_inputs",
+    "d_projection",
+    "d_w_ih",
+    "d_b_ih",
+    "d_w_hh",
+    "d_b_hh",
+    "dh",
+    "dc",
+)
+
+
+def _check_arrays(
+    cell: str, noise: Sequence[LayerNoise], keep: bool, arrays: Mapping[str, Tensor | None]
+) -> None:
+    """Check everything that ``recurrence.c`` takes for granted."""
+    if cell not in CELLS:
+        raise ValueError(f"recurrence.c has no cell {cell!r}, only {', '.join(CELLS)}")
+    outputs, inputs = arrays["outputs"], arrays.get("inputs")
+    if outputs is None or outputs.dim() != 4:
+        raise ValueError("recurrence.c needs outputs of four axes: networks, steps, rows, units")
+    networks, steps, rows, width = outputs.shape
+    gates = len(EQUATIONS[cell].gates) * width
+    features = 0 if inputs is None else inputs.shape[-1]
+    of_inputs = (
+        (steps, rows, features)
+        if inputs is not None and inputs.dim() == 3
+        else (*outputs.shape[:3], features)
+    )
+    kept = (networks, steps if keep else 1, rows, width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "inputs": of_inputs,
+        "d_inputs": (*outputs.shape[:3], features),
+        "kept": kept,
+    }
+    shapes |= dict.fromkeys(("w_ih", "d_w_ih"), (networks, gates, features))
+    shapes |= dict.fromkeys(("w_hh", "d_w_hh"), (networks, gates, width))
+    shapes |= dict.fromkeys(("b_ih", "b_hh", "d_b_ih", "d_b_hh"), (networks, gates))
+    shapes |= dict.fromkeys(("projection", "d_projection", "gates"), (networks, steps, rows, gates))
+    shapes |= dict.fromkeys(("h", "c", "dh", "dc"), (networks, rows, width))
+    shapes |= dict.fromkeys(("outputs", "d_outputs"), (networks, steps, rows, width))
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if tuple(array.shape) != shapes[name] or array.dtype != torch.float32 or array.device.type != "cpu":
+            raise ValueError(
+                f"{name} are {tuple(array.shape)}, {array.dtype}, on {array.device}: recurrence.c takes"
+                f" {shapes[name]}, float32, on the CPU"
+            )
+        if name in _WRITTEN and not array.is_contiguous():
+            raise ValueError(f"{name} are not contiguous, and are written to")
+    of_lstm = ("c", "kept") if cell == "lstm" else ("kept",) if cell == "gru" else ()
+    needed = ["w_hh", "h", *of_lstm, *(("gates",) if of_lstm and keep else ())]
+    needed += ["projection"] if inputs is None and "d_outputs" not in arrays else []
+    needed += ["w_ih"] if inputs is not None else []
+    missing = [name for name in needed if arrays.get(name) is None]
+    if missing:
+        raise ValueError(f"recurrence.c needs {missing[0]} for the cell {cell}")
+    if len(noise) != networks:
+        raise ValueError(f"got {len(noise)} noises for {networks} networks")
+    for layer in noise:
+        _check_draw(layer.sample_ids, rows, layer.first_step, steps)
+
+
+def _check_draw(sample_ids: Tensor, rows: int, first_step: int, steps: int) -> None:
+    if tuple(sample_ids.shape) != (rows,) or sample_ids.is_floating_point() or sample_ids.is_complex():
+        raise ValueError(
+            f"sample identities are {tuple(sample_ids.shape)} {sample_ids.dtype}: give {rows} integers"
+        )
+    if not 0 <= first_step <= 2**32 - max(1, steps):
+        raise ValueError(f"steps {first_step} to {first_step + steps - 1} are not all in [0, 2**32)")
+
+
 def run_recurrence(
     direction: Literal["forward", "backward"],
     cell: str,
@@ -93,13 +170,18 @@ def run_recurrence(
             contiguous, the others are made so.
 
     Raises:
+        ValueError: the cell is not one of :data:`CELLS`, or an array, the noise or its sample identities do not have
+            the type, device or shape that the C function takes for granted.
         AssertionError: :func:`library` is ``None``.
     """
     kernels = library()
     assert kernels is not None
+    _check_arrays(cell, noise, keep, arrays)
     ids = [layer.sample_ids.to("cpu", torch.int64).contiguous() for layer in noise]
-    arrays = {name: None if array is None else array.contiguous() for name, array in arrays.items()}
-    outputs, inputs = arrays["outputs"], arrays["inputs"]
+    arrays = {
+        name: None if array is None else array.resolve_neg().contiguous() for name, array in arrays.items()
+    }
+    outputs, inputs = arrays["outputs"], arrays.get("inputs")
     assert outputs is not None
     problem = _Recurrence(
         *outputs.shape[:3],
@@ -235,10 +317,16 @@ def draw_gaussian(
     """Draw what :func:`asr_dni.nn.recurrence.draw_plain` draws, float32 on the CPU, from the same 32-bit words.
 
     Raises:
+        ValueError: ``groups`` is not 1 to 4, or the identities or steps are not what they have to be.
         AssertionError: :func:`library` is ``None``.
     """
     kernels = library()
     assert kernels is not None
+    if not 1 <= groups <= 4 or width < 0 or steps < 0:
+        raise ValueError(
+            f"groups must be 1 to 4, width and steps at least 0, not {groups}, {width} and {steps}"
+        )
+    _check_draw(sample_ids, sample_ids.numel(), first_step, steps)
     ids = sample_ids.to("cpu", torch.int64).contiguous()
     drawn = torch.empty(steps, ids.numel(), groups * width)
     kernels.draw_gaussian(

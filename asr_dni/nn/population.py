@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from asr_dni.errors import UserError
 from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.statistics import CalibratedModule
-from asr_dni.noise import Noise, NoisyModule
+from asr_dni.noise import NoisyModule
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -72,7 +72,7 @@ def stack_networks(networks: Sequence[Network]) -> Network:
         if isinstance(module, NoisyModule | DroppingModule):
             module.networks = len(networks)
         if isinstance(module, NoisyModule):
-            module._noises, module._stream, module._passes = (Noise(),) * len(networks), 0, 0
+            module._own = None
         if isinstance(module, CalibratedModule):
             module._statistics = tuple(copy.deepcopy(member._statistics[0]) for member in members)
     return population
@@ -105,7 +105,7 @@ def unstack_network(population: Network, member: int) -> Network:
         if isinstance(module, NoisyModule | DroppingModule):
             module.networks = None
         if isinstance(module, NoisyModule):
-            module._noises, module._stream, module._passes = (Noise(),), 0, 0
+            module._own = None
         if isinstance(module, CalibratedModule):
             module._statistics = (module._statistics[member],)
     return network

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from asr_dni.errors import UserError
 from asr_dni.nn.cells import CELLS, State
 from asr_dni.nn.mvm import linear
 from asr_dni.philox import Key, derive_key, normal
@@ -159,6 +160,86 @@ def draw_plain(
     return noise.std * normal(noise.key, sample_ids, times, groups, width).to(like.dtype)
 
 
+def check_cell(name: str) -> None:
+    """Check that the equations of a cell are known.
+
+    Raises:
+        UserError: they are not.
+    """
+    if name not in CELLS:
+        raise UserError(f"there is no recurrence for the cell {name!r}: give one of {', '.join(CELLS)}")
+
+
+def check_recurrence(problem: Recurrence) -> None:
+    """Check that the equations of a problem's cell are known, and that all of its tensors fit together.
+
+    Compiled kernels take addresses: what does not fit they would read past its end.
+
+    Raises:
+        UserError: the cell is unknown, or a shape or the number of noises does not fit.
+    """
+    check_cell(problem.cell)
+    if torch._C._is_tracing():
+        return  # sizes are values of the program there
+    cell, w_hh, given = CELLS[problem.cell], problem.w_hh, problem.given
+    shared = problem.projection is None and given.dim() == 3
+    if w_hh.dim() != 3 or given.dim() != (3 if shared else 4):
+        raise UserError(
+            f"recurrent weights are {tuple(w_hh.shape)} and inputs {tuple(given.shape)}: give (K, ...)"
+        )
+    networks, fan_out, hidden = w_hh.shape
+    width = fan_out // len(cell.gates)
+    steps, rows, last = given.shape[-3:]
+    leading = () if shared else (networks,)
+    own = {name: (networks, width if its.per_unit else 1) for name, its in cell.own.items()}
+    if set(own) != set(problem.own):
+        raise UserError(
+            f"the cell {problem.cell} has parameters {sorted(own)} of its own: got {sorted(problem.own)}"
+        )
+    if len(problem.state) != len(cell.states):
+        raise UserError(
+            f"got {len(problem.state)} states for the cell {problem.cell}: give {', '.join(cell.states)}"
+        )
+    state_widths = (hidden, *(width,) * (len(cell.states) - 1))
+    of_w_hh = (networks, len(cell.gates) * width, hidden if problem.w_hr is not None else width)
+    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("recurrent weights", w_hh, of_w_hh),
+        ("recurrent biases", problem.b_hh, (networks, fan_out)),
+        ("projection's weights", problem.w_hr, (networks, hidden, width)),
+        ("inputs", problem.inputs, (*leading, steps, rows, last)),
+        ("input weights", problem.w_ih, (networks, fan_out, last)),
+        ("input biases", problem.b_ih, (networks, fan_out)),
+        ("projected inputs", problem.projection, (*leading, steps, rows, fan_out)),
+        *((name, problem.own[name], shape) for name, shape in own.items()),
+        *(
+            (f"state {name}", part, (networks, rows, its))
+            for name, part, its in zip(cell.states, problem.state, state_widths, strict=True)
+        ),
+    ]
+    for name, tensor, shape in expected:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise UserError(f"the {name} are {tuple(tensor.shape)} instead of {shape}")
+    if problem.projection is None and problem.w_ih is None:
+        raise UserError("there are inputs, but no input weights")
+    if len(problem.noise) != networks:
+        raise UserError(f"got {len(problem.noise)} noises for {networks} networks: give one for each")
+    for noise in problem.noise:
+        _check_integers("the noise's sample identities", noise.sample_ids, ((rows,),))
+        if not 0 <= noise.first_step <= 2**32 - max(1, steps):
+            raise UserError(
+                f"the noise's first step is {noise.first_step}: steps have numbers from 0 to 2**32 - 1"
+            )
+    if problem.lengths is not None:
+        _check_integers("the lengths", problem.lengths, ((1, rows), (networks, rows)))
+
+
+def _check_integers(name: str, tensor: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
+    if tuple(tensor.shape) not in shapes or tensor.is_floating_point() or tensor.is_complex():
+        raise UserError(
+            f"{name} are {tuple(tensor.shape)} {tensor.dtype}: give one integer for each of the {shapes[0][-1]} samples"
+        )
+
+
 def run_reference(
     problem: Recurrence, observe: Observer | None = None, draw: Draw = draw_plain
 ) -> tuple[Tensor, State]:
@@ -172,10 +253,15 @@ def run_reference(
     Returns:
         ``(K, T, N, H or P)`` outputs (zero after a sample's length) and the state after the last step. Network k's
         result is what its slices give alone, whichever networks are beside it.
+
+    Raises:
+        UserError: see :func:`check_recurrence`.
     """
     cell, lengths, state = CELLS[problem.cell], problem.lengths, problem.state
-    projection = problem.projected().movedim(-3, 0)
-    steps, width = projection.shape[0], problem.w_hh.shape[-2] // len(cell.gates)
+    check_recurrence(problem)
+    projection = problem.projected()
+    of_steps = projection.unbind(-3)  # a traced program is then for this number of them
+    steps, width = len(of_steps), problem.w_hh.shape[-2] // len(cell.gates)
     drawing = _Drawing(problem, steps, width, projection, draw)
     n_input, n_recurrent = drawing.gates("input"), drawing.gates("recurrent")
     n_projection = drawing.projection()
@@ -188,7 +274,7 @@ def run_reference(
         times.begin(t)
         mvm = state[0] @ problem.w_hh.mT
         hidden = mvm + n_recurrent[t] if b_hh is None else mvm + b_hh + n_recurrent[t]
-        new = cell.step(projection[t] + n_input[t], hidden, state, own, times)
+        new = cell.step(of_steps[t] + n_input[t], hidden, state, own, times)
         if problem.w_hr is not None:
             new = (new[0] @ problem.w_hr.mT + n_projection[t], *new[1:])
         if lengths is not None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.errors import UserError
@@ -16,9 +17,9 @@ from asr_dni.nn.cells import CELLS, RecurrentCell, State
 from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.implementation import run_recurrence
 from asr_dni.nn.mvm import linear
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
+from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, check_cell, run_reference
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
-from asr_dni.noise import Noise, Site
+from asr_dni.noise import ForwardPass, Noise, Site
 from asr_dni.philox import derive_key
 
 Sequences: TypeAlias = Tensor | PackedSequence
@@ -53,6 +54,7 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
 
     @property
     def _equations(self) -> RecurrentCell:
+        check_cell(self._cell)
         return CELLS[self._cell]
 
     @property
@@ -64,16 +66,16 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
         return f"l{layer}{'_reverse' * direction}"
 
     def _layer_noise(
-        self, part: str, index: int, draw: int, rows: int, device: torch.device, member: int = 0
+        self, part: str, index: int, now: ForwardPass, rows: int, device: torch.device, member: int = 0
     ) -> LayerNoise:
-        noise = self._noises[member]
+        noise = now.noises[member]
         ids = self._sample_ids(noise, rows, device)
 
         def at(site: str, switch: Site, reference: str | None = None) -> SiteNoise | None:
             if not noise.on or switch not in noise.sites or site not in self._statistics[0][part].sites:
                 return None
-            std = self._std(part, reference or site, noise, member)
-            key = derive_key(noise.seed, site, self._stream, index, draw)
+            std = self._std_of_pass(part, reference or site, noise, member)
+            key = derive_key(noise.seed, site, now.stream, index, now.draws[member])
             return SiteNoise(std, key) if std > 0 else None
 
         joint = noise.joint
@@ -111,7 +113,7 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
     def _run_part(
         self,
         index: int,
-        draws: tuple[int, ...],
+        now: ForwardPass,
         inputs: Tensor,
         projection: Tensor | None,
         state: State,
@@ -120,8 +122,8 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
         """Run one layer in one direction, from its inputs on where there is no projection."""
         part = self._part(index)
         noises = [
-            self._layer_noise(part, index, draw, inputs.shape[-2], inputs.device, member)
-            for member, draw in enumerate(draws)
+            self._layer_noise(part, index, now, inputs.shape[-2], inputs.device, member)
+            for member in range(len(now.noises))
         ]
 
         def of_all(tensor: Tensor) -> Tensor:
@@ -210,7 +212,16 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
 
         Returns:
             Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
+
+        Raises:
+            UserError: a length is not an integer from 0 to T, or there is not one for each sample.
         """
+        steps, rows = projection.shape[-3:-1]
+        if lengths is not None:
+            if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.is_complex():
+                raise UserError(f"lengths are {tuple(lengths.shape)} {lengths.dtype}: give {rows} integers")
+            if bool(((lengths < 0) | (lengths > steps)).any()):
+                raise UserError(f"lengths are {lengths.tolist()}: give numbers of steps from 0 to {steps}")
         return self._run_layers(projection, True, state, lengths)
 
     def _run_layers(
@@ -218,8 +229,7 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
     ) -> tuple[Tensor, State]:
         """Run all layers from the first one's inputs on, or from their projection on."""
         self._check_state(state, inputs)
-        on = any(noise.on for noise in self._noises)
-        draws = self._next_draws() if on else (0,) * len(self._noises)
+        now = self._begin_pass("input", "recurrent", "elementwise")
         finals: list[State] = []
         outputs = inputs
         for layer in range(self.num_layers):
@@ -240,7 +250,7 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
                 if direction:
                     its_inputs = _reverse(its_inputs, lengths)
                     its_projection = None if its_projection is None else _reverse(its_projection, lengths)
-                out, final = self._run_part(index, draws, its_inputs, its_projection, before, lengths)
+                out, final = self._run_part(index, now, its_inputs, its_projection, before, lengths)
                 directions.append(_reverse(out, lengths) if direction else out)
                 finals.append(final)
             outputs = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
@@ -311,7 +321,8 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
         return packed, final
 
     def _check_state(self, state: State, inputs: Tensor) -> None:
-        rows, autocast = inputs.shape[-2], torch.is_autocast_enabled(inputs.device.type)
+        rows, kind = inputs.shape[-2], inputs.device.type
+        autocast = is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         widths = self._state_widths
         if len(state) != len(widths):
             raise RuntimeError(f"Expected {len(widths)} hidden states, got {len(state)}")

@@ -1,7 +1,10 @@
 """Reference values of the noise scales ``signal`` and ``range``, estimated on training data."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.noise import Noise, NoisyModule, Site
+from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.processes import largest_over_processes, sum_over_processes
 
 
@@ -111,6 +115,12 @@ class SignalEstimate:
                     member.update(site, power, bound, momentum)
 
 
+_under_way: ContextVar[Mapping["CalibratedModule", dict[str, SignalEstimate]]] = ContextVar(
+    "asr_dni_estimates", default=MappingProxyType({})
+)
+"""What :func:`calibrate` is estimating in this thread: passes in others are none of its."""
+
+
 class CalibratedModule(NoisyModule):
     """A noisy layer that knows the size of its clean signals.
 
@@ -120,7 +130,11 @@ class CalibratedModule(NoisyModule):
     """
 
     _statistics: tuple[dict[str, SignalStatistics], ...]
-    _estimates: dict[str, SignalEstimate] | None = None
+
+    @property
+    def _estimates(self) -> dict[str, SignalEstimate] | None:
+        """What :func:`calibrate` is estimating; ``None`` outside of it."""
+        return _under_way.get().get(self)
 
     def statistics(self, member: int | None = None) -> dict[str, SignalStatistics]:
         """Return the statistics of every part (layer and direction) of this module.
@@ -136,6 +150,15 @@ class CalibratedModule(NoisyModule):
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         """Return the weights of a site; none for the elementwise products."""
         raise NotImplementedError
+
+    def _std_of_pass(self, part: str, site: str, noise: Noise, member: int = 0) -> float:
+        """Return the standard deviation of a network's noise at a site in the forward pass that is under way.
+
+        A pass that is run again has that of the first time, though weights or statistics have changed.
+        """
+        if noise.scale == "absolute":
+            return noise.sigma
+        return settings_of_pass(self, f"{part} {site} {member}", lambda: self._std(part, site, noise, member))
 
     def _std(self, part: str, site: str, noise: Noise, member: int = 0) -> float:
         """Return the standard deviation of a network's noise at a site."""
@@ -226,29 +249,29 @@ def calibrate(
     layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    noises = [layer._noises for layer in layers]
-    estimates = []
-    for layer in layers:
-        layer._estimates = {
+    estimates = {
+        layer: {
             part: SignalEstimate(statistics.sites, layer.networks)
             for part, statistics in layer._statistics[0].items()
         }
-        layer._noises = (Noise(),) * len(layer._noises)
-        estimates.append(layer._estimates)
+        for layer in layers
+    }
     empty = True
+    token = _under_way.set({**_under_way.get(), **estimates})
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as stack:
+            for layer in layers:
+                stack.enter_context(layer.under(Noise()))
             for batch in inputs:
                 network(batch)
                 empty = False
     finally:
+        _under_way.reset(token)
         for module, training in modes.items():
             module.training = training
-        for layer, its_noises in zip(layers, noises, strict=True):
-            layer._estimates, layer._noises = None, its_noises
     if empty:
         raise UserError("calibration got no batch: give at least one batch of training data")
-    for layer, its_estimates in zip(layers, estimates, strict=True):
+    for layer, its_estimates in estimates.items():
         for part, estimate in its_estimates.items():
             if over_processes:
                 estimate.take_over_processes()

@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from asr_dni.nn.cells import CELLS, State
@@ -259,8 +258,11 @@ class _Recurrence(torch.autograd.Function):
         return (states[:, 1:],) if last_c is None else (states[:, 1:], last_c)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        if torch.is_grad_enabled():  # create_graph
+            raise RuntimeError(
+                'there is no second derivative of the Triton recurrence: choose use_implementation("reference")'
+            )
         w_hh, states, cells, activations = ctx.saved_tensors
         cell: str = ctx.cell
         kind, bias_kind = ctx.kinds

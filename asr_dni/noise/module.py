@@ -1,15 +1,55 @@
 """The noise of a module, or of a whole network: read it, replace it, set it for a block."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
+from asr_dni.noise.recomputation import backward_task, settings_of_pass
 from asr_dni.noise.settings import Noise
 
 _OF_ALL_MEMBERS = ("scale", "sites", "arrays", "first_step")
+
+
+@dataclass
+class _InForce:
+    """The noise in force in one module, and how many passes there were since it was set."""
+
+    noises: tuple[Noise, ...] = (Noise(),)
+    stream: int = 0
+    passes: int = 0
+    set_in: int = -1
+    """Backward pass in which it was set; -1: in none."""
+
+
+class ForwardPass(NamedTuple):
+    """What the noise of one forward pass of one module is named by.
+
+    Attributes:
+        noises: one for each network.
+        stream: the module's place in the network.
+        draws: which realisation, one for each network.
+    """
+
+    noises: tuple[Noise, ...]
+    stream: int
+    draws: tuple[int, ...]
+
+
+_of_blocks: ContextVar[Mapping["NoisyModule", _InForce]] = ContextVar(
+    "asr_dni_noise", default=MappingProxyType({})
+)
+"""What :meth:`NoisyModule.under` has set: of this thread (or asynchronous task) alone."""
+
+_counting = threading.Lock()
 
 
 class NoisyModule(nn.Module):
@@ -23,6 +63,9 @@ class NoisyModule(nn.Module):
     A population (K networks of one shape in one module, see :func:`asr_dni.nn.stack_networks`) has one noise per
     member: ``module.noise`` is a tuple of K, which may differ in ``sigma``, ``seed``, ``draw`` and ``sample_ids``. Its
     members get the numbers that they would get alone. A single :class:`Noise` is given to every member.
+
+    The noise of a forward pass is the one in force when it begins, in its thread. Where activation checkpointing runs
+    the pass again, its noise is that of the first time. What else works is listed in :mod:`asr_dni.nn`.
 
     Attributes:
         networks: K, the number of networks in a population; ``None`` for an ordinary module.
@@ -39,13 +82,15 @@ class NoisyModule(nn.Module):
     """
 
     networks: int | None = None
-    _noises: tuple[Noise, ...] = (Noise(),)
-    _stream: int = 0
-    _passes: int = 0
+    _own: _InForce | None = None
+    _was_noisy = False
+    """Whether a forward pass that can have a gradient had noise: one that is run again would need the same."""
 
     @property
     def noise(self) -> Noise | tuple[Noise, ...]:
         """The noise in force; assigning replaces it here and in every noisy module below.
+
+        An assignment holds in all threads, but within a block of :meth:`under` only in the block.
 
         Raises:
             UserError: on assignment, where the number of noises is not that of the networks, or they differ in what all
@@ -55,11 +100,22 @@ class NoisyModule(nn.Module):
 
     @noise.setter
     def noise(self, noise: Noise | Sequence[Noise]) -> None:
-        noises = self._one_each(noise)
+        noises, blocks = self._one_each(noise), _of_blocks.get()
         for stream, module in enumerate(self._noisy_modules()):
-            module._noises = noises
-            module._stream = stream
-            module._passes = 0
+            set_now = _InForce(noises, stream, 0, backward_task())
+            if module in blocks:
+                vars(blocks[module]).update(vars(set_now))
+            else:
+                module._own = set_now
+
+    @property
+    def _in_force(self) -> _InForce:
+        of_block = _of_blocks.get().get(self)
+        return of_block or self._own or _InForce((Noise(),) * (self.networks or 1))
+
+    @property
+    def _noises(self) -> tuple[Noise, ...]:
+        return self._in_force.noises
 
     def _one_each(self, noise: Noise | Sequence[Noise]) -> tuple[Noise, ...]:
         """Return one noise for every network."""
@@ -87,15 +143,42 @@ class NoisyModule(nn.Module):
 
     @contextmanager
     def under(self, noise: Noise | Sequence[Noise]) -> Iterator[None]:
-        """Set the noise for a block; afterwards each module has again what it had before."""
-        modules = self._noisy_modules()
-        before = [(module._noises, module._stream, module._passes) for module in modules]
-        self.noise = noise
+        """Set the noise for a block; afterwards each module has again what it had before.
+
+        Like ``torch.no_grad()`` it holds in the thread that it is used in (and in an asynchronous task's own context),
+        not in others: a thread that is started within the block sets its own.
+        """
+        noises, now = self._one_each(noise), backward_task()
+        within = {
+            module: _InForce(noises, stream, 0, now) for stream, module in enumerate(self._noisy_modules())
+        }
+        token = _of_blocks.set({**_of_blocks.get(), **within})
         try:
             yield
         finally:
-            for module, (noises, stream, passes) in zip(modules, before, strict=True):
-                module._noises, module._stream, module._passes = noises, stream, passes
+            _of_blocks.reset(token)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: its noise is the one in force here and now, to stay."""
+        state = dict(super().__getstate__())  # type: ignore[no-untyped-call]
+        if self in _of_blocks.get():
+            state["_own"] = self._in_force
+        if state.get("_own") is not None:
+            state["_own"] = dataclasses.replace(state["_own"], set_in=-1)
+        return state
+
+    def _replicate_for_data_parallel(self) -> Self:
+        """Make a replica for ``torch.nn.DataParallel``, whose parts of a batch would have the same noise.
+
+        Raises:
+            UserError: there is noise.
+        """
+        if any(noise.on for noise in self._noises):
+            raise UserError(
+                "torch.nn.DataParallel cuts a batch up among threads, each of which would draw the same noise: use"
+                " DistributedDataParallel (trainer.strategy ddp), or switch the noise off"
+            )
+        return super()._replicate_for_data_parallel()  # type: ignore[no-any-return,no-untyped-call]
 
     def _member(self, member: int | None) -> int:
         """Return the place of a network among those of this module; ``None`` is an ordinary module's only one."""
@@ -117,13 +200,49 @@ class NoisyModule(nn.Module):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
         return ids
 
-    def _next_draws(self) -> tuple[int, ...]:
-        """Return which realisation each network has in the forward pass that begins now."""
-        passes = self._passes
-        if any(noise.draw is None for noise in self._noises):
-            self._passes += 1
-        return tuple(passes if noise.draw is None else noise.draw for noise in self._noises)
+    def _begin_pass(self, *sites: str) -> ForwardPass:
+        """Return what the forward pass that begins now runs under.
 
-    def _next_draw(self) -> int:
-        """Return which realisation the forward pass of an ordinary module uses that begins now."""
-        return self._next_draws()[0]
+        Args:
+            *sites: those of the module; a pass without noise at any of them is not counted.
+
+        Raises:
+            UserError: the noise of the pass cannot be told: it is run again in a backward pass, not by torch's own
+                activation checkpointing; or it would be frozen into a program.
+        """
+        now = settings_of_pass(self, "noise", lambda: self._count_pass(sites))
+        if any(noise.on and not set(sites).isdisjoint(noise.sites) for noise in now.noises):
+            _refuse_to_freeze(type(self).__name__)
+            if not torch.is_inference_mode_enabled():
+                self._was_noisy = True
+        return now
+
+    def _count_pass(self, sites: tuple[str, ...]) -> ForwardPass:
+        state = self._in_force
+        noises = state.noises
+        task = backward_task()
+        noisy = any(noise.on for noise in noises)
+        if task not in (-1, state.set_in) and (noisy or self._was_noisy):
+            raise UserError(
+                f"{type(self).__name__} is run in the middle of a backward pass, as by activation checkpointing: which"
+                " noise the forward pass had is only known with torch.utils.checkpoint; use that one, or set the noise,"
+                " draw included, within the function that is run again"
+            )
+        if not any(noise.on and not set(sites).isdisjoint(noise.sites) for noise in noises):
+            return ForwardPass(noises, state.stream, (0,) * len(noises))
+        passes = state.passes
+        if any(noise.draw is None for noise in noises):
+            with _counting:
+                passes = state.passes
+                state.passes += 1
+        draws = tuple(passes if noise.draw is None else noise.draw for noise in noises)
+        return ForwardPass(noises, state.stream, draws)
+
+
+def _refuse_to_freeze(name: str) -> None:
+    """Refuse to make a program of a noisy pass: each of its calls would have the same noise."""
+    if torch._C._is_tracing() or torch.compiler.is_exporting():
+        raise UserError(
+            f"a traced or exported {name} would have the same noise in every call: switch the noise off to trace or"
+            " export it, and run the module itself to have noise"
+        )

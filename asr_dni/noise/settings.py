@@ -75,8 +75,8 @@ class Noise:
         unknown = [site for site in self.sites if site not in SITES]
         if unknown:
             raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
-        if self.first_step < 0:
-            raise UserError(f"noise first_step is {self.first_step}: give a time step of at least 0")
+        if not 0 <= self.first_step < 2**32:
+            raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
         ids = self.sample_ids
         if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
             raise UserError(
