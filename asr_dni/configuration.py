@@ -1,11 +1,14 @@
 """Configuration files that are layered: a file may name others that it starts from."""
 
 import re
-from collections.abc import Sequence
+from argparse import ArgumentError
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
+from jsonargparse import ArgumentParser
 
 from asr_dni.errors import UserError
 from asr_dni.named_classes import refusal
@@ -54,6 +57,49 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]
 def _layer(path: Path, layer: str) -> Path:
     beside = path.parent / layer
     return beside if beside.exists() else named_configuration(layer) or beside
+
+
+def checked_arguments(
+    made: Callable[..., Any], values: Any, where: str, skip: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return arguments of a class, out of a checkpoint, whose names and types are checked.
+
+    Args:
+        made: a class whose arguments are plain values.
+        values: its arguments; may lack those with a default.
+        where: what a message begins with.
+        skip: arguments that ``values`` does not have.
+
+    Raises:
+        UserError: names the argument that is unknown, missing or of another type.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{where}: expected a mapping of settings")
+    parser = _parser_of(made, frozenset(skip))
+    try:
+        parsed = parser.parse_object(dict(values))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {explain(error)}") from error
+    empty = sorted(key for key, value in values.items() if value is None and key in _never_none(made))
+    if empty:
+        raise UserError(f"{where}: {empty[0]} has no value")
+    return {key: parsed[key] for key in values}
+
+
+@cache
+def _parser_of(made: Any, skip: frozenset[str]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(made, skip=set(skip), fail_untyped=False, as_group=False)
+    return parser
+
+
+@cache
+def _never_none(made: Any) -> frozenset[str]:
+    """Return the arguments that may not be None, which a parser takes for an argument that is not given."""
+    hints = get_type_hints(vars(made).get("__init__", made))
+    return frozenset(
+        name for name, hint in hints.items() if hint is not Any and type(None) not in (hint, *get_args(hint))
+    )
 
 
 def explain(error: Exception, longest: int = 400) -> str:

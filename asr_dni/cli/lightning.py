@@ -26,6 +26,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
+from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
 from asr_dni.cli.run import (
     BareProgressBar,
@@ -58,6 +59,7 @@ from asr_dni.model import (
     averages_weights,
     load_checkpoint,
 )
+from asr_dni.model.spotter import arguments_from_settings
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 
 register_type(torch.device)  # else a configuration that has one cannot be read again
@@ -116,6 +118,18 @@ def quiet_expected_warnings() -> None:
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in all processes
     ):
         warnings.filterwarnings("ignore", message)
+
+
+class _Began(Callback):
+    """Knows whether a run has begun: before that, Lightning restores a checkpoint."""
+
+    it_did = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note it."""
+        self.it_did = True
+
+    on_validation_start = on_test_start = on_predict_start = on_train_start
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -256,13 +270,11 @@ class SpotterCLI(LightningCLI):
                 if self.subcommand == "fit"
                 else f"{differ}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
             )
-        try:
-            self.model.load_state_dict(contents["state_dict"])  # the trainer does so again
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint}: holds another network than the settings describe; give the checkpoint alone, and it"
-                " finds its own settings"
-            ) from error
+        if self.subcommand == "fit":
+            check_resumable(contents, str(checkpoint), optimizer, self.model)
+        else:
+            check_evaluable(contents, str(checkpoint))
+        load_weights(self.model, contents, str(checkpoint))  # the trainer does so again
 
     def _check_data(self) -> None:
         """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
@@ -368,8 +380,22 @@ class SpotterCLI(LightningCLI):
         return f"to resume: asr-dni fit --ckpt_path {_shorten(last.best_model_path)}{allowed}"
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> None:
-        # A checkpoint's pickled content never runs.
-        call_trainer(self.trainer, function, self._how_to_go_on, weights_only=True, **arguments)
+        began = _Began()
+        self.trainer.callbacks.append(began)  # type: ignore[attr-defined]
+        try:
+            # A checkpoint's pickled content never runs.
+            call_trainer(self.trainer, function, self._how_to_go_on, weights_only=True, **arguments)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            checkpoint = arguments.get("ckpt_path")
+            if checkpoint is None or began.it_did:
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{checkpoint}: Lightning cannot take it ({type(error).__name__}: {said}); expected a .ckpt that"
+                " asr-dni fit wrote"
+            ) from error
+        finally:
+            self.trainer.callbacks.remove(began)  # type: ignore[attr-defined]
 
     def fit(self, **arguments: Any) -> None:
         """Train; say where the results go."""
@@ -456,6 +482,8 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
             return expand_layers(["--config", str(folder / "config.yaml")])
     model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
     data = dict(contents.get(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
+    if model:
+        arguments_from_settings(model, str(checkpoint))
     data_class = data_class_of(contents)
     if not model or not data or data_class is None:
         raise UserError(

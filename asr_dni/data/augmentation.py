@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pad
 
+from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.philox import derive_key, uniform
 
@@ -90,6 +91,7 @@ class AugmentationSettings:
                 )
         for masks, width in (("time_masks", "time_mask_frames"), ("frequency_masks", "frequency_mask_bins")):
             require(getattr(self, masks) >= 0, masks, "0 (off) or more")
+            at_most(masks, getattr(self, masks), 1_000)
             require(
                 getattr(self, width) >= (1 if getattr(self, masks) else 0),
                 width,

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_dni.bounds import at_most
+from asr_dni.configuration import checked_arguments
 from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, OrderedLoader
@@ -38,6 +40,26 @@ _DEFAULT_LABELS = LabelSettings()
 _DEFAULT_FRONTEND = MFCCSettings()
 _DEFAULT_AUGMENTATION = AugmentationSettings()
 _STATISTICS_BATCH = 256
+
+_MOST_CLIP_SECONDS = 600
+_MOST_SAMPLES = 2**26
+
+
+_NESTED = ("source", "labels", "frontend", "augmentation")
+"""Settings that are more than one value."""
+
+
+def check_clip(seconds: float, frontend: MFCCSettings) -> float:
+    """Return a clip's length, if there are clips so long.
+
+    Raises:
+        UserError: it is not above 0, or a clip would be longer than any word is.
+    """
+    if not seconds > 0:
+        raise UserError(f"clip_seconds: {seconds} is not valid; give a length in seconds above 0")
+    at_most("clip_seconds", seconds, _MOST_CLIP_SECONDS)
+    at_most("clip_seconds x sample_rate", seconds * frontend.sample_rate, _MOST_SAMPLES)
+    return seconds
 
 
 class KeywordData(SplitData[AudioBatch]):
@@ -83,10 +105,10 @@ class KeywordData(SplitData[AudioBatch]):
         super().__init__(batch_size, seed)
         if num_workers is not None and num_workers < 1:
             raise UserError(f"num_workers: {num_workers} is not valid; give 1 or more")
+        at_most("num_workers", num_workers or 1, 1_024)
         if damaged not in ("error", "skip"):
             raise UserError(f"damaged: {damaged!r} is not valid; give error or skip")
-        if not 0 < clip_seconds * frontend.sample_rate < 2**31:
-            raise UserError(f"clip_seconds: {clip_seconds} is not valid; give a length in seconds above 0")
+        check_clip(clip_seconds, frontend)
         self.source = source
         self._source_settings: Mapping[str, Any] = source.configuration()
         self.labels = labels
@@ -433,9 +455,14 @@ class KeywordData(SplitData[AudioBatch]):
             UserError: the file is missing or is not a checkpoint of a network that hears recordings.
         """
         settings, state = cls._kept(checkpoint, otherwise="was not trained on recordings")
-        features = MFCC(MFCCSettings(**settings["frontend"]))
+        frontend = checked_arguments(MFCCSettings, settings.get("frontend"), "the checkpoint's data.frontend")
+        flat = {key: value for key, value in settings.items() if key not in _NESTED}
+        flat = checked_arguments(cls, flat, "the checkpoint's data", skip=_NESTED)
+        settings_of_features = MFCCSettings(**frontend)
+        clip_seconds = check_clip(flat.get("clip_seconds", 1.0), settings_of_features)
+        features = MFCC(settings_of_features)
         load_statistics(features, state["statistics"])
-        return FrontEnd(features, settings["clip_seconds"])
+        return FrontEnd(features, clip_seconds)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> Self:
@@ -450,16 +477,24 @@ class KeywordData(SplitData[AudioBatch]):
             UserError: the file is missing or is not a checkpoint with these data.
         """
         arguments, state = cls._kept(checkpoint, otherwise="holds no data settings")
+        where = "the checkpoint's data"
+        flat = {key: value for key, value in arguments.items() if key not in _NESTED}
+        made: dict[str, Any] = checked_arguments(cls, flat, where, skip=_NESTED)
         for key, settings_class in (
             ("labels", LabelSettings),
             ("frontend", MFCCSettings),
             ("augmentation", AugmentationSettings),
         ):
-            arguments[key] = settings_class(**arguments[key])
+            made[key] = settings_class(
+                **checked_arguments(settings_class, arguments.get(key), f"{where}.{key}")
+            )
+        settings = arguments.get("source")
+        if not isinstance(settings, Mapping) or not isinstance(settings.get("init_args", {}), Mapping):
+            raise UserError(f"{where}.source: expected class_path, and init_args as a mapping")
         if "source" not in replacements:
-            replacements = {**replacements, "source": source_from_configuration(arguments["source"])}
-        data = cls(**{**arguments, **replacements})
-        data._source_settings = arguments["source"]
+            made["source"] = source_from_configuration(settings)
+        data = cls(**{**made, **replacements})
+        data._source_settings = dict(settings)
         data._label_names = list(state["label_names"])
         data.load_state_dict(state)
         return data

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from asr_dni.configuration import checked_arguments
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
 from asr_dni.data.source import SPLITS, Split
 from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
@@ -317,6 +318,8 @@ class DigitsData(SplitData[ImageBatch]):
                 f"the checkpoint was trained on {state_dict.get('source')}, not on {self.identity}; give its own data"
             )
         statistics: Mapping[str, Tensor] = state_dict["statistics"]
+        if any(name not in statistics or statistics[name].shape != () for name in ("mean", "std")):
+            raise UserError("the checkpoint's statistics are not those of digits; give a checkpoint of them")
         self._statistics = {name: statistics[name].float().cpu() for name in ("mean", "std")}
 
     @classmethod
@@ -331,8 +334,12 @@ class DigitsData(SplitData[ImageBatch]):
             UserError: the file is missing or is not a checkpoint with these data.
         """
         settings, state = cls._kept(checkpoint, otherwise="was not trained on digits")
-        arguments = {**settings, "deformation": DeformationSettings(**settings["deformation"])}
-        data = cls(**{**arguments, **replacements})
+        flat = {key: value for key, value in settings.items() if key != "deformation"}
+        arguments = checked_arguments(cls, flat, "the checkpoint's data", skip=("deformation",))
+        deformation = checked_arguments(
+            DeformationSettings, settings.get("deformation"), "the checkpoint's data.deformation"
+        )
+        data = cls(**{**arguments, "deformation": DeformationSettings(**deformation), **replacements})
         data.load_state_dict(state)
         return data
 

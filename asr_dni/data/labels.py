@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_dni.bounds import at_most
 from asr_dni.data.source import SILENCE, SPLITS, UNKNOWN, Split, YamlWord, composed, words_from_yaml
 from asr_dni.data.store import PackedStore, clip_id
 from asr_dni.errors import UserError
@@ -50,6 +51,7 @@ class LabelSettings:
             value = getattr(self, key)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"labels.{key}: {value} is not valid; give 0 or more per cent, or null")
+            at_most(f"labels.{key}", value or 0, 10_000)
         if isinstance(self.words, str) and self.words not in ("all", "canonical"):
             raise UserError(
                 f"labels.words: {self.words!r} is not valid; give all, canonical or a list of words"

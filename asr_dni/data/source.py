@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.named_classes import find_class
 
@@ -211,8 +212,9 @@ def source_from_configuration(configuration: Mapping[str, Any]) -> Source:
         found = find_class(class_path, Source)
     except UserError as error:
         raise UserError(f"source {error}") from error
+    checked = checked_arguments(found, arguments or {}, f"source {class_path}")
     try:
-        source: Source = found(**dict(arguments or {}))
-    except (TypeError, ValueError) as error:  # an argument that is unknown, missing or of another type
+        source: Source = found(**checked)
+    except (TypeError, ValueError) as error:  # where its arguments have no types
         raise UserError(f"source {class_path}: {' '.join(str(error).split())}") from error
     return source

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from pytorch_lightning import LightningDataModule
 
+from asr_dni.bounds import at_most
 from asr_dni.checkpoint import open_checkpoint
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
 from asr_dni.data.source import SPLITS, Split
@@ -43,6 +44,7 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             raise UserError(f"batch_size: {batch_size} is not valid; give 1 or more")
         if seed < 0:
             raise UserError(f"seed: {seed} is not valid; give 0 or more")
+        at_most("batch_size", batch_size, 2**20)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -135,4 +137,9 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         state = contents.get(cls.__qualname__)
         if settings is None or state is None:
             raise UserError(f"{where}: {otherwise}; expected a checkpoint that asr-dni fit wrote")
+        missing = [key for key in ("label_names", "statistics") if key not in state]
+        if missing:
+            raise UserError(
+                f"{where}: {cls.__qualname__} has no {missing[0]}; expected a checkpoint that asr-dni fit wrote"
+            )
         return dict(settings), state

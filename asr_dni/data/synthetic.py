@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asr_dni.bounds import at_most
 from asr_dni.data import speech_synthesis
 from asr_dni.data.folder import Folder
 from asr_dni.data.source import (
@@ -130,6 +131,8 @@ class Synthetic(Source):
             raise UserError(f"seed: {seed} is negative; give 0 or more")
         if processes is not None and processes < 1:
             raise UserError(f"processes: {processes} is too few; give at least 1, or null")
+        at_most("processes", processes or 1, 1_024)
+        at_most("words x speakers x takes", len(self._words) * speakers * takes, 10_000_000)
 
     @property
     def path(self) -> Path:

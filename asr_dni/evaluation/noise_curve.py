@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
 from asr_dni.files import write_atomically
@@ -55,15 +56,20 @@ class NoisyClassifier(Protocol):
         ...
 
 
+_MOST_LEVELS = 1_000
+_MOST_DRAWS = 10_000
+
+
 def check_sigmas(sigmas: Sequence[float]) -> tuple[float, ...]:
     """Return noise levels in ascending order.
 
     Raises:
-        UserError: none is given, one is given twice, negative, or not finite.
+        UserError: none is given, too many are, one is given twice, negative, or not finite.
     """
     levels = sorted(float(sigma) for sigma in sigmas)
     if not levels:
         raise UserError("sigmas is empty: give at least one noise level, such as [0, 1, 2]")
+    at_most("the number of sigmas", len(levels), _MOST_LEVELS)
     wrong = [sigma for sigma in levels if not (math.isfinite(sigma) and sigma >= 0)]
     if wrong:
         raise UserError(f"sigmas contains {wrong[0]}: give finite numbers of at least 0")
@@ -77,10 +83,11 @@ def check_draws(draws: int, name: str = "draws") -> int:
     """Return the number of draws.
 
     Raises:
-        UserError: it is not positive.
+        UserError: it is not positive, or too large.
     """
     if draws < 1:
         raise UserError(f"{name} is {draws}: give at least 1")
+    at_most(name, draws, _MOST_DRAWS)
     return draws
 
 

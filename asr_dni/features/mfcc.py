@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
+from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 
 _SMALLEST_STD = 1e-4
@@ -26,6 +27,11 @@ _SMALLEST_STD = 1e-4
 
 _CLIPS_AT_ONCE = 16
 """On a CPU larger batches are done in parts, whose frames and spectra stay in its cache: twice as fast."""
+
+
+_MOST_BANDS = 4_096
+_MOST_FFT_POINTS = 2**20
+_MOST_FILTER_VALUES = 2**26
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class MFCCSettings:
                 raise UserError(f"{key}: {getattr(self, key)!r} is not valid: give {expected}")
 
         require(self.sample_rate > 0, "sample_rate", "a sampling rate in Hz above 0")
+        at_most("sample_rate", self.sample_rate, 1_000_000)
+        at_most("window_ms", self.window_ms, 10_000)
         require(
             math.isfinite(self.window_ms) and self.window_samples >= 2,
             "window_ms",
@@ -93,6 +101,10 @@ class MFCCSettings:
             f"at least the {self.window_samples} samples of a window (window_ms), or null",
         )
         require(self.n_mels >= 1, "n_mels", "at least 1")
+        at_most("n_mels", self.n_mels, _MOST_BANDS)
+        at_most("n_fft", self.fft_points, _MOST_FFT_POINTS)
+        at_most("n_mels x n_fft", self.n_mels * self.fft_points, _MOST_FILTER_VALUES)
+        at_most("delta_width", self.delta_width, 1_001)
         require(
             0 <= self.n_mfcc <= self.n_mels,
             "n_mfcc",

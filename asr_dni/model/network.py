@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.nn import (
     CELLS,
@@ -36,6 +37,13 @@ _LAYERS: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU | NoisyRecurren
 def equations_of(cell: str) -> RecurrentCell:
     """Return the equations of a cell, one of :data:`CELL_NAMES`."""
     return CELLS[_NAMES[cell]]
+
+
+_MOST_UNITS = 16_384
+_MOST_LAYERS = 64
+_MOST_INPUTS = 65_536
+_MOST_WEIGHTS = 2**28
+"""1 GiB of them; the largest published keyword spotters have a few million."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class NetworkSettings:
         for name in ("units", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"network {name} is {getattr(self, name)}: give 1 or more")
+        at_most("network units", self.units, _MOST_UNITS)
+        at_most("network layers", self.layers, _MOST_LAYERS)
         if not 0 <= self.dropout < 1:
             raise UserError(f"network dropout is {self.dropout}: give a probability below 1")
         if self.pooling not in ("last", "mean", "max", "frame"):
@@ -101,6 +111,18 @@ class NetworkSettings:
                 raise UserError(f"network {name} is {getattr(self, name)}: give a number above 0")
 
 
+def _n_weights(settings: NetworkSettings, n_features: int, n_labels: int) -> int:
+    """Return the number of a network's weights, without biases, before any is made."""
+    directions = 2 if settings.bidirectional else 1
+    width = settings.projection or settings.units
+    gates = len(equations_of(settings.cell).gates)
+    inner = settings.layers - 1
+    inputs = n_features + inner * directions * width + settings.layers * width
+    recurrent = directions * gates * settings.units * inputs
+    projected = directions * settings.layers * settings.projection * settings.units
+    return recurrent + projected + directions * width * n_labels
+
+
 class KeywordNetwork(NoisyModule):
     """Features in, logits out, under whatever noise is set.
 
@@ -115,6 +137,8 @@ class KeywordNetwork(NoisyModule):
 
     def __init__(self, settings: NetworkSettings, n_features: int, n_labels: int) -> None:
         super().__init__()
+        at_most("the network's number of features", n_features, _MOST_INPUTS)
+        at_most("the network's number of weights", _n_weights(settings, n_features, n_labels), _MOST_WEIGHTS)
         self.settings = settings
         projection = {"proj_size": settings.projection} if settings.projection else {}
         self.recurrent = _LAYERS[settings.cell](

@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from asr_dni.checkpoint import write_checkpoint, write_durable_checkpoints
+from asr_dni.checkpoint import load_weights, open_checkpoint, write_checkpoint, write_durable_checkpoints
+from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
@@ -26,7 +27,6 @@ from asr_dni.model.spotter import (
     TrainingNoise,
     arguments_from_settings,
     calibrate_in_training,
-    load_checkpoint,
     mix,
     mixup_weights,
     schedule_learning_rate,
@@ -272,10 +272,22 @@ class PopulationSpotter(pl.LightningModule):
         """
         contents = _read_population(checkpoint)
         settings = contents[cls.CHECKPOINT_HYPER_PARAMS_KEY][_SETTINGS_KEY]
-        arguments = arguments_from_settings(settings)
-        arguments["members"] = [Member(**member) for member in arguments["members"]]
+        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+        own = {key: value for key, value in settings.items() if key not in ("members", "gradient_clip")}
+        arguments = arguments_from_settings(own, where)
+        members = settings.get("members")
+        if not isinstance(members, list):
+            raise UserError(
+                f"{where}: population.members is not a list; expected a checkpoint of a PopulationSpotter"
+            )
+        arguments["members"] = [
+            Member(**checked_arguments(Member, member, f"{where}: population.members")) for member in members
+        ]
+        clip = arguments["gradient_clip"] = settings.get("gradient_clip")
+        if clip is not None and not isinstance(clip, int | float):
+            raise UserError(f"{where}: population.gradient_clip is {clip!r}, not a number")
         population = cls(**arguments)
-        population.load_state_dict(contents["state_dict"])
+        load_weights(population, contents, where)
         population.on_load_checkpoint(dict(contents))
         return population.eval()
 
@@ -511,6 +523,11 @@ class PopulationSpotter(pl.LightningModule):
                 else "the checkpoint holds no population; give the population that it is one of"
             )
         state = _read_population(checkpoint)[_STATE_KEY]
+        per_member = (len(state["sigma_train"]), len(state["trainings"]), *map(len, _member_scores(state)))
+        if set(per_member) != {self.networks} or set(state["train_scores"]) != set(_SCORES):
+            raise UserError(
+                f"the checkpoint's state is not of its {self.networks} members; give one that a study wrote"
+            )
         self.sigma_train = list(state["sigma_train"])
         self.trainings = [list(trainings) for trainings in state["trainings"]]
         self.history = list(state["history"])
@@ -518,6 +535,10 @@ class PopulationSpotter(pl.LightningModule):
         for name in _SCORES:  # of an epoch that the checkpoint may be in the middle of
             setattr(self.train_scores, name, state["train_scores"][name].to(self.device))
         self._place = Place.of(checkpoint)
+
+
+def _member_scores(state: Mapping[str, Any]) -> list[Tensor]:
+    return [score for name, score in state["train_scores"].items() if name != "n_clips" and score.dim()]
 
 
 def member_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -582,10 +603,9 @@ def split_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> list[dict[st
 
 
 def _read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    contents, where = open_checkpoint(checkpoint)
     settings = contents.get(PopulationSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {})
     if _SETTINGS_KEY not in settings or _STATE_KEY not in contents:
-        where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
         raise UserError(f"{where}: holds no population; expected a checkpoint of a PopulationSpotter")
     return contents
 

@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from asr_dni.checkpoint import read_checkpoint, write_durable_checkpoints
+from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_checkpoints
+from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
@@ -157,15 +158,14 @@ class KeywordSpotter(pl.LightningModule):
         Raises:
             UserError: the file is missing, cannot be read, or holds no keyword spotter.
         """
-        contents = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+        contents, where = open_checkpoint(checkpoint)
         settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY)
         if settings is None:
-            where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
             raise UserError(
                 f"{where}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
             )
-        spotter = cls(**arguments_from_settings(settings))
-        spotter.load_state_dict(contents["state_dict"])
+        spotter = cls(**arguments_from_settings(settings, where))
+        load_weights(spotter, contents, where)
         spotter.on_load_checkpoint(dict(contents))
         return spotter.eval()
 
@@ -272,12 +272,23 @@ class KeywordSpotter(pl.LightningModule):
         return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
 
 
-def arguments_from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spotter's arguments from the plain values that its checkpoint has of them."""
+def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a spotter's arguments from the plain values that its checkpoint has of them.
+
+    Args:
+        settings: the values.
+        where: what a message calls the checkpoint.
+
+    Raises:
+        UserError: a setting is unknown, missing or not valid.
+    """
+    flat = {key: value for key, value in settings.items() if key not in ("network", "noise")}
+    network = checked_arguments(NetworkSettings, settings.get("network"), f"{where}: model.network")
+    noise = checked_arguments(TrainingNoise, settings.get("noise"), f"{where}: model.noise")
     return {
-        **settings,
-        "network": NetworkSettings(**settings["network"]),
-        "noise": TrainingNoise(**settings["noise"]),
+        **checked_arguments(KeywordSpotter, flat, f"{where}: model", skip=("network", "noise", "optimizer")),
+        "network": NetworkSettings(**network),
+        "noise": TrainingNoise(**noise),
     }
 
 
@@ -415,7 +426,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or is no checkpoint.
     """
-    contents = read_checkpoint(path)
+    contents, _ = open_checkpoint(path)
     if "state_dict" not in contents:
         raise UserError(f"{path}: is not a Lightning checkpoint; expected a .ckpt that asr-dni fit wrote")
-    return contents
+    return dict(contents)
