@@ -181,7 +181,7 @@ def test_what_was_not_done_is_said_by_the_exit_code(here, capsys, monkeypatch, h
     if how == "fails":
         assert ended.value.code == 1
         assert "given up: ValueError: bad luck" in said
-        assert "4 of 4 members are missing; the same command goes on with them" in said
+        assert "4 of 4 members are missing; the same command tries them again" in said
         assert "given up: ValueError: bad luck" in said_by(capsys, "status", "runs/study/tiny")
     else:
         assert ended.value.code == 130

@@ -7,14 +7,18 @@ import threading
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
+from simulated_study import member_rows
 from tiny_study import SETTINGS, accuracies, start, tiny
 
+from asr_dni.cli.study import describe_survey
 from asr_dni.errors import UserError
 from asr_dni.study import engine
 from asr_dni.study.engine import EngineSettings, InProcess, StudyRun, survey
 from asr_dni.study.folder import Progress, StudyFolder
+from asr_dni.study.ledger import Ledger
 from asr_dni.study.work import Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -244,6 +248,34 @@ def test_the_time_that_is_left_follows_from_what_was_measured(tmp_path):
     with run.folder.claim(populations[0].id, "somebody"):
         ((running, progress),) = now().running
         assert (running.id, progress.fraction, now().waiting) == (populations[0].id, 0.5, 1)
+
+
+@pytest.mark.parametrize("state", ["done", "evaluating", "waiting"])
+def test_all_of_the_work_is_done_only_where_all_results_are_there(tmp_path, worked, state):
+    """A population that was done, and one of whose results has gone, is not; nor is one that says so of itself."""
+    run = start(tiny(tmp_path, population={"members": 2}), tmp_path / "study")
+    populations = run.plan(1, False)
+    run.folder.assign(populations)
+    results = sorted(frozenset().union(*(population.results for population in populations)))
+    for population in populations:
+        run.folder.write_progress(
+            population.id, Progress(state, epoch=2, epochs=2, fraction=1.0, seconds=9.0)
+        )
+    for there in (0, 3, 4):
+        ledger = tmp_path / str(there)
+        for name in results[:there]:
+            Ledger(ledger).append(name, member_rows(np.random.default_rng(0)).assign(member=name))
+        run.folder.ledger = Ledger(ledger)
+        found = survey(run.study, run.folder, run.members, populations, run.size)
+        said = describe_survey(found)
+        if there == 4:
+            assert said == "all 4 results are there"
+            assert found.fraction == 1.0
+        else:
+            assert (found.done, found.results) == (there, 4)
+            assert "100 %" not in said
+            assert found.fraction == (pytest.approx(there / 4) if state == "done" else pytest.approx(0.999))
+            assert found.seconds_left != 0
 
 
 @pytest.mark.parametrize(

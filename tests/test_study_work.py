@@ -1,4 +1,6 @@
+import shutil
 import signal
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -180,15 +182,77 @@ def test_only_missing_members_are_trained(tmp_path, monkeypatch):
     assert work_on(study, run.folder, everything(run), "run", "cpu").results == 0
 
 
-def test_a_damaged_checkpoint_of_other_members_is_not_used(tmp_path):
-    study = tiny(tmp_path)
-    run = start(study, tmp_path / "study")
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A study that was stopped in its second epoch, and what it comes to where it is not."""
+    folder = tmp_path_factory.mktemp("stopped")
+    study = tiny(folder)
+    run, straight = start(study, folder / "stopped"), start(study, folder / "straight")
+    work_on(study, straight.folder, everything(straight), "run", "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "_ProgressNote", Interrupted)
+        with pytest.raises(RuntimeError):
+            work_on(study, run.folder, everything(run), "first", "cpu", checkpoint_seconds=0)
+    return folder / "stopped", accuracies(folder / "straight")
+
+
+def _flip(path):
+    """Change a byte of the weights."""
+    contents = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    contents[largest.header_offset + 200 + largest.file_size // 2] ^= 0x40
+    path.write_bytes(contents)
+
+
+def _change(path, change):
+    contents = torch.load(path, weights_only=False)
+    change(contents)
+    torch.save(contents, path)
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:2000]),
+    "other bytes": lambda path: path.write_bytes(b"something else"),
+    "one bit": _flip,
+    "no mapping": lambda path: torch.save([1], path),
+    "no state of the optimiser": lambda path: _change(
+        path, lambda contents: contents.pop("optimizer_states")
+    ),
+    "no place in the data": lambda path: _change(path, lambda contents: contents.pop("loops")),
+    "no population": lambda path: _change(path, lambda contents: contents.pop("population_state")),
+    "other members": lambda path: _change(
+        path, lambda contents: contents["hyper_parameters"]["population"]["members"].pop()
+    ),
+    "other shapes": lambda path: _change(
+        path,
+        lambda contents: contents["state_dict"].update(
+            {name: value[..., :1] for name, value in contents["state_dict"].items()}
+        ),
+    ),
+    "a damaged list of members": lambda path: path.with_name("trained.json").write_text("[1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_the_training_begun_anew(tmp_path, stopped, damage):
+    """It is said, and the results are those of a training that was never stopped."""
+    folder, straight = stopped
+    shutil.copytree(folder, tmp_path / "study")
+    run = start(tiny(tmp_path), tmp_path / "study")
     population = everything(run)
     checkpoint = run.folder.checkpoint(population.id)
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"something else")
-    checkpoint.with_name("trained.json").write_text('["another"]')
-    assert work_on(study, run.folder, population, "run", "cpu").results == 4
+    DAMAGE[damage](checkpoint)
+    damaged = checkpoint.read_bytes()
+    outcome = work_on(run.study, run.folder, population, "second", "cpu")
+    assert (outcome.state, outcome.results) == ("done", 4)
+    (note,) = outcome.notes
+    aside = checkpoint.with_name("damaged.ckpt")
+    assert f"set aside as {aside}, and trained anew" in note
+    assert "\n" not in note
+    assert aside.read_bytes() == damaged
+    assert accuracies(tmp_path / "study") == straight
 
 
 def test_what_another_run_works_on_is_left_to_it(tmp_path):

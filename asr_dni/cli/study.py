@@ -1,5 +1,6 @@
 """``asr-dni study``: a whole matrix of trainings, planned, run, surveyed and reported."""
 
+import math
 import sys
 import threading
 import time
@@ -198,7 +199,11 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
         sigmas = sorted({member.sigma_train for member in members})
         seeds = sorted({member.seed for member in members})
         progress = run.folder.progress(population.id)
-        state = "new" if progress.epochs == 0 else f"epoch {progress.epoch}/{progress.epochs}"
+        state = (
+            "new"
+            if progress.epochs == 0 or progress.state == "done"
+            else f"epoch {progress.epoch}/{progress.epochs}"
+        )
         row = [_title(population), str(len(members)), _numbers(sigmas), _numbers(seeds), state]
         table.add_row(*row, *([duration(seconds[population.id])] if seconds else []))
     console.print(table)
@@ -234,6 +239,7 @@ def _estimate(run: "StudyRun", populations: "Sequence[Population]", device: str)
     import torch
 
     from asr_dni.evaluation import count_passes
+    from asr_dni.study.engine import fraction_done
     from asr_dni.study.work import measure_speed
 
     assert run.size is not None
@@ -241,6 +247,7 @@ def _estimate(run: "StudyRun", populations: "Sequence[Population]", device: str)
     torch.set_num_threads(run.settings.cpus_per_worker)
     speeds: dict[Any, Any] = {}
     estimates = {}
+    done = run.folder.ledger.members()
     try:
         for population in populations:
             member = population.members[0]
@@ -253,7 +260,7 @@ def _estimate(run: "StudyRun", populations: "Sequence[Population]", device: str)
             draws = run.study.settings.evaluation.draws
             passes = sum(count_passes(evaluation.sigmas, draws) for evaluation in member.evaluations)
             batches = run.size.n_evaluated / run.size.batch_size
-            left = 1 - run.folder.progress(population.id).fraction
+            left = 1 - fraction_done(population, run.folder.progress(population.id), done)
             each = speed.training * steps + speed.evaluation * passes * batches
             estimates[population.id] = len(population.members) * each * left
     finally:
@@ -331,7 +338,7 @@ def _run(arguments: Sequence[str]) -> None:
     console.print(f"done in {duration(time.monotonic() - began)}", highlight=False)
     if still:
         print(
-            f"asr-dni: {still} of {len(run.members)} members are missing; the same command goes on with them",
+            f"asr-dni: {still} of {len(run.members)} members are missing; the same command tries them again",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -410,6 +417,11 @@ class Display:
             return None
 
 
+def _percent(fraction: float) -> str:
+    """Return a part in percent, which is 100 only where nothing is left."""
+    return f"{math.floor(100 * fraction + 1e-9)} %"
+
+
 def describe_survey(survey: "Survey") -> str:
     """Return one line that says how far a study is."""
     if survey.results and survey.done == survey.results:
@@ -417,7 +429,7 @@ def describe_survey(survey: "Survey") -> str:
     left = "" if survey.seconds_left is None else f", {duration(survey.seconds_left)} left"
     retries = f", begun again {survey.retries} times" if survey.retries else ""
     return (
-        f"{survey.done} of {survey.results} results, {100 * survey.fraction:.0f} % of the work;"
+        f"{survey.done} of {survey.results} results, {_percent(survey.fraction)} of the work;"
         f" {len(survey.running)} populations are trained, {survey.waiting} wait{left}{retries}"
     )
 
@@ -433,7 +445,7 @@ def draw_survey(survey: "Survey", elapsed: float | None = None) -> "RenderableTy
     left = "..." if survey.seconds_left is None else duration(survey.seconds_left)
     head.add_row(
         ProgressBar(total=1.0, completed=survey.fraction, width=40),
-        f"{100 * survey.fraction:.0f} %",
+        _percent(survey.fraction),
         f"{survey.done}/{survey.results} results",
         *([f"{duration(elapsed)} gone"] if elapsed is not None else []),
         f"{left} left",

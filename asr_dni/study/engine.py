@@ -8,7 +8,7 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -31,7 +31,14 @@ from asr_dni.study.plan import (
     population_cost,
 )
 from asr_dni.study.settings import Study
-from asr_dni.study.work import CHECKPOINT_SECONDS, Outcome, data_size, set_threads, work_on
+from asr_dni.study.work import (
+    CHECKPOINT_SECONDS,
+    Outcome,
+    data_size,
+    ran_out_of_memory,
+    set_threads,
+    work_on,
+)
 
 _MEMORY_PART = 0.7
 _GPU_MEMORY_UNKNOWN = 16e9
@@ -188,18 +195,6 @@ def work_noting_failure(
             message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             folder.write_progress(population.id, replace(folder.progress(population.id), message=message))
         raise
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether a smaller population might do what this one could not."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    if type(error).__name__ == "OutOfMemoryError":  # Ray's
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text.lower() or "can't allocate memory" in text
-    )
 
 
 @dataclass(frozen=True)
@@ -382,6 +377,8 @@ class StudyRun:
             for population, outcome in pool.wait(0.3):
                 flying -= 1
                 if isinstance(outcome, Outcome):
+                    for note in outcome.notes:
+                        on_event(note)
                     if outcome.state == "busy":
                         if population.id not in told:
                             told.add(population.id)
@@ -432,6 +429,22 @@ class StudyRun:
         return replace(found, retries=self.retries, failures=tuple(self.failures))
 
 
+def fraction_done(population: Population, progress: Progress, done: Set[str]) -> float:
+    """Return the part of a population's work that is done, in [0, 1]; 1 only where all of its results are there.
+
+    Args:
+        population: which.
+        progress: how far it is with what it lacks.
+        done: results that are there.
+    """
+    if population.results <= done:
+        return 1.0
+    there = len(population.results & done) / len(population.results)
+    # One that was done, and whose results have gone since, begins anew.
+    under_way = 0.0 if progress.state == "done" else min(max(progress.fraction, 0.0), 1.0)
+    return min(there + (1 - there) * under_way, 0.999)
+
+
 def survey(
     study: Study,
     folder: StudyFolder,
@@ -462,12 +475,12 @@ def survey(
         shape = population.members[0].shape
         progress = folder.progress(population.id)
         complete = population.results <= done
-        fraction = 1.0 if complete else min(progress.fraction, 1.0)
+        fraction = fraction_done(population, progress, done)
         if size is not None:
             cost = (costs or {}).get(population.id) or population_cost(study, population, size)
             total_cost += cost
             done_cost += cost * fraction
-            if progress.seconds > 1 and progress.fraction > 0:
+            if progress.seconds > 1 and progress.fraction > 0 and progress.state != "done":
                 measured.setdefault(shape, []).append(cost * progress.fraction / progress.seconds)
             if not complete and progress.state != "failed":
                 left.append((shape, cost * (1 - fraction)))
@@ -487,6 +500,8 @@ def survey(
         in_this_start = len(frozenset().union(*(p.results for p in populations)))
         share = in_this_start / total if total else 1.0
         fraction = (1 - share) + share * done_cost / total_cost
+    if n_done < total:
+        fraction = min(fraction, 0.999)
     rates = [rate for values in measured.values() for rate in values]
     seconds_left = None
     if not left:

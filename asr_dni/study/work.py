@@ -19,7 +19,7 @@ import torch
 from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
-from asr_dni.checkpoint import write_checkpoint
+from asr_dni.checkpoint import read_checkpoint, write_checkpoint
 from asr_dni.data import SequenceData
 from asr_dni.data.population import PopulationData
 from asr_dni.errors import UserError
@@ -44,6 +44,8 @@ from asr_dni.study.settings import Study
 CHECKPOINT_SECONDS = 30.0
 """What is lost at most, and one batch, where a worker dies."""
 
+_NEEDED_TO_RESUME = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "hyper_parameters")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -53,11 +55,25 @@ class Outcome:
         population: its id.
         state: ``done``; ``busy``, another run works on it.
         results: how many results were added.
+        notes: what was out of the ordinary.
     """
 
     population: str
     state: Literal["done", "busy"]
     results: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether a smaller population might do what this one could not."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # Ray's
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text.lower() or "can't allocate memory" in text
+    )
 
 
 def work_on(
@@ -96,16 +112,36 @@ def work_on(
             _finish(folder, population)
             return Outcome(population.id, "done")
         checkpoint = folder.checkpoint(population.id)
-        members = _members_of_checkpoint(checkpoint, population, missing)
-        if members is None:
-            checkpoint.unlink(missing_ok=True)
-            members = missing
-            with write_atomically(_names_of(checkpoint)) as temporary:
-                temporary.write_text(json.dumps([member.training for member in members]), encoding="utf-8")
-        with _quiet():
-            added = _Work(study, folder, population, members, _device(device), checkpoint_seconds).run()
+        notes = []
+
+        def train(resume: bool) -> int:
+            members = _members_of_checkpoint(checkpoint, population, missing) if resume else None
+            if members is None:
+                checkpoint.unlink(missing_ok=True)
+                members = missing
+                with write_atomically(_names_of(checkpoint)) as temporary:
+                    temporary.write_text(
+                        json.dumps([member.training for member in members]), encoding="utf-8"
+                    )
+            with _quiet():
+                return _Work(study, folder, population, members, _device(device), checkpoint_seconds).run()
+
+        try:
+            added = train(resume=True)
+        except _CannotBeResumed as error:
+            aside = checkpoint.with_name("damaged.ckpt")
+            os.replace(checkpoint, aside)
+            notes.append(
+                f"{population.title}: its checkpoint cannot be resumed from ({error}): set aside as {aside}, and"
+                " trained anew"
+            )
+            added = train(resume=False)
         _finish(folder, population)
-        return Outcome(population.id, "done", added)
+        return Outcome(population.id, "done", added, tuple(notes))
+
+
+class _CannotBeResumed(Exception):
+    """A checkpoint is damaged, or not what it should be."""
 
 
 def _names_of(checkpoint: Path) -> Path:
@@ -115,17 +151,37 @@ def _names_of(checkpoint: Path) -> Path:
 def _members_of_checkpoint(
     checkpoint: Path, population: Population, missing: Sequence[PlannedMember]
 ) -> list[PlannedMember] | None:
-    """Return the members that a checkpoint holds, if those that are missing are among them."""
+    """Return the members that a checkpoint holds, if those that are missing are among them.
+
+    Raises:
+        _CannotBeResumed: the checkpoint, or the list of its members, is damaged.
+    """
     if not checkpoint.is_file():
         return None
+    names_file = _names_of(checkpoint)
     try:
-        names = json.loads(_names_of(checkpoint).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        contents = read_checkpoint(checkpoint)
+        lacking = [part for part in _NEEDED_TO_RESUME if part not in contents]
+        names = json.loads(names_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
+    except UserError as error:
+        raise _CannotBeResumed(_in_one_line(error.__cause__ or error)) from error
+    except ValueError as error:
+        raise _CannotBeResumed(f"{names_file.name} is damaged") from error
+    if lacking:  # Lightning does without, and does something else then
+        raise _CannotBeResumed(f"it has no {lacking[0]}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _CannotBeResumed(f"{names_file.name} is damaged")
     known = {member.training: member for member in population.members}
     if not {member.training for member in missing} <= set(names) or not set(names) <= set(known):
         return None
     return [known[name] for name in names]
+
+
+def _in_one_line(error: BaseException, longest: int = 160) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def _finish(folder: StudyFolder, population: Population) -> None:
@@ -197,6 +253,7 @@ class _Work:
         self._seconds_before = before.seconds
         self._noted = 0.0
         self._training_part = 1.0
+        self.training = False
 
     def run(self) -> int:
         self.note(force=True)
@@ -260,6 +317,11 @@ class _Work:
             if not trainer.interrupted:
                 raise
             raise KeyboardInterrupt from None
+        except Exception as error:
+            # Data and disk are no fault of the checkpoint's, and neither is anything once the training goes on.
+            if resumed is None or self.training or ran_out_of_memory(error) or isinstance(error, OSError):
+                raise
+            raise _CannotBeResumed(_in_one_line(error)) from error
         finally:
             if in_main_thread:  # an interrupted trainer leaves none
                 signal.signal(signal.SIGINT, handler)
@@ -353,6 +415,7 @@ class _ProgressNote(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.work.training = True
         done = trainer.global_step / max(1, int(trainer.estimated_stepping_batches))
         self.work.note(
             epoch=trainer.current_epoch,
