@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_dni.cli.commands import DEFAULT_SIGMAS, _folder_name, _with_brackets
+from asr_dni.cli.commands import DEFAULT_SIGMAS, _folder_name
 from asr_dni.cli.main import main
 from asr_dni.noise import Noise
 
@@ -51,20 +51,6 @@ def test_other_measurements_have_other_folders():
     assert len(set(names)) == len(changes)
     assert all(len(one) < 100 and "/" not in one for one in names)
     assert name(noise=Noise(sites=("output", "input", "recurrent"))) == name()  # the order is no difference
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        (["--sigmas", "0,1,2"], ["--sigmas", "[0,1,2]"]),
-        (["--sigmas=0,.5"], ["--sigmas=[0,.5]"]),
-        (["--sigmas", "[0,1]", "--draws", "2"], ["--sigmas", "[0,1]", "--draws", "2"]),
-        (["--sites", "input", "--seed", "1"], ["--sites", "[input]", "--seed", "1"]),
-        (["--sigmas", "--draws", "2"], ["--sigmas", "--draws", "2"]),
-    ],
-)
-def test_lists_need_no_brackets(given, taken):
-    assert _with_brackets(given, ("--sigmas", "--sites")) == taken
 
 
 @pytest.mark.parametrize(

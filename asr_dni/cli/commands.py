@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asr_dni.cli.lists import with_brackets
 from asr_dni.configuration import explain
 from asr_dni.errors import UserError
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
@@ -187,27 +188,13 @@ def _run(
         parser.add_argument(name, **options)
     parser.add_function_arguments(function, skip=set(positional), as_group=False)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args(with_brackets(arguments, parser))
     except ArgumentError as error:
         raise UserError(f"{explain(error)} (asr-dni {prog} --help lists the settings)") from error
     function(**parser.instantiate_classes(parsed).as_dict())
 
 
-def _with_brackets(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Let a list be given as ``0,1,2`` as well as ``[0,1,2]``."""
-    bracketed: list[str] = []
-    for argument in arguments:
-        option, equals, value = argument.partition("=")
-        if equals and option in options and not value.startswith("["):
-            argument = f"{option}=[{value}]"
-        elif bracketed and bracketed[-1] in options and not argument.startswith(("[", "--")):
-            argument = f"[{argument}]"
-        bracketed.append(argument)
-    return bracketed
-
-
 def _noise_curve(arguments: Sequence[str]) -> None:
-    arguments = _with_brackets(arguments, ("--sigmas", "--sites"))
     checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
     allow = f"{ALLOW_OPTION} MODULE: {ALLOW_HELP}."
     _run(noise_curve, "noise-curve", arguments, allow, checkpoint=checkpoint)
@@ -236,7 +223,6 @@ def _predict(arguments: Sequence[str]) -> None:
         "help": "recordings, or folders that are searched for them",
     }
     checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
-    arguments = _with_brackets(arguments, ("--sites",))
     _run(predict, "predict", arguments, EPILOG, checkpoint=checkpoint, files=files)
 
 

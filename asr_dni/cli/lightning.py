@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
 from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
+from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
 from asr_dni.cli.run import (
     BareProgressBar,
@@ -204,6 +205,10 @@ class SpotterCLI(LightningCLI):
         super().setup_parser(*arguments)
         for parser in self._subcommand_parsers.values():
             parser.formatter_class = _HelpFormatter
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, on which lists need no brackets."""
+        super().parse_arguments(parser, with_brackets(args, self._subcommand_parsers[self._only]))
 
     def _parse_ckpt_path(self) -> None:
         # The settings of a checkpoint's run come as a configuration, see _with_configuration.

@@ -42,14 +42,6 @@ examples:
 FILE is YAML, or a name of "asr-dni conf list study/". "asr-dni study run --help" lists its settings, all of which may
 be given on the command line too. Results go to runs/study/NAME."""
 
-_LISTS = (
-    "--cells",
-    "--units",
-    "--n_layers",
-    "--sigma_train",
-    "--evaluation.sigma_infer",
-    "--evaluation.scales",
-)
 _SHOWN = 8
 """Populations that are shown while they are trained."""
 
@@ -72,16 +64,13 @@ def study(arguments: Sequence[str]) -> None:
 # ---------------------------------------------------------------------- reading the command line
 
 
-def _bracketed(arguments: Sequence[str]) -> list[str]:
-    """Let lists be given as ``0,1,2``, and the data's class by its name alone."""
+def _with_class_of_data(arguments: Sequence[str]) -> list[str]:
+    """Let the data's class be given by its name alone."""
     given: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
-        if not equals and given and given[-1].startswith("--") and "=" not in given[-1]:
+        if not equals and given and given[-1] == "--data_class":
             option, value = given[-1], argument
-        takes_list = option in _LISTS or (option == "--seeds" and "," in value)
-        if takes_list and value and not value.startswith(("[", "--")):
-            argument = f"{option}=[{value}]" if equals else f"[{value}]"
         if option == "--data_class" and value and not value.startswith("--"):
             path = value if "." in value else f"asr_dni.data.{value}"
             if equals:
@@ -93,6 +82,7 @@ def _bracketed(arguments: Sequence[str]) -> list[str]:
 
 
 def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
+    from asr_dni.cli.lists import with_brackets
     from asr_dni.configuration import expand_layers
     from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
     from asr_dni.study.engine import EngineSettings
@@ -136,9 +126,8 @@ def _read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
             if following.startswith("--"):
                 arguments[place] = f"{flag}=true"
     file = arguments.pop(0)
-    return parse_study(
-        [*file_arguments(file), file, *expand_layers(_bracketed(arguments), folder="study")], parser
-    )
+    given = with_brackets(_with_class_of_data(arguments), parser)
+    return parse_study([*file_arguments(file), file, *expand_layers(given, folder="study")], parser)
 
 
 def _prepare(study: "Study", parsed: Any) -> "StudyRun":
