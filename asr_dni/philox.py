@@ -101,7 +101,9 @@ def _unit_interval(words: Tensor) -> Tensor:
 def normal(key: Key | Sequence[Key], samples: Tensor, steps: Tensor, groups: int, width: int) -> Tensor:
     """Draw standard normal numbers by the Box-Muller transform.
 
-    The four numbers of one counter go to up to four groups (the gates of a cell) of one unit.
+    All four numbers of a counter are used, as far as three groups allow: with four or three groups (the gates of a
+    cell) a unit's counter gives one to each; with two groups two go to each, and with one all four, to units that lie a
+    half or a quarter of the width apart.
 
     Args:
         key: see :func:`derive_key`; or K of them, for K draws at once.
@@ -112,22 +114,25 @@ def normal(key: Key | Sequence[Key], samples: Tensor, steps: Tensor, groups: int
 
     Returns:
         ``(T, N, groups * width)`` float32 on the device of ``samples``. An entry depends on the key, its sample's
-        identity, its time step, its group and its place in the group, and on nothing else. With K keys
-        ``(K, T, N, groups * width)``, entry k what its key and its samples give alone.
+        identity, its time step, its group and its place in the group, with one or two groups on the width, and on
+        nothing else. With K keys ``(K, T, N, groups * width)``, entry k what its key and its samples give alone.
     """
     if not 1 <= groups <= 4:
         raise ValueError(f"groups must be 1 to 4, not {groups}")
+    counters = -(-width // (4 // groups))
     if isinstance(key[0], int):
-        words = _words(cast(Key, key), samples, steps, width)
+        words = _words(cast(Key, key), samples, steps, counters)
     else:
         keys = torch.tensor(key, device=samples.device)[:, :, None, None, None]
-        words = _words((keys[:, 0], keys[:, 1]), samples, steps, width)
+        words = _words((keys[:, 0], keys[:, 1]), samples, steps, counters)
     numbers = []
-    for first, second in ((0, 1), (2, 3))[: (groups + 1) // 2]:
+    for first, second in ((0, 1), (2, 3)):
         radius = torch.sqrt(-2.0 * torch.log(_unit_interval(words[first])))
         angle = (2.0 * math.pi * 2.0**-32) * words[second].to(torch.float32)
         numbers += [radius * torch.cos(angle), radius * torch.sin(angle)]
-    return torch.cat(numbers[:groups], dim=-1)
+    lanes = 4 // groups
+    parts = [torch.cat(numbers[g * lanes : (g + 1) * lanes], dim=-1)[..., :width] for g in range(groups)]
+    return torch.cat(parts, dim=-1)
 
 
 def uniform(key: Key, samples: Tensor, width: int) -> Tensor:

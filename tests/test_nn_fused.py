@@ -19,7 +19,7 @@ SITES = {
     "clean": {},
     "input": {"input": SiteNoise(0.7, (1, 2))},
     "recurrent": {"recurrent": SiteNoise(0.7, (3, 4))},
-    "n only": {"recurrent": SiteNoise(0.7, (3, 4)), "recurrent_apart_only": True},
+    "joint": {"input": SiteNoise(0.7, (3, 4)), "joint": True},
     "all": {
         "input": SiteNoise(0.5, (1, 2)),
         "recurrent": SiteNoise(0.4, (3, 4)),
@@ -96,7 +96,7 @@ def close(got, expected):
 @needs_compiler
 class TestAgainstThePlainLoop:
     @pytest.mark.parametrize(
-        ("cell", "sites"), [(c, s) for c in CELLS for s in SITES if s != "n only" or c == "gru"]
+        ("cell", "sites"), [(c, s) for c in CELLS for s in SITES if s != "joint" or c == "gru"]
     )
     @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 4, 13, 7), (2, 3, 30, 33)], ids=str)
     @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])

@@ -444,17 +444,21 @@ class TestScales:
             got = getattr(layer._layer_noise("l0", 0, layer._begin_pass("input"), 20, x.device), site)
         assert got.std == pytest.approx(0.25 * float(bound) * float(weight.abs().max()), rel=1e-12)
 
-    @pytest.mark.parametrize("scale", ["signal", "range"])
-    def test_a_gru_has_one_strength_on_a_joint_array(self, scale):
-        """Both outputs of the n gate come from the same array as r and z, with noise of the same size."""
-        torch.manual_seed(0)
-        layer = NoisyGRU(6, 40)
-        calibrate(layer, [torch.randn(5, 20, 6)])
-        with layer.under(Noise(0.25, scale=scale)):
-            noise = layer._layer_noise("l0", 0, layer._begin_pass("input"), 20, torch.device("cpu"))
-        assert noise.recurrent_apart_only
-        assert noise.recurrent.std == noise.input.std
-        assert noise.recurrent.key != noise.input.key
+    @pytest.mark.parametrize("arrays", ["joint", "separate"])
+    def test_both_outputs_of_a_grus_n_gate_are_noisy(self, arrays):
+        """With r = 1 and z = 0 the state is tanh of the sum of both, whose variances add up to 2 sigma**2.
+
+        The mean of 40,000 squares has a relative standard deviation of 0.71 %; false alarms 1e-6 (4.9 of them).
+        """
+        layer = NoisyGRU(1, 1000, dtype=torch.float64)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.zero_()
+            layer.bias_ih_l0[:1000], layer.bias_ih_l0[1000:2000] = 30.0, -30.0
+        with layer.under(Noise(0.25, arrays=arrays)):
+            outputs, _ = layer(torch.zeros(1, 40, 1, dtype=torch.float64))
+        variance = float(torch.atanh(outputs.detach()).square().mean())
+        assert abs(variance / (2 * 0.25**2) - 1) < 4.9 * 0.0071
 
 
 def rnn_noise(noise, *, layers=1, directions=1, steps=1, rows=40, units=40, implementation="auto"):

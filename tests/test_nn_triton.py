@@ -241,7 +241,7 @@ class TestEqualsReference:
     @pytest.mark.parametrize("way", WAYS)
     def test_joint_arrays_of_the_gru(self, way, go):
         go(way)
-        noise = [layer_noise(3, sites_of("gru"), recurrent_apart_only=True)]
+        noise = [layer_noise(3, ("input", "elementwise"), joint=True)]
         agree("gru", leaves_of("gru", 1, 2, 3, WIDTHS[way]), noise)
 
     @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 9, 16), (1, 2, 17, 17), (2, 2, 2, 33)])
@@ -530,11 +530,7 @@ class TestWhyNot:
             ({"lengths": torch.ones(1, 1)}, "packed"),
             ({"w_hr": torch.zeros(1, 1, 2)}, "proj_size"),
             (
-                {
-                    "noise": [
-                        layer_noise(1, ("recurrent",), recurrent_apart_only=only) for only in (True, False)
-                    ]
-                },
+                {"noise": [layer_noise(1, ("input",), joint=only) for only in (True, False)]},
                 "arrays differ",
             ),
         ],

@@ -379,7 +379,7 @@ class TestPower:
             lambda e: np.clip(e, -3, 3),
             lambda e: e + 0.01 * (e**3 - 3 * e),
             lambda e: stats.t.ppf(stats.norm.cdf(e), df=20) / math.sqrt(20 / 18),
-            lambda e: np.round(e * 64) / 64,
+            lambda e: np.round(e * 32) / 32,
         ],
         ids=["2 % too wide", "off by 0.02", "cut at 3", "skewed tails", "Student t with 20", "coarse"],
     )

@@ -79,11 +79,18 @@ def test_normal_is_the_box_muller_transform_of_the_counters_words():
         assert drawn[0, 0, unit::3].tolist() == pytest.approx(expected, abs=5e-6)
 
 
-def test_fewer_groups_are_the_first_ones():
+def test_no_number_of_a_counter_is_drawn_in_vain():
     samples, steps = torch.arange(3), torch.arange(2)
     four = normal((1, 2), samples, steps, 4, 5)
-    for groups in (1, 2, 3):
-        assert torch.equal(normal((1, 2), samples, steps, groups, 5), four[..., : groups * 5])
+    assert torch.equal(normal((1, 2), samples, steps, 3, 5), four[..., :15])
+    assert torch.equal(normal((1, 2), samples, steps, 2, 10), four)
+    assert torch.equal(normal((1, 2), samples, steps, 1, 20), four)
+    for width in (1, 2, 17, 19):  # lanes that are not full
+        one = normal((1, 2), samples, steps, 1, width)
+        lanes = normal((1, 2), samples, steps, 4, -(-width // 4))
+        assert torch.equal(one, lanes[..., :width])
+    two = normal((1, 2), samples, steps, 2, 9)
+    assert torch.equal(two, torch.cat((four[..., :9], four[..., 10:19]), -1))
 
 
 @pytest.mark.parametrize("groups", [0, 5])
@@ -94,10 +101,10 @@ def test_impossible_groups(groups):
 
 def test_a_number_depends_on_its_own_sample_step_and_unit_only():
     samples, steps = torch.tensor([5, -3, 2**62, 0]), torch.tensor([0, 7, 100_000])
-    whole = normal((9, 9), samples, steps, 2, 6).unflatten(-1, (2, 6))
+    whole = normal((9, 9), samples, steps, 4, 6).unflatten(-1, (4, 6))
     for n in (0, 2):
         for t in (1, 2):
-            part = normal((9, 9), samples[n : n + 1], steps[t : t + 1], 2, 4).unflatten(-1, (2, 4))
+            part = normal((9, 9), samples[n : n + 1], steps[t : t + 1], 4, 4).unflatten(-1, (4, 4))
             assert torch.equal(part[0, 0], whole[t, n, :, :4])
     assert torch.equal(uniform((9, 9), samples, 6)[1, :3], uniform((9, 9), samples[1:2], 3)[0])
 

@@ -67,7 +67,7 @@ def _fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
 class _Recurrence(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_int64, "networks steps rows features width first_step"),
-        *_fields(ctypes.c_int32, "cell recurrent_n_only keep shared threads"),
+        *_fields(ctypes.c_int32, "cell joint keep shared threads"),
         *_fields(
             ctypes.c_void_p,
             "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept noise samples packed scratch sums "
@@ -189,7 +189,7 @@ def run_recurrence(
         outputs.shape[3],
         noise[0].first_step,
         CELLS.index(cell),
-        noise[0].recurrent_apart_only,
+        noise[0].joint,
         keep,
         inputs is not None and inputs.dim() == 3,
         torch.get_num_threads(),

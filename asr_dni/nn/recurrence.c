@@ -174,36 +174,56 @@ INLINE float tanh_(float x) {
     return x * p / q;
 }
 
-/* Add a pair of Gaussian numbers from each pair of words; b may be NULL. */
-INLINE void box_muller(const uint32_t *first, const uint32_t *second, int count, float std, float *a, float *b) {
+/* Add a pair of Gaussian numbers from each pair of words to the first `of_a` of a and the first `of_b` of b, of_b <= of_a. */
+INLINE void box_muller(const uint32_t *first, const uint32_t *second, int of_a, int of_b, float std, float *a,
+                       float *b) {
 #pragma omp simd
-    for (int u = 0; u < count; u++) {
+    for (int u = 0; u < of_b; u++) {
         float cosine, sine, uniform = ((float)first[u] + 1.0f) * 0x1p-32f;
         float radius = std * sqrtf(-2.0f * log_(uniform));
         cosine_sine(second[u], &cosine, &sine);
         a[u] += radius * cosine;
-        if (b) b[u] += radius * sine;
+        b[u] += radius * sine;
+    }
+#pragma omp simd
+    for (int u = of_b; u < of_a; u++) {
+        float cosine, sine, uniform = ((float)first[u] + 1.0f) * 0x1p-32f;
+        float radius = std * sqrtf(-2.0f * log_(uniform));
+        cosine_sine(second[u], &cosine, &sine);
+        a[u] += radius * cosine;
     }
 }
 
-/* Add noise to the gates a, b, c and d of `width` units, of which any may be NULL. */
-static __attribute__((noinline)) void add_noise_to(float *a, float *b, float *c, float *d, ptrdiff_t width, site_noise noise, int64_t sample,
-                         uint32_t step) {
+INLINE int within(ptrdiff_t count) { return count < 0 ? 0 : count < BLOCK ? (int)count : BLOCK; }
+
+/* Add the four numbers of each of `counters` counters to lanes[0..3], of which lane k has widths[k] numbers; where a lane has
+ * none the later one of its pair has none. */
+static __attribute__((noinline)) void add_lanes(float *const lanes[4], const ptrdiff_t widths[4], ptrdiff_t counters,
+                                                site_noise noise, int64_t sample, uint32_t step) {
     if (noise.std == 0.0f) return;
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
-    for (ptrdiff_t u = 0; u < width; u += BLOCK) {
+    for (ptrdiff_t u = 0; u < counters; u += BLOCK) {
         uint32_t words[4][BLOCK];
-        int count = width - u < BLOCK ? (int)(width - u) : BLOCK;
-        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
-        if (a) box_muller(words[0], words[1], count, noise.std, a + u, b ? b + u : NULL);
-        if (c) box_muller(words[2], words[3], count, noise.std, c + u, d ? d + u : NULL);
+        philox_block((uint32_t)u, within(counters - u), step, low, high, noise.k0, noise.k1, words);
+        for (int pair = 0; pair < 4; pair += 2)
+            if (widths[pair] > u)
+                box_muller(words[pair], words[pair + 1], within(widths[pair] - u), within(widths[pair + 1] - u),
+                           noise.std, lanes[pair] + u, lanes[pair + 1] + u);
     }
 }
 
-/* Add noise to a row of `groups` gates of `width` units. */
+/* Add noise to a row of `groups` gates of `width` units: 4 / groups lanes to a gate, see normal() in philox.py. */
 INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step) {
-    add_noise_to(row, groups > 1 ? row + width : NULL, groups > 2 ? row + 2 * width : NULL,
-                 groups > 3 ? row + 3 * width : NULL, width, noise, sample, step);
+    const int per_gate = 4 / groups;
+    const ptrdiff_t counters = (width + per_gate - 1) / per_gate;
+    float *lanes[4] = {row, row, row, row};
+    ptrdiff_t widths[4] = {0, 0, 0, 0};
+    for (int lane = 0; lane < groups * per_gate; lane++) {
+        const ptrdiff_t from = lane % per_gate * counters, left = width - from;
+        lanes[lane] = row + lane / per_gate * width + (from < width ? from : 0);
+        widths[lane] = left < 0 ? 0 : left < counters ? left : counters;
+    }
+    add_lanes(lanes, widths, counters, noise, sample, step);
 }
 
 /* out: (steps, rows, groups * width). */
@@ -377,13 +397,14 @@ INLINE void lstm_row(float *clean, float *row, const float *before, float *cell,
 /* inward: W_ih x + b_ih, scratch. hidden: W_hh h + b_hh, scratch, of which the last third with its noise goes to `kept`,
  * which the backward pass needs. row: r, z, n after activation on return; may be `inward`. */
 INLINE void gru_row(float *inward, float *hidden, float *row, const float *before, float *kept, float *out,
-                    ptrdiff_t width, int recurrent_n_only, const row_noise *noise) {
-    add_noise(inward, width, 3, noise->noise->input, noise->sample, noise->step);
-    if (recurrent_n_only)
-        add_noise_to(NULL, NULL, hidden + 2 * width, NULL, width, noise->noise->recurrent, noise->sample,
-                     noise->step);
+                    ptrdiff_t width, int joint, const row_noise *noise) {
+    if (joint)
+        add_lanes((float *const[4]){inward, inward + width, inward + 2 * width, hidden + 2 * width},
+                  (const ptrdiff_t[4]){width, width, width, width}, width, noise->noise->input, noise->sample,
+                  noise->step);
     else
-        add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
+        add_noise(inward, width, 3, noise->noise->input, noise->sample, noise->step);
+    add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
     const int noisy_products = noise->noise->elementwise.std != 0.0f;
     const float *extra = noisy_products ? product_noise(noise, width) : NULL;
 #define GRU_UNITS(FIRST, SECOND, THIRD) \
@@ -459,14 +480,14 @@ INLINE void rnn_row_backward(const float *out, float *drow, const float *from_ou
 
 /* ---- All steps of all networks ---------------------------------------------------------------------------------- */
 
-enum { RNN_TANH, RNN_RELU, LSTM, GRU }; /* the order is that of GATES in recurrence.py */
+enum { RNN_TANH, RNN_RELU, LSTM, GRU }; /* the order is that of CELLS in native.py */
 
 /* K networks, T steps, N rows, F features, H units, G gates. Where there are no inputs their projection is given.
  * `kept` is c (LSTM) or W_hn h + b_hn and its noise (GRU). Where the activations are not kept, `kept` has one step only,
  * which every step overwrites, and gates is NULL. */
 typedef struct {
     int64_t networks, steps, rows, features, width, first_step;
-    int32_t cell, recurrent_n_only, keep, shared, threads; /* shared: one input for all networks */
+    int32_t cell, joint, keep, shared, threads; /* shared: one input for all networks */
     const float *inputs;                      /* (T, N, F), (K, T, N, F) or NULL */
     const float *w_ih, *b_ih;                 /* (K, G H, F), (K, G H) or NULL */
     const float *projection;                  /* (K, T, N, G H) or NULL */
@@ -593,7 +614,7 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
             } else if (p->cell == GRU) {
                 float *row = p->keep ? p->gates + (at + n) * G : inward + n * G;
                 gru_row(inward + n * G, block + n * G, row, before + n * H, kept + n * H, out + n * H, H,
-                        p->recurrent_n_only, &noise);
+                        p->joint, &noise);
             } else {
                 rnn_row(out + n * H, H, p->cell == RNN_RELU, &noise);
             }

@@ -5,7 +5,7 @@ The equations of a step are the cell's, see :mod:`asr_dni.nn.cells`; there are a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,8 +33,8 @@ class SiteNoise(NamedTuple):
 class LayerNoise:
     """Noise in one layer in one direction; ``None`` where a site is clean.
 
-    With joint arrays ``input`` is the noise of the whole pre-activation. What is then left for ``recurrent`` are the
-    second outputs of the gates that a cell keeps apart, such as a GRU's n (``recurrent_apart_only``).
+    With ``joint`` arrays ``input`` is the noise of the whole pre-activation, and of both outputs of the gates that a
+    cell keeps apart, such as a GRU's n; ``recurrent`` is then clean.
     """
 
     sample_ids: Tensor
@@ -43,7 +43,7 @@ class LayerNoise:
     recurrent: SiteNoise | None = None
     elementwise: SiteNoise | None = None
     projection: SiteNoise | None = None
-    recurrent_apart_only: bool = False
+    joint: bool = False
 
     @property
     def on(self) -> bool:
@@ -133,6 +133,8 @@ class Capabilities:
             return f"no {self.name} recurrence for packed sequences"
         if dtype not in self.dtypes:
             return f"no {self.name} recurrence for {dtype}"
+        if len({noise.joint for noise in problem.noise}) > 1:
+            return f"no {self.name} recurrence for networks whose arrays differ"
         return None
 
 
@@ -263,7 +265,7 @@ def run_reference(
     of_steps = projection.unbind(-3)  # a traced program is then for this number of them
     steps, width = len(of_steps), problem.w_hh.shape[-2] // len(cell.gates)
     drawing = _Drawing(problem, steps, width, projection, draw)
-    n_input, n_recurrent = drawing.gates("input"), drawing.gates("recurrent")
+    n_input, n_recurrent = drawing.gates()
     n_projection = drawing.projection()
     b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
     own = {name: parameter.unsqueeze(-2) for name, parameter in problem.own.items()}
@@ -316,51 +318,51 @@ class _Drawing:
         self._problem, self._cell = problem, CELLS[problem.cell]
         self._steps, self._width, self._like, self._draw = steps, width, like, draw
 
-    def _numbers(self, sites: Sequence[SiteNoise | None], groups: int, width: int) -> Tensor:
-        drawn = []
-        for noise, site in zip(self._problem.noise, sites, strict=True):
-            if site is None:
-                drawn.append(self._like.new_zeros(self._steps, 1, 1))  # adds nothing
-            else:
-                arguments = noise.sample_ids, noise.first_step, self._steps, groups, width, self._like
-                drawn.append(self._draw(site, *arguments))
+    def _of_one(self, noise: LayerNoise, site: SiteNoise | None, groups: int, width: int) -> Tensor:
+        """Return ``(T, N, groups * width)``; of a clean site what broadcasts to it and adds nothing."""
+        if site is None:
+            return self._like.new_zeros(self._steps, 1, 1)
+        parts = []
+        for first in range(0, groups, _MOST_GROUPS):
+            # A counter has numbers for four groups; further ones have a key of their own.
+            key = derive_key(*site.key, "groups", first) if first else site.key
+            within = noise.sample_ids, noise.first_step, self._steps, min(groups - first, _MOST_GROUPS), width
+            parts.append(self._draw(site._replace(key=key), *within, self._like))
+        return torch.cat(parts, -1)
+
+    def _of_all(self, drawn: Sequence[Tensor]) -> Tensor:
         return torch.stack(torch.broadcast_tensors(*drawn), 1)  # type: ignore[no-untyped-call]
 
-    def gates(self, site: Literal["input", "recurrent"]) -> Tensor:
-        """Return ``(T, K, N, gates * H)``; of a site that is clean what broadcasts to it."""
-        noises, gates = self._problem.noise, self._cell.gates
-        drawn = self._grouped([getattr(noise, site) for noise in noises], len(gates))
-        numbers = torch.cat(drawn, -1) if len(drawn) > 1 else drawn[0]
-        if site == "recurrent" and any(noise.recurrent for noise in noises):
-            both = self._like.new_ones(len(gates))
-            alone = self._like.new_tensor([gate in self._cell.apart for gate in gates])
-            kept = torch.stack([alone if noise.recurrent_apart_only else both for noise in noises])
-            numbers = numbers * kept.repeat_interleave(self._width, -1)[:, None]
-        return numbers
+    def gates(self) -> tuple[Tensor, Tensor]:
+        """Return the noise of W_ih x and of W_hh h, ``(T, K, N, gates * H)`` or, where clean, what broadcasts to it."""
+        gates, width, apart = len(self._cell.gates), self._width, self._cell.apart
+        inward, hidden = [], []
+        for noise in self._problem.noise:
+            second = len(apart) if noise.joint and noise.input is not None else 0
+            drawn = self._of_one(noise, noise.input, gates + second, width)
+            inward.append(drawn[..., : gates * width] if noise.input is not None else drawn)
+            if second:
+                seconds = dict(zip(apart, drawn[..., gates * width :].chunk(second, -1), strict=True))
+                clean = torch.zeros_like(drawn[..., :width])
+                hidden.append(torch.cat([seconds.get(gate, clean) for gate in self._cell.gates], -1))
+            else:
+                hidden.append(self._of_one(noise, noise.recurrent, gates, width))
+        return self._of_all(inward), self._of_all(hidden)
 
     def products(self) -> list[Tensor]:
-        """Return ``(T, K, N, H)`` for each of the cell's products."""
-        sites = [noise.elementwise for noise in self._problem.noise]
-        parts = self._grouped(sites, self._cell.products)
-        if all(site is None for site in sites):
-            return [parts[0]] * self._cell.products if parts else []
-        return [numbers for part in parts for numbers in part.chunk(part.shape[-1] // self._width, -1)]
+        """Return ``(T, K, N, H)``, or what broadcasts to it, for each of the cell's products."""
+        count = self._cell.products
+        if not count:
+            return []
+        drawn = self._of_all(
+            [self._of_one(noise, noise.elementwise, count, self._width) for noise in self._problem.noise]
+        )
+        clean = all(noise.elementwise is None for noise in self._problem.noise)
+        return [drawn] * count if clean else list(drawn.chunk(count, -1))
 
     def projection(self) -> Tensor:
         """Return ``(T, K, N, P)``."""
-        return self._numbers(
-            [noise.projection for noise in self._problem.noise], 1, self._problem.w_hh.shape[-1]
+        width = self._problem.w_hh.shape[-1]
+        return self._of_all(
+            [self._of_one(noise, noise.projection, 1, width) for noise in self._problem.noise]
         )
-
-    def _grouped(self, sites: Sequence[SiteNoise | None], groups: int) -> list[Tensor]:
-        """Draw for any number of groups: a counter has numbers for four, further ones have a key of their own."""
-        drawn = []
-        for first in range(0, groups, _MOST_GROUPS):
-            keyed = [
-                site
-                if site is None or not first
-                else site._replace(key=derive_key(*site.key, "groups", first))
-                for site in sites
-            ]
-            drawn.append(self._numbers(keyed, min(groups - first, _MOST_GROUPS), self._width))
-        return drawn

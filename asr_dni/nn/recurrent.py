@@ -71,26 +71,22 @@ class _NoisyLayers(CalibratedModule, DroppingModule):
         noise = now.noises[member]
         ids = self._sample_ids(noise, rows, device)
 
-        def at(site: str, switch: Site, reference: str | None = None) -> SiteNoise | None:
+        def at(site: str, switch: Site) -> SiteNoise | None:
             if not noise.on or switch not in noise.sites or site not in self._statistics[0][part].sites:
                 return None
-            std = self._std_of_pass(part, reference or site, noise, member)
+            std = self._std_of_pass(part, site, noise, member)
             key = derive_key(noise.seed, site, now.stream, index, now.draws[member])
             return SiteNoise(std, key) if std > 0 else None
 
         joint = noise.joint
-        if not joint:
-            recurrent = at("recurrent", "recurrent")
-        else:  # the second outputs of gates that are kept apart come from the same array as the others
-            recurrent = at("recurrent", "recurrent", "gates") if self._equations.apart else None
         return LayerNoise(
             sample_ids=ids,
             first_step=noise.first_step,
             input=at("gates" if joint else "input", "input"),
-            recurrent=recurrent,
+            recurrent=None if joint else at("recurrent", "recurrent"),
             elementwise=at("elementwise", "elementwise"),
             projection=at("projection", "recurrent"),
-            recurrent_apart_only=joint,
+            joint=joint,
         )
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:

@@ -85,6 +85,15 @@ def gaussians(noise, unit, step, low, high):
 
 
 @triton.jit
+def gaussian(noise, unit, step, low, high, WIDTH: tl.constexpr):
+    """Return the one number that a site of one gate draws for each unit and sample: four units share a counter."""
+    quarter: tl.constexpr = (WIDTH + 3) // 4
+    a, b, c, d = gaussians(noise, unit % quarter, step, low, high)
+    lane = unit // quarter
+    return tl.where(lane < 2, tl.where(lane == 0, a, b), tl.where(lane == 2, c, d))
+
+
+@triton.jit
 def sigmoid(x):
     return 1.0 / (1.0 + tl.exp(-x))
 
@@ -159,30 +168,32 @@ def add_noise(
     CELL: tl.constexpr,
     INPUT: tl.constexpr,
     RECURRENT: tl.constexpr,
-    N_ONLY: tl.constexpr,
+    JOINT: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """Add the noise of the products with W_ih and W_hh."""
-    if INPUT:
-        n0, n1, n2, n3 = gaussians(of_input, unit, step, low, high)
-        x0 += n0
-        if CELL == "lstm" or CELL == "gru":
+    """Add the noise of the products with W_ih and W_hh; of joint arrays that of the input covers both."""
+    if CELL == "lstm" or CELL == "gru":
+        if INPUT:
+            n0, n1, n2, n3 = gaussians(of_input, unit, step, low, high)
+            x0 += n0
             x1 += n1
             x2 += n2
-        if CELL == "lstm":
-            x3 += n3
-    if RECURRENT:
-        n0, n1, n2, n3 = gaussians(of_recurrent, unit, step, low, high)
-        if CELL == "gru":
-            if not N_ONLY:
-                x0 += n0
-                x1 += n1
-            x3 += n2
-        else:
+            if CELL == "lstm" or JOINT:
+                x3 += n3
+        if RECURRENT:
+            n0, n1, n2, n3 = gaussians(of_recurrent, unit, step, low, high)
             x0 += n0
+            x1 += n1
             if CELL == "lstm":
-                x1 += n1
                 x2 += n2
                 x3 += n3
+            else:
+                x3 += n2
+    else:
+        if INPUT:
+            x0 += gaussian(of_input, unit, step, low, high, WIDTH)
+        if RECURRENT:
+            x0 += gaussian(of_recurrent, unit, step, low, high, WIDTH)
     return x0, x1, x2, x3
 
 
@@ -304,7 +315,7 @@ def forward(
     CELL: tl.constexpr,
     INPUT: tl.constexpr,
     RECURRENT: tl.constexpr,
-    N_ONLY: tl.constexpr,
+    JOINT: tl.constexpr,
     ELEMENTWISE: tl.constexpr,
     SAVE: tl.constexpr,
     BIAS: tl.constexpr,
@@ -389,7 +400,21 @@ def forward(
         if GATES > 3:
             x2 += b2
         x0, x1, x2, x3 = add_noise(
-            x0, x1, x2, x3, of_input, of_recurrent, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY
+            x0,
+            x1,
+            x2,
+            x3,
+            of_input,
+            of_recurrent,
+            word,
+            step,
+            low,
+            high,
+            CELL,
+            INPUT,
+            RECURRENT,
+            JOINT,
+            WIDTH,
         )
         if SLICE == 0:
             operand = h.to(kind)
@@ -611,7 +636,7 @@ def step_forward(
     CELL: tl.constexpr,
     INPUT: tl.constexpr,
     RECURRENT: tl.constexpr,
-    N_ONLY: tl.constexpr,
+    JOINT: tl.constexpr,
     ELEMENTWISE: tl.constexpr,
     SAVE: tl.constexpr,
     BIAS: tl.constexpr,
@@ -654,7 +679,7 @@ def step_forward(
     high = (sample >> 32).to(tl.uint32)
     word = unit.to(tl.uint32)
     x0, x1, x2, x3 = add_noise(
-        x0, x1, x2, x3, of_input, of_recurrent, word, step, low, high, CELL, INPUT, RECURRENT, N_ONLY
+        x0, x1, x2, x3, of_input, of_recurrent, word, step, low, high, CELL, INPUT, RECURRENT, JOINT, WIDTH
     )
     h = x0
     c = x0

@@ -77,8 +77,6 @@ def why_not(problem: Recurrence) -> str | None:
         return "nothing for the Triton recurrence to run"
     if problem.w_hh.shape[0] > _MOST_NETWORKS:
         return f"no Triton recurrence for more than {_MOST_NETWORKS} networks"
-    if len({each.recurrent_apart_only for each in problem.noise if each.recurrent}) > 1:
-        return "no Triton recurrence for networks whose arrays differ"
     if given.is_cuda and (torch.version.hip or _gpu(given.device).capability < (8, 0)):
         return "the Triton recurrence is made for NVIDIA's GPUs, from Ampere on"
     return _missing()
@@ -210,7 +208,7 @@ def _pack_noise(noise: Sequence[LayerNoise], device: torch.device) -> _Noise:
         "INPUT": any(each.input and each.input.std for each in noise),
         "RECURRENT": any(each.recurrent and each.recurrent.std for each in noise),
         "ELEMENTWISE": any(each.elementwise and each.elementwise.std for each in noise),
-        "N_ONLY": any(each.recurrent_apart_only for each in noise if each.recurrent),
+        "JOINT": any(each.joint for each in noise if each.input),
     }
     ids = ids.to(device, torch.int64).contiguous()
     return _Noise(table, ids, 0 if shared else ids.shape[1], {name: bool(on) for name, on in flags.items()})
