@@ -78,8 +78,7 @@ class DroppingModule(nn.Module):
                 f"seeded dropout takes (T, N, H) or (N, H) of each network, not {tuple(values.shape)}"
             )
         rows, width = values.shape[-2:]
-        # The four numbers of a counter go to four quarters of the units.
-        shape = (0, values.shape[-3] if axes == 3 else 1, 4, -(-width // 4))
+        shape = (0, values.shape[-3] if axes == 3 else 1, 1, width)
         sites = [SiteNoise(1.0, derive_key(seed.seed, "dropout", stream, layer, seed.step)) for seed in seeds]
         ids = [self._ids(seed, rows, values.device) for seed in seeds]
         like = values.new_empty(
@@ -90,7 +89,7 @@ class DroppingModule(nn.Module):
         else:
             numbers = draw_noises(sites, ids, *shape, like)
         # Of a standard normal number the part p lies below its quantile.
-        mask = numbers.gt_(NormalDist().inv_cdf(p)).to(values.dtype).mul_(1 / (1 - p))[..., :width]
+        mask = numbers.gt_(NormalDist().inv_cdf(p)).to(values.dtype).mul_(1 / (1 - p))
         return values * (mask if axes == 3 else mask.squeeze(-3))
 
     def _ids(self, seed: DropoutSeed, rows: int, device: torch.device) -> Tensor:
