@@ -39,8 +39,9 @@ examples:
   asr-dni compare runs/eight_words --output figures
 
 "asr-dni COMMAND --help" lists a command's settings. They come from YAML files (--config, several are layered, later
-ones win; a file, or a name of "asr-dni conf list") and from the command line. Results go to the folder runs/. Settings,
-a checkpoint's too, may name classes of asr_dni, Lightning and torch.optim only; --allow MODULE adds those of your own."""
+ones win; a file, or a name of "asr-dni conf list") and from the command line. Results go to the folder runs/.
+Settings, a checkpoint's too, may name classes of asr_dni, Lightning and torch.optim only; --allow MODULE adds those
+of your own."""
 
 
 def usage() -> str:
