@@ -350,6 +350,7 @@ def test_summarise_curves_refuses_unlike_curves():
 def test_labels():
     assert curve_label({"sigma_train": 0}) == "conventional"
     assert curve_label({"sigma_train": 1.5}) == "DNI σ_train=1.5"
+    assert curve_label({"sigma_train": 0, "sigma_train_highest": 2.0}) == "DNI σ_train=2→0"
     assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
     assert curve_label({}) == "network"
 

@@ -14,6 +14,7 @@ from asr_dni.cli.run import LastCheckpoint
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, measure_noise_curve
+from asr_dni.evaluation.noise_curve import curve_label
 from asr_dni.features import MFCCSettings
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
 from asr_dni.noise import Noise
@@ -59,7 +60,18 @@ class Sigmas(Callback):
         trainer.should_stop = trainer.current_epoch + 1 == self.epochs
 
 
-def train(folder, data, *callbacks, epochs=4, seed=0, ckpt_path=None, noise=None, sigma=1.0, **network):
+def train(
+    folder,
+    data,
+    *callbacks,
+    epochs=4,
+    seed=0,
+    ckpt_path=None,
+    noise=None,
+    sigma=1.0,
+    annealing=None,
+    **network,
+):
     pl.seed_everything(seed, verbose=False)
     network = {"units": 6, "layers": 2, "dropout": 0.3, **network}
     spotter = KeywordSpotter(
@@ -74,7 +86,7 @@ def train(folder, data, *callbacks, epochs=4, seed=0, ckpt_path=None, noise=None
         enable_model_summary=False,
         log_every_n_steps=1,
         callbacks=[
-            NoiseAnnealing(sigma, schedule="cosine", warm_up=0.2, length=0.7),
+            annealing or NoiseAnnealing(sigma, schedule="cosine", warm_up=0.2, length=0.7),
             *callbacks,
             LastCheckpoint(),
         ],
@@ -177,6 +189,56 @@ def test_curve_settings_say_how_it_was_trained(trained):
     settings = KeywordSpotter.from_checkpoint(trained[1]).curve_settings()
     assert settings["sigma_train"] == 1.0
     assert (settings["cell"], settings["units"], settings["layers"]) == ("lstm", 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("annealing", "sites", "label"),
+    [
+        (NoiseAnnealing(0.0), ["input"], "conventional"),
+        (NoiseAnnealing(0.0, start=2.0), ["input"], "DNI σ_train=2→0"),
+        (NoiseAnnealing(1.0, start=2.0, warm_up=0.5), ["input"], "DNI σ_train=2→1"),
+        (
+            NoiseAnnealing(0.0, start=2.0, schedule="constant"),
+            ["input"],
+            "conventional",
+        ),  # from the first step on
+        (NoiseAnnealing(0.0, start=2.0, schedule="constant", warm_up=0.5), ["input"], "DNI σ_train=2→0"),
+        (NoiseAnnealing(1.0), ["input"], "DNI σ_train=1"),
+        (
+            NoiseAnnealing(1.0, schedule="constant", warm_up=1.0),
+            ["input"],
+            "conventional",
+        ),  # no step was under noise
+        (NoiseAnnealing(1.0), [], "conventional"),
+    ],
+)
+def test_conventional_is_who_has_seen_no_noise(tmp_path, data, annealing, sites, label):
+    _, spotter = train(
+        tmp_path, data(), annealing=annealing, noise=TrainingNoise(sites=sites), epochs=2, units=4, layers=1
+    )
+    path = tmp_path / "run" / "0" / "checkpoints" / "last.ckpt"
+    for its in (spotter, KeywordSpotter.from_checkpoint(path)):
+        assert curve_label(its.curve_settings()) == label
+    contents = load_checkpoint(path)
+    del contents["sigma_train"]["highest"]  # as checkpoints were before
+    if sites and annealing.warm_up < 1:
+        assert curve_label(KeywordSpotter.from_checkpoint(contents).curve_settings()) == label
+
+
+def test_a_training_that_went_on_without_noise_has_seen_it(tmp_path, data):
+    def went_on(name, first):
+        train(tmp_path / name, data(), sigma=first, epochs=1, units=4, layers=1)
+        checkpoint = tmp_path / name / "run" / "0" / "checkpoints" / "last.ckpt"
+        further = {"epochs": 2, "units": 4, "layers": 1, "ckpt_path": checkpoint}
+        return train(tmp_path / f"{name} on", data(), sigma=0.0, **further)[1].curve_settings()
+
+    weak, strong, never = (went_on(str(first), first) for first in (0.5, 2.0, 0.0))
+    assert curve_label(never) == "conventional"
+    assert weak["sigma_train"] == strong["sigma_train"] == 0.0
+    assert 0 < weak["sigma_train_highest"] < strong["sigma_train_highest"]
+    assert [one["annealing.sigma"] for one in strong["training"]["after"]] == [2.0]
+    assert curve_label(strong).startswith("DNI")
+    assert weak["training"] != strong["training"] != never["training"]
 
 
 def test_what_was_configured_but_the_seed_tells_trainings_apart(tmp_path, data):

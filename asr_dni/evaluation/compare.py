@@ -195,7 +195,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     differing = [
         key
         for key in keys
-        if key not in ("sigma_train", "label", "draws", "training")
+        if key not in ("sigma_train", "sigma_train_highest", "label", "draws", "training")
         and any(one.get(key) != settings[0].get(key) for one in settings)
     ]
     labels = []

@@ -386,7 +386,8 @@ class NoiseCurve:
             to 1), ``loss`` (mean cross entropy, nats), ``n_clips``; ascending in sigma and draw.
         settings: what was measured, as plain values: ``scale``, ``sites``, ``arrays``, ``noise_seed``, ``draws``,
             ``weights`` (a fingerprint), and what the caller notes. Known to figures and comparisons are
-            ``n_classes``, ``seed`` (of the training), ``sigma_train``, ``cell``, ``units``, ``data``,
+            ``n_classes``, ``seed`` (of the training), ``sigma_train`` (that it ended with), ``sigma_train_highest``
+            (where a step had more), ``cell``, ``units``, ``data``,
             ``protocol``, ``split``, ``checkpoint``, ``epoch``, ``training`` (everything else that was configured
             for it), ``label``.
     """
@@ -528,6 +529,9 @@ def curve_label(settings: Mapping[str, Any]) -> str:
     sigma_train = settings.get("sigma_train")
     if sigma_train is None:
         return "network"
+    highest = settings.get("sigma_train_highest") or 0
+    if highest > sigma_train:
+        return f"DNI σ_train={highest:g}→{sigma_train:g}"
     return f"DNI σ_train={sigma_train:g}" if sigma_train > 0 else "conventional"
 
 

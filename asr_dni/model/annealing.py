@@ -118,6 +118,11 @@ class NoiseAnnealing(Callback):
         if stage == "fit":
             pl_module.annealed_to = self.sigma
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the module again: a checkpoint that it goes on from may have been on its way elsewhere."""
+        assert isinstance(pl_module, KeywordSpotter)
+        pl_module.annealed_to = self.sigma
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

@@ -31,7 +31,7 @@ from asr_dni.model.spotter import (
     mixup_weights,
     schedule_learning_rate,
 )
-from asr_dni.model.training import describe_training
+from asr_dni.model.training import describe_training, goes_on
 from asr_dni.nn import DropoutSeed, seeded_dropout
 from asr_dni.nn.population import stack_networks, unstack_network
 from asr_dni.noise import Noise
@@ -198,6 +198,8 @@ class PopulationSpotter(pl.LightningModule):
         self.calibrate_every, self.gradient_clip = calibrate_every, gradient_clip
         self.sigma_train = [0.0] * self.networks
         """Strength of every member's noise in the next training step."""
+        self.highest_sigma_train: list[float | None] = [None] * self.networks
+        """Largest strength of every member's noise so far, see :class:`KeywordSpotter`."""
         self.trainings: list[list[dict[str, Any]]] = [[] for _ in self.members]
         """How each member was trained, see :attr:`asr_dni.model.spotter.KeywordSpotter.trainings`."""
         self.history: list[dict[str, Any]] = []
@@ -235,6 +237,7 @@ class PopulationSpotter(pl.LightningModule):
         spotter.network.load_state_dict(unstack_network(self.network, member).state_dict())
         spotter.sigma_train = self.sigma_train[member]
         spotter.annealed_to = self.annealings[member].sigma
+        spotter.highest_sigma_train = self.highest_sigma_train[member]
         spotter.trainings = list(self.trainings[member])
         return spotter.to(self.device).train(self.training)
 
@@ -356,7 +359,7 @@ class PopulationSpotter(pl.LightningModule):
                 "trainer": {"gradient_clip_val": self.gradient_clip},
             }
             training = describe_training(self.trainer, spotter, self._data_of(member), replaced)
-            if self.trainer.global_step == 0 or training not in self.trainings[member][-1:]:
+            if self.trainer.global_step == 0 or not goes_on(training, self.trainings[member]):
                 self.trainings[member] = [*self.trainings[member], training]
         if self._place is not None:
             self._place.restore(self.trainer)
@@ -374,6 +377,11 @@ class PopulationSpotter(pl.LightningModule):
             batch_idx: not used.
         """
         self.sigma_train = [annealing.sigma_now(self.trainer) for annealing in self.annealings]
+        of_step = [self.training_noise.at(sigma) for sigma in self.sigma_train]
+        self.highest_sigma_train = [
+            max(before or 0.0, noise.sigma if noise.on else 0.0)
+            for before, noise in zip(self.highest_sigma_train, of_step, strict=True)
+        ]
         calibrate_in_training(self.network, batch.features, self.global_step, self.calibrate_every)
         features, targets = batch.features, batch.labels
         if self.mixup:
@@ -502,6 +510,7 @@ class PopulationSpotter(pl.LightningModule):
         """Note every member's training, its noise's strength and its history."""
         checkpoint[_STATE_KEY] = {
             "sigma_train": self.sigma_train,
+            "highest_sigma_train": self.highest_sigma_train,
             "trainings": self.trainings,
             "history": self.history,
             "diverged": self.diverged,
@@ -529,6 +538,7 @@ class PopulationSpotter(pl.LightningModule):
                 f"the checkpoint's state is not of its {self.networks} members; give one that a study wrote"
             )
         self.sigma_train = list(state["sigma_train"])
+        self.highest_sigma_train = list(state.get("highest_sigma_train", self.sigma_train))
         self.trainings = [list(trainings) for trainings in state["trainings"]]
         self.history = list(state["history"])
         self.diverged = dict(state["diverged"])

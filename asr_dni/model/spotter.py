@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -24,7 +24,7 @@ from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
-from asr_dni.model.training import describe_training, join_trainings
+from asr_dni.model.training import describe_training, goes_on, join_trainings
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.philox import derive_key
@@ -121,6 +121,8 @@ class KeywordSpotter(pl.LightningModule):
         """Strength of the noise of the next training step."""
         self.annealed_to: float | None = None
         """Strength that the training noise is moved to, where NoiseAnnealing moves it."""
+        self.highest_sigma_train: float | None = None
+        """Largest strength of the noise of any training step so far; ``None``: there was no step."""
         self.trainings: list[dict[str, Any]] = []
         """How the weights were trained, see :func:`asr_dni.model.training.describe_training`; more than one where a
         training went on with other settings."""
@@ -172,15 +174,20 @@ class KeywordSpotter(pl.LightningModule):
     def curve_settings(self) -> dict[str, Any]:
         """Return what a noise curve's file says of the network."""
         network = self.network.settings
+        sigma_train = self.sigma_train if self.annealed_to is None else self.annealed_to
+        if self.highest_sigma_train == 0:
+            sigma_train = 0.0  # it ended before the noise began, or there are no sites
         settings: dict[str, Any] = {
             "cell": network.cell,
             "units": network.units,
             "layers": network.layers,
             "bidirectional": network.bidirectional,
             "pooling": network.pooling,
-            "sigma_train": self.sigma_train if self.annealed_to is None else self.annealed_to,
+            "sigma_train": sigma_train,
             "train_scale": self.training_noise.scale,
         }
+        if self.highest_sigma_train is not None and self.highest_sigma_train > sigma_train:
+            settings["sigma_train_highest"] = self.highest_sigma_train
         if self.trainings:
             settings["training"] = join_trainings(self.trainings)
         return settings
@@ -199,7 +206,11 @@ class KeywordSpotter(pl.LightningModule):
             name: value for name, value in self.state_dict().items() if "signal_statistics" in name
         }
         checkpoint["trainings"] = self.trainings
-        checkpoint["sigma_train"] = {"now": self.sigma_train, "annealed_to": self.annealed_to}
+        checkpoint["sigma_train"] = {
+            "now": self.sigma_train,
+            "annealed_to": self.annealed_to,
+            "highest": self.highest_sigma_train,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back how it was trained and the strength of the training noise.
@@ -211,12 +222,15 @@ class KeywordSpotter(pl.LightningModule):
         self.trainings = list(checkpoint.get("trainings", []))
         noted = checkpoint.get("sigma_train", {"now": 0.0, "annealed_to": None})
         self.sigma_train, self.annealed_to = noted["now"], noted["annealed_to"]
+        self.highest_sigma_train = (
+            noted["highest"] if "highest" in noted else _highest_of(self.trainings, noted)
+        )
         self._place = Place.of(checkpoint)
 
     def on_train_start(self) -> None:
         """Note how it is trained; go on with the batches that a resumed run has left."""
         training = describe_training(self.trainer, self)
-        if self.trainer.global_step == 0 or training not in self.trainings[-1:]:
+        if self.trainer.global_step == 0 or not goes_on(training, self.trainings):
             self.trainings = [*self.trainings, training]
         if self._place is not None:
             self._place.restore(self.trainer)
@@ -232,6 +246,7 @@ class KeywordSpotter(pl.LightningModule):
         noise = dataclasses.replace(
             self.training_noise, sigma=self.sigma_train, draw=self.global_step, sample_ids=batch.clip_ids
         )
+        self.highest_sigma_train = max(self.highest_sigma_train or 0.0, noise.sigma if noise.on else 0.0)
         features, targets = batch.features, batch.labels
         if self.mixup:
             weights = mixup_weights(self.mixup, self.training_noise.seed, self.global_step, len(targets))
@@ -270,6 +285,19 @@ class KeywordSpotter(pl.LightningModule):
         """Return the optimiser, with its learning rate scheduled by step."""
         optimizer = self.optimizer_callable(self.parameters())
         return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
+
+
+def _highest_of(trainings: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]) -> float | None:
+    """Return the largest training noise by the schedules, for checkpoints that do not say which there was."""
+    if not trainings:
+        return None
+    highest = max(float(noted["now"]), float(noted["annealed_to"] or 0.0))
+    for training in trainings:
+        jumps_at_once = training.get("annealing.schedule") == "constant" and not training.get(
+            "annealing.warm_up"
+        )
+        highest = max(highest, 0.0 if jumps_at_once else float(training.get("annealing.start") or 0.0))
+    return highest
 
 
 def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:

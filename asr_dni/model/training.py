@@ -26,10 +26,11 @@ _ELSEWHERE = (
     "model.network.bidirectional",
     "model.network.pooling",
     "model.noise.scale",
-    "annealing.sigma",
     # ... and these follow from the data's.
     "model.n_features",
 )
+
+_TARGET = "annealing.sigma"
 
 _OF_THE_TRAINER = (
     "max_epochs",
@@ -137,4 +138,21 @@ def join_trainings(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         The last one; the earlier ones are listed under ``after``, if there are any.
     """
     *earlier, last = trainings
-    return {**last, "after": [dict(one) for one in earlier]} if earlier else dict(last)
+    # Of the last one it is the curve's sigma_train; of the others nothing else tells it.
+    joined = {name: value for name, value in last.items() if name != _TARGET}
+    return {**joined, "after": [dict(one) for one in earlier]} if earlier else joined
+
+
+def goes_on(training: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a training is the last one of several, resumed as it was.
+
+    Args:
+        training: what :func:`describe_training` says of it.
+        trainings: what it said of those before; older ones do not say where the training noise was moved to.
+    """
+    if not trainings:
+        return False
+    known = trainings[-1]
+    return {name: value for name, value in training.items() if name != _TARGET or name in known} == dict(
+        known
+    )
