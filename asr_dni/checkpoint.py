@@ -175,13 +175,14 @@ _FORM: Form = {
     },
     "?population_state": {
         "sigma_train": [_number],
+        "?highest_sigma_train": [(None, _number)],
         "trainings": [[_SETTINGS]],
         "history": [_SETTINGS],
         "diverged": dict,
         "train_scores": {"*": Tensor},
     },
     "?trainings": [_SETTINGS],
-    "?sigma_train": {"now": _number, "annealed_to": (None, _number)},
+    "?sigma_train": {"now": _number, "annealed_to": (None, _number), "?highest": (None, _number)},
     "?callbacks": {"*": _CALLBACK},
     "?loops": {
         "?fit_loop": {"?state_dict": {"?combined_loader": [{"*": _plain}], "*": object}, "*": object},
