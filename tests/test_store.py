@@ -56,7 +56,7 @@ def test_rate_and_length(tmp_path):
 def test_nothing_is_decoded_twice(tmp_path, monkeypatch):
     path = make_folder(tmp_path / "words")
     first = pack_folder(path, tmp_path / "cache")
-    monkeypatch.setattr("asr_dni.data.store.read_recording", None)  # calling it would fail
+    monkeypatch.setattr("asr_dni.data.store.load_recording", None)  # calling it would fail
     again = pack_folder(path, tmp_path / "cache")
     assert again.path == first.path
     np.testing.assert_array_equal(again.audio, first.audio)

@@ -19,6 +19,7 @@ from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, Order
 from asr_dni.data.folder import Folder
 from asr_dni.data.front_end import FrontEnd, load_statistics, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
+from asr_dni.data.origins import origins_remark
 from asr_dni.data.overview import (
     count_left_out,
     describe_splits,
@@ -255,7 +256,7 @@ class KeywordData(SplitData[AudioBatch]):
             warn_once(remark)
         if names is not None and not self._foreign:
             clips = [clip for clip in clips if clip.label in names]
-        return pack(
+        store = pack(
             clips,
             source.background(),
             identity=source.identity,
@@ -265,6 +266,10 @@ class KeywordData(SplitData[AudioBatch]):
             num_workers=self.num_workers,
             damaged=self.damaged,
         )
+        odd = origins_remark(source.identity, store.origins, len(store), self.sample_rate)
+        if odd is not None:
+            warn_once(odd)
+        return store
 
     @property
     def store(self) -> PackedStore:

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asr_dni.data.audio import DamagedRecording, read_recording
+from asr_dni.data.audio import DamagedRecording, load_recording, read_recording
+from asr_dni.data.origins import count_kinds, kind_of
 from asr_dni.data.source import SPLITS, Clip
 from asr_dni.errors import UserError
 from asr_dni.files import publish_folder, read_sealed_json, write_sealed_json
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _CLIPS_PER_TASK = 32
 _METADATA = "store.json"
 _AUDIO, _BACKGROUND = "audio.i16", "background.i16"
@@ -67,6 +68,7 @@ class PackedStore:
         background: ``(L,)`` int16, the background recordings one after the other; L is 0 or at least
             n_samples.
         skipped: names of the damaged clips that were left out, with the reasons.
+        origins: how many clips are of each kind of :func:`asr_dni.data.origins.kind_of` that is to be told.
         sample_rate: samples per second.
         identity: what the data are.
 
@@ -85,6 +87,7 @@ class PackedStore:
         self.identity: str = metadata["identity"]
         self.label_names: list[str] = metadata["label_names"]
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in metadata["skipped"]]
+        self.origins: dict[str, int] = dict(metadata["origins"])
         self.audio: NDArray[np.int16] = _map(path / _AUDIO, (n_clips, n_samples))
         self.background: NDArray[np.int16] = _map(path / _BACKGROUND, (metadata["background_samples"],))
         self.labels: NDArray[np.int32] = np.load(path / "labels.npy", mmap_mode="r")
@@ -286,7 +289,7 @@ def _write(
     long.tofile(folder / _BACKGROUND)
     _reserve(folder / _AUDIO, needed)
     audio = np.memmap(folder / _AUDIO, dtype=np.int16, mode="r+", shape=(len(clips), n_samples))
-    reasons = _decode_all(clips, audio, sample_rate, n_samples, num_workers)
+    reasons, kinds = _decode_all(clips, audio, sample_rate, n_samples, num_workers)
     if damaged == "error" and (problems or reasons):
         found = problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())]
         raise _damaged_error(found, len(clips) + len(background))
@@ -312,6 +315,7 @@ def _write(
         "n_clips": len(whole),
         "label_names": label_names,
         "background_samples": len(long),
+        "origins": count_kinds(kinds),
         "skipped": problems + [(str(clips[i].path), reason) for i, reason in sorted(reasons.items())],
         "checksums": {name: _checksum(folder / name) for name in (*_COLUMNS, _AUDIO, _BACKGROUND)},
     }
@@ -363,15 +367,18 @@ def _decode_all(
     sample_rate: int,
     n_samples: int,
     num_workers: int | None,
-) -> dict[int, str]:
-    """Fill the rows of ``audio``; return the reasons for the rows that could not be filled."""
+) -> tuple[dict[int, str], list[str]]:
+    """Fill the rows of ``audio``; return the reasons for the rows that could not be filled, and the kinds of all."""
     reasons: dict[int, str] = {}
+    kinds = [""] * len(clips)
 
     def decode(first: int) -> int:
         last = min(first + _CLIPS_PER_TASK, len(clips))
         for i in range(first, last):
             try:
-                audio[i] = read_recording(clips[i].path, sample_rate, n_samples)
+                recording = load_recording(clips[i].path, sample_rate, n_samples)
+                audio[i] = recording.samples
+                kinds[i] = kind_of(recording, sample_rate)
             except DamagedRecording as error:
                 reasons[i] = error.reason
         return last - first
@@ -385,7 +392,7 @@ def _decode_all(
         task = progress.add_task("decoding clips", total=len(clips))
         for done in pool.map(decode, range(0, len(clips), _CLIPS_PER_TASK)):
             progress.advance(task, done)
-    return reasons
+    return reasons, kinds
 
 
 def _some(damaged: Sequence[tuple[str, str]]) -> str:
