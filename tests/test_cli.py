@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+import wandb
 import yaml
 from recordings import tone, write
 
@@ -497,6 +499,44 @@ def test_wandb_online_without_a_login(here, capsys, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(here / "no-netrc"))
     assert "no login" in fails(capsys, *FIT[:-1], "online")
+
+
+SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--checkpoint.monitor=null"]
+
+
+def test_a_key_without_a_network_does_not_keep_a_training_back(here, tmp_path, capfd, caplog, monkeypatch):
+    wandb.finish()  # that of another test: W&B knows one run of a process
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        main(["fit", "--config", "tiny.yaml", "--runs", str(tmp_path), *SHORT])
+    said = capfd.readouterr()
+    (warned,) = [message for message in caplog.messages if message.startswith("W&B: ")]
+    assert "cannot be reached" in warned
+    assert "this run is offline" in warned
+    assert (tmp_path / "tiny" / "version_0" / "noise_curve.csv").is_file()
+    (line,) = re.findall(r"^W&B, offline: .*$", said.out, re.M)
+    for command in ("wandb sync", "wandb leet run"):
+        folder = re.search(rf"{command} (\S+)", line)[1]
+        assert list(Path(folder).glob("*.wandb"))
+
+
+@pytest.mark.parametrize("variable", [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+def test_wandb_disabled_by_the_environment_says_nothing(here, tmp_path, capfd, monkeypatch, variable):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv(*variable)
+    main(["fit", "--config", "tiny.yaml", "--runs", str(tmp_path), "--test_after_fit=false", *SHORT])
+    said = capfd.readouterr()
+    assert "W&B" not in said.out + said.err
+    assert not (tmp_path / "tiny" / "version_0" / "wandb").exists()
+
+
+def test_a_wandb_mode_that_is_none(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    said = fails(capsys, "fit", "--config", "tiny.yaml", "--runs", str(tmp_path), *SHORT)
+    assert "WANDB_MODE is 'nonsense'" in said
 
 
 def test_the_curve_says_how_it_came_about(here):

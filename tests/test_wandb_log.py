@@ -1,6 +1,9 @@
+import http.server
 import json
 import os
+import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -10,10 +13,12 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from standin_network import MarginData, MarginSpotter
 from wandb.proto import wandb_internal_pb2
+from wandb.sdk.lib.wbauth import unauthenticate_session
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.callback import NoiseCurveCallback
-from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger, resolve_wandb_mode
+from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
+from asr_dni.evaluation.wandb_mode import resolve_wandb_mode
 
 SIGMAS = [0.0, 0.5, 2.0]
 
@@ -215,9 +220,170 @@ def test_online_without_login_is_refused_instead_of_asking(monkeypatch):
         make_wandb_logger()
 
 
-def test_unknown_mode():
+def test_unknown_mode(monkeypatch):
     with pytest.raises(UserError, match="'sometimes' is not known"):
         resolve_wandb_mode("sometimes")
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    with pytest.raises(UserError, match=r"WANDB_MODE is 'nonsense': .*'online'") as raised:
+        resolve_wandb_mode()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_RESUME", "perhaps"), ("WANDB_SILENT", "so")],
+)
+def test_a_setting_in_the_environment_that_is_not_valid(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^W&B: {variable} is '{value}': ") as raised:
+        make_wandb_logger()
+    assert "\n" not in str(raised.value)
+
+
+def test_disabled_by_the_environments_other_variable(monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert make_wandb_logger().mode == "disabled"
+
+
+@pytest.fixture
+def closed_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def logged_out():
+    """W&B remembers a login for as long as the process lives."""
+    yield
+    unauthenticate_session()
+
+
+@pytest.fixture
+def server(logged_out):
+    """A server on this machine that answers every request with the same status: 401, a key that is refused."""
+
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("chosen", [None, "online"])
+def test_offline_where_there_is_a_key_but_no_network(monkeypatch, caplog, closed_port, chosen):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port}")
+    logger = make_wandb_logger(mode=chosen)
+    assert logger.mode == "offline"
+    (said,) = caplog.messages
+    assert f"http://127.0.0.1:{closed_port} cannot be reached" in said
+    assert "this run is offline" in said
+    assert "\n" not in said
+
+
+def test_online_where_a_server_answers(monkeypatch, caplog, server):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    assert make_wandb_logger().mode == "online"
+    assert caplog.messages == []
+
+
+@pytest.mark.slow
+def test_offline_where_a_server_accepts_and_never_answers(monkeypatch, caplog):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert make_wandb_logger().mode == "offline"
+    assert "timed out" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_offline_where_the_key_is_refused(monkeypatch, caplog, server, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    logger = make_wandb_logger(save_dir=str(tmp_path / "runs"))
+    logger.log_metrics({"loss": 1.0})
+    assert logger.mode == "offline"
+    assert logger.experiment.offline
+    logger.experiment.finish()
+    assert list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))
+    (said,) = [message for message in caplog.messages if message.startswith("W&B: ")]
+    assert "\n" not in said
+
+
+def test_a_key_that_is_none(monkeypatch, caplog, server):
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert make_wandb_logger().mode == "offline"
+    (said,) = caplog.messages
+    assert said.startswith("W&B: WANDB_API_KEY cannot be a key (")
+    assert "short" not in said.replace("too short", "")
+
+
+def begun(logger):
+    """What W&B was told of a run that is begun and ended."""
+    run = logger.experiment
+    run.finish()
+    (file,) = Path(run.settings.wandb_dir).glob(f"offline-run-*-{run.id}/*.wandb")
+    (record,) = [r.run for r in whole_run(file) if r.WhichOneof("record_type") == "run"][:1]
+    return record
+
+
+def test_project_name_and_identity_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_NAME", "named")
+    monkeypatch.setenv("WANDB_RUN_ID", "fixed1")
+    monkeypatch.setenv("WANDB_RESUME", "never")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "all"))
+    logger = make_wandb_logger(name="ours", save_dir=str(tmp_path / "one"))
+    record = begun(logger)
+    assert (record.project, record.display_name, record.run_id) == ("theirs", "named", "fixed1")
+    assert logger.experiment.settings.resume == "never"
+    assert list((tmp_path / "all" / "wandb").glob("offline-run-*"))
+    assert not (tmp_path / "one").exists()
+    assert make_wandb_logger("given").name == "given"  # what is said here wins over the environment
+
+
+def test_without_them_they_are_our_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    record = begun(make_wandb_logger(name="ours", save_dir=str(tmp_path / "one")))
+    assert (record.project, record.display_name) == ("asr-dni", "ours")
+    assert list((tmp_path / "one" / "wandb").glob("offline-run-*"))
+
+
+def test_a_sweeps_agent_does_not_choose_the_folder(monkeypatch, tmp_path):
+    """It sets WANDB_DIR to where it was started."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "agent"))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    make_wandb_logger(save_dir=str(tmp_path / "run"))
+    assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "agent").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to(monkeypatch, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "locked"))
+    with pytest.raises(UserError, match="locked: W&B's files cannot be written"):
+        make_wandb_logger()
 
 
 def test_it_is_a_wandb_logger():

@@ -170,9 +170,14 @@ class SpotterCLI(LightningCLI):
             "--wandb",
             type=Literal["auto", "online", "offline", "disabled"],
             default="auto",
-            help="W&B: auto is online where there is a login, else offline",
+            help="W&B: auto is online where there is a login and a network, else offline; WANDB_MODE decides before it",
         )
-        parser.add_argument("--wandb_project", type=str, default="asr-dni", help="project in W&B")
+        parser.add_argument(
+            "--wandb_project",
+            type=str | None,
+            default=None,
+            help="project in W&B; by default that of WANDB_PROJECT, else asr-dni",
+        )
         parser.add_argument(
             "--test_after_fit",
             type=bool,
@@ -312,16 +317,16 @@ class SpotterCLI(LightningCLI):
         loggers: list[Logger] = [MetricsLog(folder, self._done[1] if resumed else None)]
         if self.subcommand in ("fit", "test") and config.wandb != "disabled":
             mode = None if config.wandb == "auto" else config.wandb
-            loggers.append(
-                make_wandb_logger(
-                    config.wandb_project,
-                    f"{config.name}-{folder.name}",
-                    save_dir=str(folder),
-                    mode=mode,
-                    id=wandb_run_in(folder) if resumed else None,
-                    settings=WandbSettings(silent=True),
-                )
+            wandb = make_wandb_logger(
+                config.wandb_project,
+                f"{config.name}-{folder.name}",
+                save_dir=str(folder),
+                mode=mode,
+                id=wandb_run_in(folder) if resumed else None,
+                settings=WandbSettings(silent=True),
             )
+            if wandb.mode != "disabled":
+                loggers.append(wandb)
         trainer.loggers = loggers
         return trainer
 

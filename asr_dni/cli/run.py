@@ -1,5 +1,6 @@
 """What a run does beside training: keep its last state, choose its best one, and say how it goes."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -218,9 +219,10 @@ def on_terminal() -> bool:
 
 
 def describe_wandb(run: Any) -> str:
-    """Return where a W&B run is."""
+    """Return where a W&B run is, or the commands that upload and show it."""
     if not run.offline:
         return f"W&B: {run.url}"
     folder = Path(run.settings.sync_dir)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return f"W&B, offline: {shown} (wandb sync uploads it, wandb leet shows it in the terminal)"
+    quoted = shlex.quote(str(shown))
+    return f"W&B, offline: wandb sync {quoted} uploads it, wandb leet run {quoted} shows it in the terminal"

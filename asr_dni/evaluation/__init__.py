@@ -13,7 +13,8 @@ from asr_dni.evaluation.noise_curve import (
 )
 from asr_dni.evaluation.population import evaluate_population
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
-from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger, resolve_wandb_mode
+from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
+from asr_dni.evaluation.wandb_mode import resolve_wandb_mode
 
 __all__ = [
     "Comparison",

@@ -15,91 +15,43 @@ A run holds one series per split: a second one at the same sigmas would be joine
 import math
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import plotly_noise_curves
 from asr_dni.evaluation.noise_curve import NoiseCurve, curve_label
+from asr_dni.evaluation.wandb_mode import WandbMode, say_offline, wandb_settings, working_wandb_mode
 
 if TYPE_CHECKING:
     from wandb import Settings
 
-WandbMode = Literal["online", "offline", "disabled", "shared"]
-
-
-def _settings() -> "Settings":
-    """Return W&B's settings from its files and the environment, without starting its service."""
-    import wandb  # takes most of a second
-
-    settings = wandb.Settings()
-    settings.update_from_system_settings()
-    settings.update_from_env_vars(dict(os.environ))
-    return settings
-
-
-def _has_login(settings: "Settings") -> bool:
-    from wandb.sdk.lib.wbauth import read_netrc_auth, session_credentials
-
-    return bool(
-        settings.api_key
-        or settings.identity_token_file
-        or session_credentials(host=settings.base_url)
-        or read_netrc_auth(host=settings.base_url)
-    )
-
-
-def resolve_wandb_mode(mode: WandbMode | None = None) -> WandbMode:
-    """Return the mode to start W&B in so that it does not ask for a login.
-
-    An explicit choice stands: the argument, else the environment's ``WANDB_MODE`` or ``wandb offline``'s
-    settings file. Without one it is ``online`` where there is a login (``WANDB_API_KEY``, an identity token,
-    netrc, or ``wandb login`` in this process), else ``offline``.
-
-    Raises:
-        UserError: ``online`` was chosen and there is no login, where W&B would ask for one; or the mode is
-            unknown.
-    """
-    settings = _settings()
-    chosen = mode or settings.mode if mode or _chose_mode(settings) else None
-    if chosen == "dryrun":
-        chosen = "offline"
-    elif chosen == "run":
-        chosen = "online"
-    if chosen is None:
-        return "online" if _has_login(settings) else "offline"
-    if chosen not in ("online", "offline", "disabled", "shared"):
-        raise UserError(f"W&B mode {chosen!r} is not known: give online, offline, disabled or shared")
-    if chosen in ("online", "shared") and not _has_login(settings):
-        raise UserError(
-            f"W&B is set to {chosen}, but there is no login: run `wandb login`, set WANDB_API_KEY, or choose"
-            " WANDB_MODE=offline"
-        )
-    return chosen
-
-
-def _chose_mode(settings: "Settings") -> bool:
-    return "mode" in settings.model_fields_set
+_INIT_SECONDS = 30.0
 
 
 class PromptlessWandbLogger(WandbLogger):
-    """Lightning's ``WandbLogger``, offline where there is no login; it never asks for one.
+    """Lightning's ``WandbLogger``, offline where there is no login, no network, or a key that is refused.
+
+    It never asks for a login. ``WANDB_RUN_ID`` (where no ``id`` is given) and ``WANDB_RESUME`` are
+    as W&B documents them.
 
     Args:
-        project: name of the project in W&B.
-        name: name of the run; ``None`` lets W&B make one up.
-        save_dir: folder that W&B's ``wandb`` folder is made in.
-        mode: ``online``, ``offline``, ``disabled``; ``None`` decides by :func:`resolve_wandb_mode`.
+        project: name of the project in W&B; ``None``: that of ``WANDB_PROJECT`` or a settings file, else ``asr-dni``.
+        name: name of the run, unless ``WANDB_NAME`` gives one; ``None`` lets W&B make one up.
+        save_dir: folder that W&B's ``wandb`` folder is made in, unless ``WANDB_DIR`` names one.
+        mode: ``online``, ``offline``, ``disabled``; ``None`` decides by
+            :func:`~asr_dni.evaluation.wandb_mode.resolve_wandb_mode`.
         **kwargs: further arguments of ``pytorch_lightning.loggers.WandbLogger`` and ``wandb.init``.
 
     Raises:
-        UserError: see :func:`resolve_wandb_mode`.
+        UserError: see :func:`~asr_dni.evaluation.wandb_mode.resolve_wandb_mode`; the folder cannot be written to.
     """
 
     def __init__(
         self,
-        project: str = "asr-dni",
+        project: str | None = None,
         name: str | None = None,
         save_dir: str = "runs",
         mode: WandbMode | None = None,
@@ -107,12 +59,32 @@ class PromptlessWandbLogger(WandbLogger):
     ) -> None:
         if kwargs.pop("offline", False):
             mode = "offline"  # Lightning's own `offline` changes the environment of the whole process
-        resolved = resolve_wandb_mode(mode)
-        # wandb writes to a temporary folder, with a warning only, if this one does not exist.
+        resolved = working_wandb_mode(mode)
+        own = wandb_settings()
+        chosen = own.model_fields_set
+        # Agents of a sweep set WANDB_DIR to where they were started.
+        if "root_dir" in chosen and not os.environ.get("WANDB_SWEEP_ID"):
+            save_dir = own.root_dir
+        # wandb writes to a temporary folder, with a warning only, if it cannot write to this one.
         os.makedirs(save_dir, exist_ok=True)
+        if not os.access(save_dir, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{save_dir}: W&B's files cannot be written to this folder (WANDB_DIR, or the run's own)"
+            )
         # W&B's service may be an older process with another working directory.
         save_dir = os.path.abspath(save_dir)
-        super().__init__(name=name, save_dir=save_dir, project=project, mode=resolved, **kwargs)
+        if kwargs.get("id") is None:
+            kwargs["id"] = own.run_id
+        if "resume" in chosen:
+            kwargs.setdefault("resume", own.resume)
+        super().__init__(
+            name=own.run_name or name,
+            save_dir=save_dir,
+            project=project or own.project or "asr-dni",
+            mode=resolved,
+            settings=_impatient(kwargs.pop("settings", None), own),
+            **kwargs,
+        )
         # An argument that Lightning still passes and wandb warns of.
         self._wandb_init.pop("anonymous", None)
 
@@ -121,9 +93,34 @@ class PromptlessWandbLogger(WandbLogger):
         """The mode the run is or will be in."""
         return str(self._wandb_init["mode"])
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run; offline where W&B does not take it (a key that is refused, a network that comes and goes)."""
+        import wandb
+
+        try:
+            return super().experiment
+        except (wandb.Error, ValueError) as error:
+            if self.mode not in ("online", "shared") or self._experiment is not None:
+                raise
+            say_offline(str(error))
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
+
+def _impatient(given: "Settings | Mapping[str, Any] | None", own: "Settings") -> "Settings":
+    """Return settings with which W&B does not wait for a minute and a half, unless the user chose how long."""
+    import wandb
+
+    settings = given if isinstance(given, wandb.Settings) else wandb.Settings(**(given or {}))
+    if "init_timeout" not in settings.model_fields_set | own.model_fields_set:
+        settings.init_timeout = _INIT_SECONDS
+    return settings
+
 
 def make_wandb_logger(
-    project: str = "asr-dni", name: str | None = None, save_dir: str = "runs", **kwargs: Any
+    project: str | None = None, name: str | None = None, save_dir: str = "runs", **kwargs: Any
 ) -> PromptlessWandbLogger:
     """Return a W&B logger that is offline where there is no login, see :class:`PromptlessWandbLogger`."""
     return PromptlessWandbLogger(project=project, name=name, save_dir=save_dir, **kwargs)
