@@ -4,39 +4,66 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
 
+from asr_dni.bounded_yaml import MOST_CHARACTERS, bound_jsonargparse, load_yaml
 from asr_dni.errors import UserError
 from asr_dni.named_classes import refusal
 from asr_dni.named_configurations import find_configuration, named_configuration
 
 LAYERS_KEY = "layers"
+_FROM = "# from "
+_MOST_LAYERS = 200
 _OPTIONS = ("--config", "-c")
 
+bound_jsonargparse()
 
-def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+
+class Layer(dict[str, Any]):
+    """The settings of a configuration file, without those of the files that it names.
+
+    Attributes:
+        file: that they are from.
+    """
+
+    file: Path
+
+
+def read_layers(path: Path) -> list[Layer]:
     """Return the contents of a configuration file and, before it, of the files that its ``layers`` name.
 
     Args:
         path: a YAML file; its key ``layers`` is a list of files, relative to it, or of names of configurations, see
             :mod:`asr_dni.named_configurations`.
-        above: the files that named it.
 
     Returns:
         Mappings without the key ``layers``; later ones win over earlier ones.
 
     Raises:
-        UserError: a file is missing, is not a YAML mapping, or names itself.
+        UserError: a file is missing, is not a YAML mapping, or names itself, or there are too many.
     """
+    layers: list[Layer] = []
+    _read_layers(path, (), layers, [0])
+    return layers
+
+
+def _read_layers(path: Path, above: tuple[Path, ...], layers: list[Layer], n_files: list[int]) -> None:
+    n_files[0] += 1
+    if n_files[0] > _MOST_LAYERS:
+        raise UserError(
+            f"{(*above, path)[0]}: starts from more than {_MOST_LAYERS} files, in its layers and theirs"
+        )
     named = f" (a layer of {above[-1]})" if above else ""
     if path.resolve() in (other.resolve() for other in above):
         raise UserError(f"{path}: names itself in its layers")
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            contents = load_yaml(file.read(MOST_CHARACTERS + 1))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such configuration file{named}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -47,11 +74,15 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Any]
         contents = {}
     if not isinstance(contents, dict):
         raise UserError(f"{path}: expected a mapping of settings")
-    layers = contents.pop(LAYERS_KEY, [])
-    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+    names = contents.pop(LAYERS_KEY, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: {LAYERS_KEY} has to be a list of file names")
-    below = [part for layer in layers for part in read_layers(_layer(path, layer), (*above, path))]
-    return [*below, contents] if contents else below
+    for name in names:
+        _read_layers(_layer(path, name), (*above, path), layers, n_files)
+    if contents:
+        layer = Layer(contents)
+        layer.file = path
+        layers.append(layer)
 
 
 def _layer(path: Path, layer: str) -> Path:
@@ -143,6 +174,51 @@ def explain(error: Exception, longest: int = 400) -> str:
     return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
+def as_text(contents: Mapping[str, Any], file: str | Path) -> str:
+    """Return settings as a parser takes them in place of a file's name; :func:`check_groups` finds the name in it."""
+    named = " ".join(str(file).split())
+    return f"{_FROM}{named}\n{yaml.safe_dump(dict(contents), sort_keys=False)}"
+
+
+def check_groups(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Find a configuration that has a value where a group of settings belongs, which would be dropped without a word.
+
+    Args:
+        parser: that will read the arguments.
+        arguments: after :func:`expand_layers`.
+
+    Raises:
+        UserError: names the file and the key.
+    """
+    groups = {
+        name.rpartition(".")[0]
+        for action in parser._actions
+        if not action.dest.endswith(".help")  # of a class
+        for name in accumulate(action.dest.split("."), "{}.{}".format)
+        if "." in name
+    }
+    for option, text in pairwise(arguments):
+        if option not in _OPTIONS:
+            continue
+        contents = load_yaml(text)
+        named, _, _ = text.partition("\n")
+        where = f"{named.removeprefix(_FROM)}: " if named.startswith(_FROM) else ""
+        _check_groups(contents, groups, where, "")
+
+
+def _check_groups(contents: Mapping[str, Any], groups: Collection[str], where: str, above: str) -> None:
+    for key, value in contents.items():
+        name = f"{above}{key}"
+        if name not in groups:
+            continue
+        if not isinstance(value, Mapping):
+            shown = "null" if value is None else value
+            raise UserError(
+                f"{where}{name} is {shown}: it is a group of settings; give a mapping of them, or leave it out"
+            )
+        _check_groups(value, groups, where, f"{name}.")
+
+
 def expand_layers(arguments: Sequence[str], folder: str = "experiment") -> list[str]:
     """Replace every ``--config FILE`` by the contents of the file and its layers, in order.
 
@@ -164,6 +240,6 @@ def expand_layers(arguments: Sequence[str], folder: str = "experiment") -> list[
             if not rest:
                 raise UserError(f"{option} needs the name of a configuration file")
             value = rest.pop(0)
-        for contents in read_layers(find_configuration(value, folder)):
-            expanded += ["--config", yaml.safe_dump(contents, sort_keys=False)]
+        for layer in read_layers(find_configuration(value, folder)):
+            expanded += ["--config", as_text(layer, layer.file)]
     return expanded

@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -26,6 +25,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
+from asr_dni.bounded_yaml import load_yaml
 from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
 from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
@@ -47,7 +47,7 @@ from asr_dni.cli.run_files import (
     resumed_folder,
     wandb_run_in,
 )
-from asr_dni.configuration import expand_layers, explain
+from asr_dni.configuration import as_text, check_groups, expand_layers, explain
 from asr_dni.data import DATA_MODULES, KeywordData, SequenceData, data_class_of
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
@@ -212,8 +212,10 @@ class SpotterCLI(LightningCLI):
             parser.formatter_class = _HelpFormatter
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line, on which lists need no brackets."""
-        super().parse_arguments(parser, with_brackets(args, self._subcommand_parsers[self._only]))
+        """Check the configurations' groups, then parse the command line, on which lists need no brackets."""
+        own = self._subcommand_parsers[self._only]
+        check_groups(own, args)
+        super().parse_arguments(parser, with_brackets(args, own))
 
     def _parse_ckpt_path(self) -> None:
         # The settings of a checkpoint's run come as a configuration, see _with_configuration.
@@ -504,7 +506,7 @@ def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str
     del model["label_names"], model["n_features"]
     model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
     settings = {"data_class": data_class.__qualname__, "data": data, "model": model, "seed_everything": seed}
-    return ["--config", yaml.safe_dump(settings)]
+    return ["--config", as_text(settings, checkpoint)]
 
 
 def _progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
@@ -535,7 +537,7 @@ def _data_class(arguments: Sequence[str]) -> str:
         if option == "--data_class":
             chosen = value
         elif option == "--config":
-            contents = yaml.safe_load(value)
+            contents = load_yaml(value)
             chosen = contents.get("data_class", chosen) if isinstance(contents, dict) else chosen
     if not isinstance(chosen, str) or chosen not in DATA_MODULES:
         raise UserError(f"data_class is {chosen}: give one of {', '.join(DATA_MODULES)}")

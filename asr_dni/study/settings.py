@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import OptimizerCallable
 
-from asr_dni.configuration import explain, read_layers
+from asr_dni.bounded_yaml import load_yaml
+from asr_dni.configuration import as_text, check_groups, explain, read_layers
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites
@@ -421,6 +421,7 @@ def parse_study(arguments: Sequence[str], parser: ArgumentParser | None = None) 
 
 
 def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Study, Namespace]:
+    check_groups(parser, arguments)
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
@@ -429,7 +430,7 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
     chosen = _namespace({key: parsed[key] for key in _SETTINGS})
     own = study_parser()
     text = own.dump(chosen, skip_none=False)
-    plain = yaml.safe_load(text)
+    plain = load_yaml(text)
     only = {key: parsed[key] for key in StudySettings.__dataclass_fields__}
     made = _settings_parser().instantiate_classes(_namespace(only))
     settings = StudySettings(**{key: made[key] for key in StudySettings.__dataclass_fields__})
@@ -457,8 +458,8 @@ def _settings_parser() -> ArgumentParser:
 def file_arguments(path: str | Path) -> list[str]:
     """Return a study file and its layers as arguments of :func:`parse_study`."""
     arguments = []
-    for contents in read_layers(find_configuration(path, folder="study")):
-        arguments += ["--config", yaml.safe_dump(_with_class_path(contents), sort_keys=False)]
+    for layer in read_layers(find_configuration(path, folder="study")):
+        arguments += ["--config", as_text(_with_class_path(layer), layer.file)]
     return arguments
 
 
