@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
-from tiny_study import start, tiny, write
+from tiny_study import accuracies, start, tiny, write
 
 from asr_dni.cli.main import main
 from asr_dni.cli.study import Display, describe_survey, draw_survey, duration
@@ -186,6 +186,39 @@ def test_what_was_not_done_is_said_by_the_exit_code(here, capsys, monkeypatch, h
     else:
         assert ended.value.code == 130
         assert "interrupted, 0 of 4 results are there; started again it goes on" in said
+
+
+def test_damaged_results_are_not_taken_for_done(here, capsys):
+    """Cut, empty and renamed files: seen by all commands, set aside or named rightly, made anew; then all is there."""
+    run = ("run", "tiny.yaml", "--workers=0", "--report=false", "--epochs=1")
+    main(["study", *run])
+    before = accuracies(here / "runs" / "study" / "tiny")
+    files = sorted((here / "runs" / "study" / "tiny" / "ledger").glob("*.parquet"))
+    assert len(files) == 4
+    files[0].write_bytes(files[0].read_bytes()[:-50])
+    files[1].write_bytes(b"")
+    files[2].rename(files[2].with_name(f"{'f' * 16}.parquet"))
+    said = said_by(capsys, "status", "runs/study/tiny")
+    assert "1 of 4 results" in said
+    assert "100 %" not in said
+    assert said.count("started again, the study makes what is missing") == 3
+    assert "4 members (1 done)" in said_by(capsys, "plan", "tiny.yaml", "--epochs=1", "--measure=false")
+    assert not (files[0].parent / "damaged").exists()  # they only look
+
+    capsys.readouterr()
+    main(["study", *run])
+    said = capsys.readouterr()
+    assert "4 members, 2 done" in said.out
+    assert said.err.count("what it held is made anew") == 2
+    assert f"renamed to {files[2].name}" in said.err
+    assert sorted(files[0].parent.glob("*.parquet")) == files
+    after = accuracies(here / "runs" / "study" / "tiny")
+    assert after.keys() == before.keys()
+    # Sums in another order may turn a clip that lies on the border.
+    assert max(abs(after[key] - before[key]) for key in before) <= 2
+    assert "all 4 results" in said_by(capsys, "status", "runs/study/tiny")
+    main(["study", *run])
+    assert "made anew" not in capsys.readouterr().err
 
 
 def test_another_training_needs_another_folder(here, capsys):

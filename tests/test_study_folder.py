@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+from simulated_study import member_rows
 from tiny_study import tiny
 
 from asr_dni.errors import UserError
@@ -137,8 +139,7 @@ def test_a_folder_holds_one_training(tmp_path):
         return study
 
     def put_something_into_the_ledger():
-        (folder.path / "ledger").mkdir()
-        (folder.path / "ledger" / f"{'0' * 16}.parquet").touch()
+        folder.ledger.append("0" * 16, member_rows(np.random.default_rng(0)).assign(member="0" * 16))
 
     record(epochs=5)
     record()  # nothing was measured yet

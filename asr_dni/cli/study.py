@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from asr_dni.study.engine import StudyRun, Survey
+    from asr_dni.study.ledger import Damage
     from asr_dni.study.plan import Population
     from asr_dni.study.settings import Study
 
@@ -173,6 +174,7 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
     console = Console()
     run.prepare()
     workers, on_gpu = _workers(run)
+    _tell_damages(run.damages(), console)
     populations = run.plan(workers, on_gpu)
     done = run.folder.ledger.members()
     results = frozenset().union(*(member.results for member in run.members))
@@ -296,6 +298,8 @@ def _run(arguments: Sequence[str]) -> None:
     errors = Console(stderr=True)
     began = time.monotonic()
     run.prepare()
+    for line in run.repair():
+        errors.print(line, soft_wrap=True, highlight=False)
     missing = run.missing()
     console.print(
         f"study {study.settings.name}: {len(run.members)} members, {len(run.members) - len(missing)} done;"
@@ -493,7 +497,6 @@ def _status(arguments: Sequence[str]) -> None:
 
     folder = StudyFolder(path)
     study = folder.read_study()
-    folder.ledger.frame(["member"])  # says so where a file is damaged
     data = study.make_data(0)
     members = plan_members(study, data)
     by_training = {member.training: member for member in members}
@@ -512,6 +515,7 @@ def _status(arguments: Sequence[str]) -> None:
     found = survey(study, folder, members, populations, size, max(1, running))
     console = Console()
     console.print(f"study {study.settings.name} in {path}", soft_wrap=True, highlight=False)
+    _tell_damages(folder.ledger.damages(), console)
     console.print(draw_survey(found) if console.is_terminal else describe_survey(found))
     for population in populations:
         progress = folder.progress(population.id)
@@ -522,6 +526,15 @@ def _status(arguments: Sequence[str]) -> None:
     others = len(folder.ledger.members()) - found.done
     if others > 0:
         console.print(f"{others} further results are of other settings of this study", highlight=False)
+
+
+def _tell_damages(damages: "Sequence[Damage]", console: "Console") -> None:
+    for damage in damages:
+        console.print(
+            f"{damage.path} {damage.cause}: started again, the study makes what is missing",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _report(arguments: Sequence[str]) -> None:

@@ -17,9 +17,11 @@ import torch
 
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
+from asr_dni.evaluation import count_passes
 from asr_dni.files import write_atomically
 from asr_dni.named_classes import modules_of
 from asr_dni.study.folder import Progress, StudyFolder
+from asr_dni.study.ledger import Damage
 from asr_dni.study.plan import (
     DataSize,
     PlannedMember,
@@ -255,6 +257,7 @@ class StudyRun:
         self.settings.check()
         self.run_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.retries = 0
+        self._repaired = False
         self.failures: list[Failure] = []
         self.members: list[PlannedMember] = []
         self.populations: list[Population] = []
@@ -278,6 +281,23 @@ class StudyRun:
         self.size = data_size(self.study, data)
         self.data: SequenceData = data
         self.folder.check(self.study, data)
+
+    def damages(self) -> list[Damage]:
+        """Return the ledger's files that cannot be used: what they should hold is missing."""
+        draws = self.study.settings.evaluation.draws
+        evaluations = [evaluation for member in self.members for evaluation in member.evaluations]
+        return self.folder.ledger.damages(
+            {one.result: count_passes(one.sigmas, draws) for one in evaluations}
+        )
+
+    def repair(self) -> list[str]:
+        """Set aside what is damaged, so that it is made anew; return a line for each.
+
+        Raises:
+            UserError: a file is foreign, or was written by a newer version.
+        """
+        self._repaired = True
+        return self.folder.ledger.set_aside(self.damages())
 
     def missing(self) -> list[PlannedMember]:
         """Return the members that lack results."""
@@ -341,6 +361,8 @@ class StudyRun:
             self.prepare()
         self._pool = pool
         try:
+            for line in [] if self._repaired else self.repair():
+                on_event(line)
             self.folder.record(self.study, self.data)
             with self.folder.assigning():
                 self.populations = self.plan(pool.workers, on_gpu)

@@ -5,8 +5,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,8 +69,37 @@ _SCHEMA = pa.schema(list(COLUMNS.items()), metadata={b"asr_dni.ledger": str(VERS
 _MAY_BE_NULL = ("snr_db",)
 _MEMBER = re.compile(r"[0-9a-f]{16}")
 _COMPACTED = "compacted"
+_DAMAGED = "damaged"
 _COMPACT_EVERY = 256
 _ABANDONED_AFTER = 3600.0  # seconds; writing one takes milliseconds
+
+
+class DamagedFile(UserError):
+    """A file that holds no results that could be used.
+
+    Attributes:
+        cause: what is wrong with it, after its name.
+        holds: members that are whole in it, where only its name is another.
+    """
+
+    def __init__(self, path: Path, cause: str, holds: frozenset[str] = frozenset()) -> None:
+        super().__init__(f"{path} {cause}: start the study again, which makes what is missing")
+        self.cause, self.holds = cause, holds
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a ledger that cannot be used.
+
+    Attributes:
+        path: of the file.
+        cause: what is wrong with it, after its name.
+        holds: members that are whole in it.
+    """
+
+    path: Path
+    cause: str
+    holds: frozenset[str]
 
 
 class Ledger:
@@ -78,6 +109,9 @@ class Ledger:
     processes may add and read at once, on a shared file system too. Where two add the same member the first stays.
     Every few hundred members :meth:`compact` joins their files into one, which is read some hundred times faster.
 
+    What is damaged holds no member: a file that cannot be read, that is cut, empty or changed, or that has another name
+    than it was given. :meth:`damages` finds such files, :meth:`set_aside` makes way for them to be made anew.
+
     Args:
         path: the folder; it is made when something is added.
     """
@@ -85,6 +119,7 @@ class Ledger:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._compacted_members: dict[Path, frozenset[str]] = {}
+        self._known: dict[Path, tuple[tuple[int, int, int], bool]] = {}
         self._swept = False
         self._added = 0
 
@@ -107,13 +142,15 @@ class Ledger:
             self._swept = True
             self.sweep()
         path = self.path / f"{member}.parquet"
-        if path.exists():
+        if path.exists() and self._is_whole(path):
             return path
         for part in self._list_compacted():
             # One that is gone was joined to another just now: what is kept twice is read once.
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, DamagedFile):
                 if member in self._members_of(part):
                     return part
+        if path.exists():
+            self.set_aside([Damage(path, "is damaged", frozenset())])
         with write_atomically(path, _publish_first) as temporary:
             _write(table, temporary)
         self._added += 1
@@ -124,23 +161,93 @@ class Ledger:
     def _file_of(self, member: str, path: Path) -> Path:
         while not path.exists():
             for part in self._list_compacted():
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, DamagedFile):
                     if member in self._members_of(part):
                         return part
         return path
 
+    def _is_whole(self, path: Path) -> bool:
+        """Return whether a single member's file can be read and holds that member; once for every file."""
+        found = path.stat()
+        state = (found.st_mtime_ns, found.st_size, found.st_ino)
+        known, whole = self._known.get(path, (None, False))
+        if known != state:
+            try:
+                whole = _read(path, ["member"]).num_rows > 0
+            except DamagedFile:
+                whole = False
+            self._known[path] = state, whole
+        return whole
+
     def members(self) -> set[str]:
-        """Return the members that the ledger holds, without reading their results.
+        """Return the members that the ledger holds, without reading their results; not those of damaged files.
 
         Raises:
             UserError: a file in the folder is not a ledger's.
         """
         while True:
             singles, parts = self._list()
+            found: set[str] = set()
             try:
-                return {path.stem for path in singles}.union(*map(self._members_of, parts))
+                for part in parts:
+                    with suppress(DamagedFile):
+                        found |= self._members_of(part)
+                return found.union(
+                    path.stem for path in singles if path.stem in found or self._is_whole(path)
+                )
             except FileNotFoundError:  # compacted into another file just now
                 continue
+
+    def damages(self, rows: Mapping[str, int] | None = None) -> list[Damage]:
+        """Read everything, and return what cannot be used.
+
+        Args:
+            rows: how many rows members have, of those of which it is known.
+
+        Raises:
+            UserError: a file is foreign, or was written by a newer version.
+        """
+        found = []
+        singles, parts = self._list()
+        for path in [*parts, *singles]:
+            try:
+                table = _read(path, list(COLUMNS))
+            except FileNotFoundError:  # compacted just now
+                continue
+            except DamagedFile as error:
+                found.append(Damage(path, error.cause, error.holds))
+                continue
+            counted = Counter(table.column("member").to_pylist())
+            wrong = [name for name, count in counted.items() if (rows or {}).get(name, count) != count]
+            if not counted or wrong:
+                cause = f"has {counted[wrong[0]]} rows of {wrong[0]}" if wrong else "has no rows"
+                found.append(Damage(path, cause, frozenset(counted) - set(wrong)))
+        return found
+
+    def set_aside(self, damages: Iterable[Damage]) -> list[str]:
+        """Move damaged files into the folder ``damaged``; one that only has another name gets its own back.
+
+        Returns:
+            A line for each.
+        """
+        lines = []
+        for damage in damages:
+            path = damage.path
+            (own,) = damage.holds if len(damage.holds) == 1 else ("",)
+            right = self.path / f"{own}.parquet"
+            try:
+                if own and path.parent == self.path and path != right and not right.exists():
+                    os.rename(path, right)
+                    lines.append(f"{path} {damage.cause}: renamed to {right.name}")
+                    continue
+                aside = self.path / _DAMAGED / path.name
+                aside.parent.mkdir(exist_ok=True)
+                os.replace(path, aside)
+            except FileNotFoundError:  # somebody else was faster
+                continue
+            lines.append(f"{path} {damage.cause}: set aside as {aside}; what it held is made anew")
+            self._compacted_members.pop(path, None)
+        return lines
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all results.
@@ -207,8 +314,13 @@ class Ledger:
                 if len(singles) + len(parts) < max(at_least, 2):
                     return None
                 tables, known = list[pa.Table](), set[str]()
+                joined_files = []
                 for path in [*parts, *singles]:
-                    known |= self._keep_members(tables, _read(path, list(COLUMNS)), known)
+                    with suppress(DamagedFile):  # it stays as it is until somebody looks
+                        known |= self._keep_members(tables, _read(path, list(COLUMNS)), known)
+                        joined_files.append(path)
+                if len(joined_files) < max(at_least, 2):
+                    return None
                 path = self.path / _COMPACTED / f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
                 path.parent.mkdir(exist_ok=True)
                 joined = pa.concat_tables([_plain(table) for table in tables]).replace_schema_metadata(
@@ -216,7 +328,7 @@ class Ledger:
                 )
                 with write_atomically(path) as temporary:
                     _write(joined, temporary)
-                for old in [*parts, *singles]:
+                for old in joined_files:
                     old.unlink(missing_ok=True)
                 return path
         except Timeout:
@@ -345,7 +457,8 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 
     Raises:
         FileNotFoundError: the file is not there.
-        UserError: it is damaged, foreign or newer.
+        DamagedFile: it is damaged, or has another name than it was given.
+        UserError: it is foreign or newer.
     """
     text = [name for name in columns if COLUMNS[name] == pa.string()]
     try:
@@ -366,16 +479,11 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         cause = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{path} is damaged and can't be read ({cause}):"
-            " remove it and start the study again, which makes what is missing"
-        ) from error
+        raise DamagedFile(path, f"is damaged and can't be read ({cause})") from error
     table = table.select(columns)
     names = table.column("member").combine_chunks().dictionary if "member" in columns else None
     if names is not None and path.parent.name != _COMPACTED and names.to_pylist() != [path.stem]:
-        raise UserError(
-            f"{path} holds another member than its name says: remove it and start the study again"
-        )
+        raise DamagedFile(path, "holds another member than its name says", frozenset(names.to_pylist()))
     return table
 
 

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
-from asr_dni.checkpoint import read_checkpoint, write_checkpoint
+from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoint
 from asr_dni.data import SequenceData
 from asr_dni.data.population import PopulationData
 from asr_dni.errors import UserError
@@ -43,8 +43,6 @@ from asr_dni.study.settings import Study
 
 CHECKPOINT_SECONDS = 30.0
 """What is lost at most, and one batch, where a worker dies."""
-
-_NEEDED_TO_RESUME = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "hyper_parameters")
 
 
 @dataclass(frozen=True)
@@ -154,23 +152,17 @@ def _members_of_checkpoint(
     """Return the members that a checkpoint holds, if those that are missing are among them.
 
     Raises:
-        _CannotBeResumed: the checkpoint, or the list of its members, is damaged.
+        _CannotBeResumed: the list of its members is damaged.
     """
     if not checkpoint.is_file():
         return None
     names_file = _names_of(checkpoint)
     try:
-        contents = read_checkpoint(checkpoint)
-        lacking = [part for part in _NEEDED_TO_RESUME if part not in contents]
         names = json.loads(names_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except UserError as error:
-        raise _CannotBeResumed(_in_one_line(error.__cause__ or error)) from error
     except ValueError as error:
         raise _CannotBeResumed(f"{names_file.name} is damaged") from error
-    if lacking:  # Lightning does without, and does something else then
-        raise _CannotBeResumed(f"it has no {lacking[0]}")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _CannotBeResumed(f"{names_file.name} is damaged")
     known = {member.training: member for member in population.members}
@@ -309,6 +301,11 @@ class _Work:
             plugins=[LightningEnvironment()],  # the study's engine is what starts processes, not Slurm
         )
         resumed = str(self.checkpoint) if self.checkpoint.is_file() else None
+        if resumed is not None:
+            try:
+                check_resumable(read_checkpoint(resumed), resumed, spotter.optimizer_callable, spotter)
+            except UserError as error:
+                raise _CannotBeResumed(_in_one_line(error).removeprefix(f"{resumed}: ")) from error
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
         try:
