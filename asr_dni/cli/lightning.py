@@ -14,6 +14,7 @@ import torch
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning.callbacks import (
     Callback,
     ModelCheckpoint,
@@ -202,8 +203,8 @@ class SpotterCLI(LightningCLI):
         )
         parser.link_arguments("data.label_names", "model.label_names", apply_on="instantiate")
         parser.link_arguments("data.n_features", "model.n_features", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-        parser.link_arguments("seed_everything", "model.noise.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed_of)
+        parser.link_arguments("seed_everything", "model.noise.seed", compute_fn=_seed_of)
 
     def setup_parser(self, *arguments: Any) -> None:
         """Build the parser; its help begins with the lines that matter most."""
@@ -222,6 +223,10 @@ class SpotterCLI(LightningCLI):
         pass
 
     def _set_seed(self) -> None:
+        if self._get(self.config, "seed_everything") is False:
+            raise UserError(
+                "seed_everything is false, but every run has a seed: give a number, or true (Lightning's choice)"
+            )
         try:
             super()._set_seed()
         except ValueError as error:
@@ -479,6 +484,14 @@ class SpotterCLI(LightningCLI):
                 console.print(noise_curve_table({curve_label(callback.curve.settings): callback.curve}))
         if self.trainer.loggers and folder:
             print(f"results are in {folder}")
+
+
+def _seed_of(seed: bool | int) -> int:
+    """Return the seed of data and noise: the run's, also where Lightning chooses it (true)."""
+    try:
+        return seed_everything(workers=True, verbose=False) if seed is True else int(seed)
+    except ValueError as error:  # what the environment says
+        raise UserError(f"seed_everything: {error}") from error
 
 
 def _shorten(path: str | Path) -> Path:

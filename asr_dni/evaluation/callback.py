@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
@@ -39,6 +40,19 @@ def _checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
     return {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
 
 
+def _training_seed(data: Any) -> int | None:
+    """Return the seed of a run; None: nothing tells.
+
+    Where ``seed_everything`` notes its seed, in the environment, another run's may have been left: it counts only where
+    torch's generator, too, was seeded with it.
+    """
+    seed = getattr(data, "seed", None)
+    if isinstance(seed, int):
+        return seed
+    noted = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(noted) if noted.isdecimal() and torch.initial_seed() == int(noted) else None
+
+
 class NoiseCurveCallback(Callback):
     """Measures the noise curve in validation every k epochs, and after test.
 
@@ -64,8 +78,8 @@ class NoiseCurveCallback(Callback):
     :mod:`asr_dni.evaluation.wandb_log`.
 
     The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
-    of the noise, the training seed that Lightning's ``seed_everything`` noted, the number of classes, the
-    datamodule's ``protocol_of(split)`` or ``protocol``, what the module's and the datamodule's method
+    of the noise, the seed (the datamodule's; where it has none that of Lightning's ``seed_everything``), the number of
+    classes, the datamodule's ``protocol_of(split)`` or ``protocol``, what the module's and the datamodule's method
     ``curve_settings() -> dict`` returns where they have one, and ``settings``. The fingerprint ``weights`` tells
     checkpoints apart.
 
@@ -241,10 +255,9 @@ class NoiseCurveCallback(Callback):
     def _common_settings(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str
     ) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        if "PL_GLOBAL_SEED" in os.environ:  # where seed_everything notes it
-            settings["seed"] = int(os.environ["PL_GLOBAL_SEED"])
         data = getattr(trainer, "datamodule", None)
+        seed = _training_seed(data)
+        settings: dict[str, Any] = {} if seed is None else {"seed": seed}
         protocol_of = getattr(data, "protocol_of", None)
         protocol = protocol_of(split) if callable(protocol_of) else getattr(data, "protocol", None)
         if protocol:
