@@ -57,11 +57,15 @@ class Parsed(Exception):
 
 @pytest.mark.parametrize("command", ASR_DNI, ids=lambda command: " ".join(command)[:80])
 @pytest.mark.filterwarnings("ignore")
-def test_command_is_understood(command, monkeypatch):
+def test_command_is_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    (tmp_path / "my_sources.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     experiment = str(ROOT / "conf" / "experiment" / "synthetic_lstm_dni.yaml")
-    # What a run of the reader's would have made.
-    command = [experiment if re.fullmatch(r"runs/.*/config\.yaml", word) else word for word in command]
+    # What a run of the reader's would have made, or the reader has written.
+    command = [
+        experiment if re.fullmatch(r"runs/.*/config\.yaml|own\.yaml", word) else word for word in command
+    ]
     monkeypatch.setattr(lightning, "load_checkpoint", lambda path: {})
     found = lightning.expand_layers(["--config", experiment])
     monkeypatch.setattr(lightning, "_configuration_of", lambda path, contents: found)
