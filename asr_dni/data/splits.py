@@ -115,9 +115,13 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         """Make features on the model's device, in training of what is changed at random."""
         if not isinstance(batch, self._raw):
             return batch
-        if self.trainer is not None and self.trainer.training:
-            return self.transform(batch, training=True, epoch=self.trainer.current_epoch)
-        return self.transform(batch)
+        if self.trainer is None:
+            return self.transform(batch)
+        if self.trainer.training:
+            made = self.transform(batch, training=True, epoch=self.trainer.current_epoch)
+        else:
+            made = self.transform(batch)
+        return made._replace(features=self.trainer.precision_plugin.convert_input(made.features))
 
     @classmethod
     def _kept(

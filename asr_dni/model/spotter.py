@@ -253,7 +253,7 @@ class KeywordSpotter(pl.LightningModule):
             features, targets = mix(features, targets, weights.to(features), len(self.label_names))
         dropout = DropoutSeed(noise.seed, self.global_step, batch.clip_ids)
         with self.network.under(noise), seeded_dropout(self.network, dropout):
-            logits = self.network(features)
+            logits = _at_least_single(self.network(features))
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
@@ -271,7 +271,7 @@ class KeywordSpotter(pl.LightningModule):
         self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
     def _evaluate(self, batch: Any, split: str, mean_loss: MeanMetric, accuracy: MulticlassAccuracy) -> None:
-        logits, size = self.network(batch.features), len(batch.labels)
+        logits, size = _at_least_single(self.network(batch.features)), len(batch.labels)
         accuracy(logits, batch.labels)
         mean_loss.update(functional.cross_entropy(logits, batch.labels, reduction="none"))
         self.log(f"{split}/loss", mean_loss, batch_size=size)
@@ -279,7 +279,8 @@ class KeywordSpotter(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the clips' identities ``(N,)`` and the posteriors ``(N, C)``."""
-        return {"clip_ids": batch.clip_ids, "posteriors": self.network(batch.features).softmax(-1)}
+        logits = self.network(batch.features)
+        return {"clip_ids": batch.clip_ids, "posteriors": _at_least_single(logits).softmax(-1)}
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, with its learning rate scheduled by step."""
@@ -298,6 +299,11 @@ def _highest_of(trainings: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]
         )
         highest = max(highest, 0.0 if jumps_at_once else float(training.get("annealing.start") or 0.0))
     return highest
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """Return logits in which a loss can be told apart from its neighbours: half precisions have 3 digits."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:

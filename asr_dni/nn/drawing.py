@@ -50,5 +50,6 @@ def draw_noises(
     keys = [(0, 0) if noise is None else noise.key for noise in noises]
     times = torch.arange(first_step, first_step + steps, device=like.device)
     numbers = normal(keys, torch.stack(list(sample_ids)), times, groups, width)
-    stds = torch.tensor([0.0 if noise is None else noise.std for noise in noises], device=like.device)
-    return (stds[:, None, None, None] * numbers).to(like.dtype)
+    stds = [0.0 if noise is None else noise.std for noise in noises]
+    scale = torch.tensor(stds, dtype=torch.float32, device=like.device)
+    return (scale[:, None, None, None] * numbers).to(like.dtype)

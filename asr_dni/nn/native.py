@@ -199,7 +199,8 @@ def run_recurrence(
     )
     sizes = (ctypes.c_int64 * 3)()
     kernels.scratch_sizes(ctypes.byref(problem), ctypes.c_int(direction == "backward"), sizes)
-    scratch = [torch.empty(size) for size in sizes]
+    # The type is named: torch's default is another one in Lightning's precisions 64-true, bf16-true and 16-true.
+    scratch = [torch.empty(size, dtype=torch.float32) for size in sizes]
     problem.packed, problem.scratch, problem.sums = (array.data_ptr() for array in scratch)
     getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
     del noises, pointers  # kept alive until here
@@ -328,7 +329,7 @@ def draw_gaussian(
         )
     _check_draw(sample_ids, sample_ids.numel(), first_step, steps)
     ids = sample_ids.to("cpu", torch.int64).contiguous()
-    drawn = torch.empty(steps, ids.numel(), groups * width)
+    drawn = torch.empty(steps, ids.numel(), groups * width, dtype=torch.float32)
     kernels.draw_gaussian(
         ctypes.c_void_p(drawn.data_ptr()),
         ctypes.c_ssize_t(steps),
