@@ -1,5 +1,6 @@
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ import yaml
 from rich.console import Console
 from tiny_study import accuracies, start, tiny, write
 
+from asr_dni.cli import study as study_module
 from asr_dni.cli.main import main
 from asr_dni.cli.study import Display, describe_survey, draw_survey, duration
-from asr_dni.study import engine
+from asr_dni.study import engine, ray_engine
 from asr_dni.study.engine import Survey
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.work import Outcome
@@ -255,6 +257,38 @@ def test_how_far_it_is_is_drawn_while_it_is_trained(tmp_path, monkeypatch):
         written = text.getvalue()
         assert "lstm 4, absolute, 2 members: done, 0 new results" in written
         assert "0/4 results" in written if terminal else "0 of 4 results" in written
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nowhere.invalid:1", "nothing answers there"),
+        ("127.0.0.1:1", "nothing answers there"),
+        ("ray://127.0.0.1:1", "nothing answers there"),
+        ("nowhere", "give auto, HOST:PORT or ray://HOST:PORT"),
+        ("127.0.0.1:999999", "give auto, HOST:PORT"),
+    ],
+)
+def test_an_address_without_a_cluster_is_told_at_once(here, capsys, address, said):
+    pytest.importorskip("ray")
+    assert said in fails(capsys, "run", "tiny.yaml", "--report=false", "--address", address)
+
+
+@pytest.mark.slow
+def test_an_address_where_something_else_listens_is_told_in_time(here, capsys, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(ray_engine, "CONNECT_SECONDS", 15.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert "no Ray cluster" in fails(capsys, "run", "tiny.yaml", "--report=false", "--address", address)
+
+
+def test_a_plan_of_many_shapes_measures_some_and_lists_some(here, capsys, monkeypatch):
+    monkeypatch.setattr(study_module, "_MEASURING_SECONDS", 0.0)
+    monkeypatch.setattr(study_module, "_LISTED", 3)
+    said = said_by(capsys, "plan", "tiny.yaml", "--units=2,4,6,8,10")
+    assert "and 2 more populations" in said
+    assert "estimated, as measured" in said
 
 
 def test_a_survey_says_it_all():

@@ -212,3 +212,18 @@ def test_the_version_of_the_code_is_noted_but_no_part_of_the_name(tmp_path, monk
     before = by_place(tiny(tmp_path))
     monkeypatch.setattr("asr_dni.study.plan.__version__", "99.0")
     assert by_place(tiny(tmp_path)) == before
+
+
+def test_members_are_cut_between_seeds_where_there_are_as_many_seeds_as_parts(tmp_path):
+    """Also where the seeds have different numbers of members, of which some are done."""
+    members = [
+        m
+        for m in plan_members(tiny(tmp_path, seeds=2, sigma_train=list(range(9))))
+        if (m.seed, m.sigma_train) != (1, 8)
+    ]
+    populations = partition(members, 9)
+    assert [len(population.members) for population in populations] == [9, 8]
+    assert [{member.seed for member in population.members} for population in populations] == [{0}, {1}]
+    # But not where one would get much larger by it.
+    few = [m for m in members if m.seed == 0 or m.sigma_train < 3]
+    assert [len(population.members) for population in partition(few, 9)] == [6, 6]

@@ -116,7 +116,7 @@ def test_grids_are_those_of_the_scale():
         ("--optimizer=torch.optim.Adan", "optimizer: "),
         ("--data=foo.Bar", "data: "),
         ("--schedules={a: {schedule: exponential}}", "schedules.a: annealing schedule exponential needs"),
-        ("--schedules={a: {lenth: 1}}", "schedules: Option 'lenth' is not accepted"),
+        ("--schedules={a: {lenth: 1}}", "schedules: there is no setting 'lenth'"),
         ("--noise_models=[{scale: foo}]", "noise_models: scale: expected one of"),
         ("--noise_models=[{sites: []}]", "noise_models[0]: sites is empty"),
         (
@@ -162,3 +162,11 @@ def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(UserError, match="a layer of"):
         read_study(path)
     assert SETTINGS["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seeds": 10**12}, {"seeds": 30_000}, {"seeds": 100, "units": list(range(1, 301))}]
+)
+def test_more_trainings_than_can_be_planned_are_refused_at_once(tmp_path, changes):
+    with pytest.raises(UserError, match=r"number of trainings, cells x units .* give at most 50,000"):
+        tiny(tmp_path, **changes)

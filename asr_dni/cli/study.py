@@ -45,6 +45,10 @@ be given on the command line too. Results go to runs/study/NAME."""
 
 _SHOWN = 8
 """Populations that are shown while they are trained."""
+_LISTED = 100
+"""Populations that a plan lists one by one."""
+_MEASURING_SECONDS = 20.0
+"""How long a plan measures; at least one shape is."""
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -185,7 +189,7 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
     table = Table("population", "members", "sigma_train", "seeds", "state", title=f"study {settings.name}")
     if seconds:
         table.add_column("estimate", justify="right")
-    for population in populations:
+    for population in populations[:_LISTED]:
         members = population.members
         sigmas = sorted({member.sigma_train for member in members})
         seeds = sorted({member.seed for member in members})
@@ -198,6 +202,8 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
         row = [_title(population), str(len(members)), _numbers(sigmas), _numbers(seeds), state]
         table.add_row(*row, *([duration(seconds[population.id])] if seconds else []))
     console.print(table)
+    if len(populations) > _LISTED:
+        console.print(f"and {len(populations) - _LISTED} more populations", highlight=False)
     many = "population" if len(populations) == 1 else "populations"
     console.print(
         f"{len(run.members)} members ({len(run.members) - len(missing)} done), {len(populations)} {many} for"
@@ -226,11 +232,12 @@ def _print_plan(run: "StudyRun", measure: bool) -> None:
 
 
 def _estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) -> dict[str, float]:
-    """Return the seconds that populations will take, from a few steps of every shape."""
+    """Return the seconds that populations will take, from a few steps of every shape, as far as there is time."""
     import torch
 
     from asr_dni.evaluation import count_passes
     from asr_dni.study.engine import fraction_done
+    from asr_dni.study.plan import operations_per_clip
     from asr_dni.study.work import measure_speed
 
     assert run.size is not None
@@ -239,21 +246,29 @@ def _estimate(run: "StudyRun", populations: "Sequence[Population]", device: str)
     speeds: dict[Any, Any] = {}
     estimates = {}
     done = run.folder.ledger.members()
+    began = time.monotonic()
     try:
         for population in populations:
             member = population.members[0]
             members = min(len(population.members), 64 if device == "cuda" else 4)
             key = (member.network, members)
-            if key not in speeds:
+            if key not in speeds and (not speeds or time.monotonic() - began < _MEASURING_SECONDS):
                 speeds[key] = measure_speed(run.study, member, run.size, members, device)
-            speed = speeds[key]
+            if key in speeds:
+                speed, factor = speeds[key], 1.0
+            else:  # as fast as the last one, by operations
+                known = next(reversed(speeds))
+                speed = speeds[known]
+                factor = operations_per_clip(member.network, run.size) / operations_per_clip(
+                    known[0], run.size
+                )
             steps = run.size.n_batches * run.study.settings.epochs
             draws = run.study.settings.evaluation.draws
             passes = sum(count_passes(evaluation.sigmas, draws) for evaluation in member.evaluations)
             batches = run.size.n_evaluated / run.size.batch_size
             left = 1 - fraction_done(population, run.folder.progress(population.id), done)
             each = speed.training * steps + speed.evaluation * passes * batches
-            estimates[population.id] = len(population.members) * each * left
+            estimates[population.id] = len(population.members) * each * factor * left
     finally:
         torch.set_num_threads(threads)
     return estimates

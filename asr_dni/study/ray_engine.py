@@ -2,7 +2,11 @@
 
 import logging
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +22,10 @@ from asr_dni.study.plan import PlannedMember, Population, plan_members
 from asr_dni.study.settings import study_from_text
 from asr_dni.study.work import Outcome, set_threads
 
+CONNECT_SECONDS = 45.0
+"""How long a cluster may take to answer."""
+_TCP_SECONDS = 10.0
+_PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 _OBJECT_STORE_BYTES = 100 * 2**20  # nothing but names goes through it
 
 
@@ -81,6 +89,8 @@ class RayPool:
         ray, settings = self._ray, self._settings
         if not self._own:
             return
+        if settings.address is not None:
+            check_address(settings.address)
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
         main = threading.current_thread() is threading.main_thread()
         handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
@@ -142,6 +152,44 @@ class RayPool:
         self._flying.clear()
         if self._own and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Find out within a minute whether a Ray cluster can be reached.
+
+    Ray itself waits for minutes where something else than Ray answers: a process of its own tries.
+
+    Args:
+        address: auto, HOST:PORT or ray://HOST:PORT.
+
+    Raises:
+        UserError: there is no cluster, or it does not answer within :data:`CONNECT_SECONDS`.
+    """
+    if address not in ("auto", "local"):
+        parts = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d{1,5})", address)
+        if parts is None:
+            raise UserError(f"address is {address}: give auto, HOST:PORT or ray://HOST:PORT")
+        try:
+            socket.create_connection((parts[1], int(parts[2])), timeout=_TCP_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"address {address}: nothing answers there ({error}); start a cluster with ray start"
+            ) from error
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=CONNECT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"address {address}: no Ray cluster answers there within {CONNECT_SECONDS:.0f} seconds; start one with ray"
+            " start"
+        ) from None
+    if probe.returncode != 0:
+        said = [line for line in probe.stderr.splitlines() if line.strip()]
+        first = " ".join(said[-1].split())[:200] if said else f"exit code {probe.returncode}"
+        raise UserError(
+            f"address {address}: no Ray cluster can be reached there ({first}); start one with ray start"
+        )
 
 
 def processors() -> int:

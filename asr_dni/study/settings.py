@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import OptimizerCallable
 
 from asr_dni.bounded_yaml import load_yaml
+from asr_dni.bounds import at_most
 from asr_dni.configuration import as_text, check_groups, explain, read_layers
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
@@ -29,6 +30,8 @@ from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
 _DEFAULT_DATA = "asr_dni.data.KeywordData"
 _LARGEST_SEED = 2**32 - 1
+MOST_TRAININGS = 50_000
+"""Trainings of one study: planning more takes minutes before anything is said."""
 
 
 @dataclass(frozen=True)
@@ -261,10 +264,18 @@ class StudySettings:
         for key in ("cells", "units", "n_layers", "sigma_train", "noise_models", "schedules"):
             if not getattr(self, key):
                 raise UserError(f"{key} is empty: give at least one")
-        for key in ("cells", "units", "n_layers"):
-            _check_once(key, getattr(self, key))
+        levels = [sigma for noise in self.noise_models for sigma in self.sigmas_of(noise)]
+        n_seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        axes = (len(self.cells), len(self.units), len(self.n_layers), len(self.schedules), n_seeds)
+        at_most(
+            "the number of trainings, cells x units x n_layers x schedules x seeds x sigma_train,",
+            math.prod(axes) * len(levels),
+            MOST_TRAININGS,
+        )
         if isinstance(self.seeds, int) and self.seeds < 1:
             raise UserError(f"seeds is {self.seeds}: give how many, 1 or more, or a list such as [0, 1, 2]")
+        for key in ("cells", "units", "n_layers"):
+            _check_once(key, getattr(self, key))
         if not self.seed_list:
             raise UserError("seeds is empty: give at least one")
         _check_once("seeds", self.seed_list)
@@ -327,9 +338,11 @@ class StudySettings:
 
 
 def _check_once(key: str, values: Sequence[Any]) -> None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
             raise UserError(f"{key} contains {value} twice: give every value once")
+        seen.add(value)
 
 
 def _named(key: str, check: Callable[[], Any]) -> None:
