@@ -134,8 +134,8 @@ def test_a_command_line_overrides_the_file(here, capsys):
 
 def test_mistakes_are_one_line(here, capsys):
     assert "there is no study command 'go'" in fails(capsys, "go")
-    assert "needs a study's file first" in fails(capsys, "run")
-    assert "needs a study's file first" in fails(capsys, "run", "--seeds=3")
+    assert "needs a study's file or name first" in fails(capsys, "run")
+    assert "needs a study's file or name first" in fails(capsys, "run", "--seeds=3")
     assert "none.yaml: there is no such configuration file" in fails(capsys, "run", "none.yaml")
     assert "seeds is 0" in fails(capsys, "plan", "tiny.yaml", "--seeds=0")
     assert "workers is -2" in fails(capsys, "plan", "tiny.yaml", "--workers=-2")

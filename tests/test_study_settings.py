@@ -106,7 +106,7 @@ def test_grids_are_those_of_the_scale():
         ("--seeds=[-1]", "seeds contains -1"),
         ("--epochs=0", "epochs is 0: give 1 or more"),
         ("--epochs=many", "epochs: expected int. Got many"),
-        ("--cells=[foo]", "cells: expected one of 'rnn', 'lstm', 'gru'. Got foo"),
+        ("--cells=[foo]", "cells contains 'foo': give any of rnn, lstm, gru"),
         ("--cells=[]", "cells is empty"),
         ("--units=[0]", "recipes.lstm: network units is 0"),
         ("--unknown=3", "unknown"),
