@@ -99,8 +99,8 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "0 []"
-    for name, text in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(text)}$", result.stdout, re.MULTILINE)
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", result.stdout, re.MULTILINE)
     assert max(map(len, result.stdout.splitlines())) <= 120
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from wandb import Settings as WandbSettings
 
+from asr_dni.cli.functions import run_function
 from asr_dni.cli.lightning import quiet_expected_warnings
 from asr_dni.cli.run import LastCheckpoint, call_trainer
 from asr_dni.cli.run_files import MetricsLog, claimed_folder
@@ -142,3 +144,8 @@ def _finish_wandb() -> None:
 
     if wandb.run is not None:
         wandb.finish()
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni demo``."""
+    run_function(demo, "demo", arguments)

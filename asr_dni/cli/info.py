@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asr_dni import __version__
+from asr_dni.cli.functions import run_function
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
@@ -246,3 +247,8 @@ def info() -> None:
     if not console.is_terminal:  # a file or a pipe has no width
         console = Console(width=120)
     console.print(recurrence_table(devices))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni info``."""
+    run_function(info, "info", arguments)

@@ -629,3 +629,18 @@ def _run_lightning(
         raise UserError(f"{explain(error)} (asr-dni {subcommand} --help lists the settings)") from error
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni fit``."""
+    run_lightning("fit", arguments)
+
+
+def validate(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni validate``."""
+    run_lightning("validate", arguments)
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni test``."""
+    run_lightning("test", arguments)

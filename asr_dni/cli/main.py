@@ -7,24 +7,71 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import NamedTuple
 
 from asr_dni import __version__
 from asr_dni.errors import UserError, printable
 from asr_dni.memory import keep_freed_memory
 from asr_dni.named_classes import only_named_classes, take_allowed
 
-COMMANDS = {
-    "fit": "train a keyword spotter, then test it and draw its noise curve",
-    "validate": "evaluate a checkpoint on the validation split",
-    "test": "evaluate a checkpoint on the test split and draw its noise curve",
-    "predict": "write a checkpoint's decisions on recordings of your own, or on its test split",
-    "noise-curve": "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
-    "compare": "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
-    "study": "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
-    "demo": "train a conventional and a noise-trained network on synthetic speech and compare them",
-    "conf": "list, show or copy the configurations that come with the project",
-    "info": "print versions, devices and which implementation of the recurrence is in use",
+
+class Command(NamedTuple):
+    """A command of ``asr-dni``.
+
+    Attributes:
+        summary: what it does, in a line.
+        module: which is imported when the command is run.
+        function: of this module; its argument is the command line after the command's name.
+    """
+
+    summary: str
+    module: str
+    function: str
+
+
+COMMANDS: dict[str, Command] = {
+    "fit": Command(
+        "train a keyword spotter, then test it and draw its noise curve", "asr_dni.cli.lightning", "fit"
+    ),
+    "validate": Command("evaluate a checkpoint on the validation split", "asr_dni.cli.lightning", "validate"),
+    "test": Command(
+        "evaluate a checkpoint on the test split and draw its noise curve", "asr_dni.cli.lightning", "test"
+    ),
+    "predict": Command(
+        "write a checkpoint's decisions on recordings of your own, or on its test split",
+        "asr_dni.cli.predict",
+        "run",
+    ),
+    "noise-curve": Command(
+        "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
+        "asr_dni.cli.noise_curve",
+        "run",
+    ),
+    "compare": Command(
+        "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
+        "asr_dni.cli.compare",
+        "run",
+    ),
+    "study": Command(
+        "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
+        "asr_dni.cli.study",
+        "study",
+    ),
+    "demo": Command(
+        "train a conventional and a noise-trained network on synthetic speech and compare them",
+        "asr_dni.cli.demo",
+        "run",
+    ),
+    "conf": Command(
+        "list, show or copy the configurations that come with the project", "asr_dni.cli.conf", "conf"
+    ),
+    "info": Command(
+        "print versions, devices and which implementation of the recurrence is in use",
+        "asr_dni.cli.info",
+        "run",
+    ),
 }
 
 _CONFIGURED = ("fit", "validate", "test", "predict", "noise-curve", "study")
@@ -47,34 +94,12 @@ of your own."""
 def usage() -> str:
     """Return the text of ``asr-dni --help``."""
     width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: asr-dni [--version] [--help] COMMAND ...\n\n"
         "Train keyword spotters that keep working when their arithmetic is noisy.\n\n"
         f"commands:\n{commands}\n\n{_EPILOG}"
     )
-
-
-_OF_A_RUN = ("--ckpt_path", "--config", "-c", "--print_config")
-"""Settings of Lightning's ``predict``, which decides on the split that a run's configuration describes."""
-
-
-def _command(name: str, arguments: Sequence[str]) -> Callable[[Sequence[str]], None]:
-    own_split = name == "predict" and any(word.partition("=")[0] in _OF_A_RUN for word in arguments)
-    if name in ("fit", "validate", "test") or own_split:
-        from asr_dni.cli.lightning import run_lightning
-
-        def command(arguments: Sequence[str]) -> None:
-            run_lightning(name, arguments)
-
-        return command
-    if name == "conf":
-        from asr_dni.cli.conf import conf  # without the others, which need torch
-
-        return conf
-    from asr_dni.cli import commands
-
-    return commands.COMMANDS[name]
 
 
 @contextmanager
@@ -141,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keep_freed_memory()
             modules, rest = take_allowed(rest) if name in _CONFIGURED else ([], rest)
             with only_named_classes(modules):
-                _command(name, rest)(rest)
+                getattr(import_module(COMMANDS[name].module), COMMANDS[name].function)(rest)
         except UserError as error:
             print(f"asr-dni: error: {error}", file=sys.stderr)
             sys.exit(2)

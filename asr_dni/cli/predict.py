@@ -12,7 +12,7 @@ from typing import Literal, TextIO, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
-from asr_dni.cli.commands import progress_bar
+from asr_dni.cli.functions import CHECKPOINT, progress_bar, run_function
 from asr_dni.data.source import AUDIO_SUFFIXES
 from asr_dni.device import choose_device
 from asr_dni.errors import UserError, first_few, printable
@@ -22,13 +22,15 @@ from asr_dni.inference import FilePrediction, Spotter, load
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 _ENDINGS = ", ".join(sorted(AUDIO_SUFFIXES))
-EPILOG = (
+_EPILOG = (
     f"A folder is searched with all folders in it, hidden ones left out, for files that end in {_ENDINGS}."
     " A clip is as long as in training: of a longer recording the beginning is heard, unless --hop is given; a shorter"
     " one is followed by silence. A file that cannot be used is reported in its row and on standard error, and the"
     " others go on; the exit code is then 1, otherwise 0. A checkpoint's decisions on its own test split:"
     " asr-dni predict --ckpt_path CHECKPOINT (with --help: its settings)."
 )
+_OF_A_RUN = ("--ckpt_path", "--config", "-c", "--print_config")
+"""Settings of Lightning's ``predict``, which decides on the split that a run's configuration describes."""
 _FORMATS = ("table", "csv", "jsonl")
 _LISTED = 3
 
@@ -237,3 +239,23 @@ def _text(text: str, style: str = "") -> Text:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni predict``, on recordings or on a checkpoint's own split.
+
+    Raises:
+        UserError: there is nothing to decide on, or a setting is not valid.
+    """
+    if any(word.partition("=")[0] in _OF_A_RUN for word in arguments):
+        from asr_dni.cli.lightning import run_lightning
+
+        run_lightning("predict", arguments)
+        return
+    if not arguments:
+        raise UserError(
+            "predict needs a checkpoint and recordings: asr-dni predict CHECKPOINT FILES..., or for its own test split"
+            " asr-dni predict --ckpt_path CHECKPOINT"
+        )
+    files = {"type": Path, "nargs": "+", "help": "recordings, or folders that are searched for them"}
+    run_function(predict, "predict", arguments, _EPILOG, checkpoint=CHECKPOINT, files=files)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_dni.cli.commands import DEFAULT_SIGMAS, _folder_name
 from asr_dni.cli.main import main
+from asr_dni.cli.noise_curve import DEFAULT_SIGMAS, _folder_name
 from asr_dni.noise import Noise
 
 DEFAULTS = {

@@ -1,19 +1,14 @@
-"""The commands that are not Lightning's own; each parses its settings from a function's signature and docstring."""
+"""``asr-dni noise-curve``: accuracy against inference noise, of any checkpoint on any data."""
 
 import hashlib
 import re
-from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asr_dni.cli.lists import with_brackets
-from asr_dni.configuration import explain
-from asr_dni.errors import UserError
+from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
@@ -65,7 +60,7 @@ def noise_curve(
     check_sigmas(sigmas)
     check_draws(draws)
     where = choose_device(device)
-    _check_folder(output)
+    check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
     check_sites(noise.sites, sigmas)
     spotter = load(checkpoint, where)
@@ -129,126 +124,7 @@ def _folder_name(
     return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
 
 
-def progress_bar() -> Progress:
-    """Return a bar on standard error that says how much is done, and when the rest will be."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-def _check_folder(path: Path | None) -> None:
-    """Say before the work that its results could not be written."""
-    if path is not None and any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
-        raise UserError(f"output {path}: a file is in the way; give a folder")
-
-
-def compare(
-    runs: list[Path], output: Path = Path("runs/comparison"), title: str = "Accuracy under computation noise"
-) -> None:
-    """Overlay noise curves; runs that differ only in their seed are pooled, with intervals over seeds.
-
-    Args:
-        runs: folders that are searched for noise_curve.csv, or such files; what noise-curve wrote is compared where
-            its folder is named itself.
-        output: folder for noise_curves.png, .svg, .csv and .md.
-        title: stands above figure and table.
-    """
-    from asr_dni.evaluation import compare_curves
-
-    _check_folder(output)
-    comparison = compare_curves(runs, output, title=title)
-    console = Console()
-    console.print(comparison.table)
-    for path in comparison.left_out:
-        console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)
-    console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
-
-
-def _run(
-    function: Callable[..., None],
-    prog: str,
-    arguments: Sequence[str],
-    epilog: str | None = None,
-    **positional: dict[str, Any],
-) -> None:
-    """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
-    description = (function.__doc__ or "").split("\n\n")[0]
-    parser = ArgumentParser(
-        prog=f"asr-dni {prog}",
-        description=description,
-        epilog=epilog,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    for name, options in positional.items():
-        parser.add_argument(name, **options)
-    parser.add_function_arguments(function, skip=set(positional), as_group=False)
-    try:
-        parsed = parser.parse_args(with_brackets(arguments, parser))
-    except ArgumentError as error:
-        raise UserError(f"{explain(error)} (asr-dni {prog} --help lists the settings)") from error
-    function(**parser.instantiate_classes(parsed).as_dict())
-
-
-def _noise_curve(arguments: Sequence[str]) -> None:
-    checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni noise-curve``."""
     allow = f"{ALLOW_OPTION} MODULE: {ALLOW_HELP}."
-    _run(noise_curve, "noise-curve", arguments, allow, checkpoint=checkpoint)
-
-
-def _compare(arguments: Sequence[str]) -> None:
-    runs = {
-        "type": Path,
-        "nargs": "+",
-        "help": "folders that are searched for noise_curve.csv, or such files",
-    }
-    _run(compare, "compare", arguments, runs=runs)
-
-
-def _predict(arguments: Sequence[str]) -> None:
-    from asr_dni.cli.predict import EPILOG, predict
-
-    if not arguments:
-        raise UserError(
-            "predict needs a checkpoint and recordings: asr-dni predict CHECKPOINT FILES..., or for its own test split"
-            " asr-dni predict --ckpt_path CHECKPOINT"
-        )
-    files = {
-        "type": Path,
-        "nargs": "+",
-        "help": "recordings, or folders that are searched for them",
-    }
-    checkpoint = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
-    _run(predict, "predict", arguments, EPILOG, checkpoint=checkpoint, files=files)
-
-
-def _info(arguments: Sequence[str]) -> None:
-    from asr_dni.cli.info import info
-
-    _run(info, "info", arguments)
-
-
-def _demo(arguments: Sequence[str]) -> None:
-    from asr_dni.cli.demo import demo
-
-    _run(demo, "demo", arguments)
-
-
-def _study(arguments: Sequence[str]) -> None:
-    from asr_dni.cli.study import study
-
-    study(arguments)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "noise-curve": _noise_curve,
-    "compare": _compare,
-    "predict": _predict,
-    "info": _info,
-    "demo": _demo,
-    "study": _study,
-}
+    run_function(noise_curve, "noise-curve", arguments, allow, checkpoint=CHECKPOINT)

@@ -1,0 +1,40 @@
+"""``asr-dni compare``: the noise curves of several runs in one figure and one table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from asr_dni.cli.functions import check_folder, run_function
+
+
+def compare(
+    runs: list[Path], output: Path = Path("runs/comparison"), title: str = "Accuracy under computation noise"
+) -> None:
+    """Overlay noise curves; runs that differ only in their seed are pooled, with intervals over seeds.
+
+    Args:
+        runs: folders that are searched for noise_curve.csv, or such files; what noise-curve wrote is compared where
+            its folder is named itself.
+        output: folder for noise_curves.png, .svg, .csv and .md.
+        title: stands above figure and table.
+    """
+    from asr_dni.evaluation import compare_curves
+
+    check_folder(output)
+    comparison = compare_curves(runs, output, title=title)
+    console = Console()
+    console.print(comparison.table)
+    for path in comparison.left_out:
+        console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)
+    console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni compare``."""
+    runs = {
+        "type": Path,
+        "nargs": "+",
+        "help": "folders that are searched for noise_curve.csv, or such files",
+    }
+    run_function(compare, "compare", arguments, runs=runs)

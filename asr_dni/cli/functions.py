@@ -1,0 +1,60 @@
+"""A command that is a function: its settings come from the function's signature and docstring."""
+
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asr_dni.cli.lists import with_brackets
+from asr_dni.configuration import explain
+from asr_dni.errors import UserError
+
+CHECKPOINT = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
+"""The argument of commands that begin with a checkpoint."""
+
+
+def run_function(
+    function: Callable[..., None],
+    prog: str,
+    arguments: Sequence[str],
+    epilog: str | None = None,
+    **positional: dict[str, Any],
+) -> None:
+    """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
+    description = (function.__doc__ or "").split("\n\n")[0]
+    parser = ArgumentParser(
+        prog=f"asr-dni {prog}",
+        description=description,
+        epilog=epilog,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    for name, options in positional.items():
+        parser.add_argument(name, **options)
+    parser.add_function_arguments(function, skip=set(positional), as_group=False)
+    try:
+        parsed = parser.parse_args(with_brackets(arguments, parser))
+    except ArgumentError as error:
+        raise UserError(f"{explain(error)} (asr-dni {prog} --help lists the settings)") from error
+    function(**parser.instantiate_classes(parsed).as_dict())
+
+
+def progress_bar() -> Progress:
+    """Return a bar on standard error that says how much is done, and when the rest will be."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def check_folder(path: Path | None) -> None:
+    """Say before the work that its results could not be written."""
+    if path is not None and any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
+        raise UserError(f"output {path}: a file is in the way; give a folder")
