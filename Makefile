@@ -23,7 +23,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install install-dev lock audit licences container-check
+.PHONY: help demo test lint format install install-dev lock audit licences mutants container-check
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,11 @@ licences: $(INSTALLED_DEV)  ## List the licences of the pinned packages; fails o
 	@$(BIN)/pip-licenses --from=mixed --order=license --partial-match --allow-only="$(LICENCES)" \
 	    --ignore-packages cuda-toolkit espeakng-loader \
 	    --packages $$(sed -E 's/[=; ].*//; /^#/d; /^$$/d' requirements.txt)
+
+# One thread: mutants run in forked processes, which OpenMP's other threads would not live in.
+mutants: $(INSTALLED_DEV)  ## Change the numeric code in small ways and see whether the tests notice (hours; ARGS="asr_dni.philox*" for a part)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
 
 container-check:  ## Build the image and train in it, without a container engine (Debian, as root; needs buildah and debootstrap)
 	bash scripts/container_check.sh

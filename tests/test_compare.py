@@ -23,7 +23,7 @@ def test_seeds_are_pooled_and_experiments_compared(tmp_path):
     comparison = compare_curves([tmp_path / "runs"], tmp_path / "out")
     assert list(comparison.summaries) == ["conventional", "DNI σ_train=2"]
     summary = comparison.summaries["conventional"]
-    assert summary.interval == "95 % interval over 3 seeds"
+    assert summary.interval == "95 % interval over 3 seeds, on these clips"
     assert summary.frame["accuracy"][0] == pytest.approx(0.91)
     assert summary.frame["high"][0] - 0.91 == pytest.approx(4.302653 * 0.01 / 3**0.5)
     assert [path.name for path in comparison.files] == [

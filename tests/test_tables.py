@@ -30,13 +30,13 @@ def test_format_accuracy(values, text):
 def test_table_of_one_curve():
     text = render(noise_curve_table({"mine": make_curve(n_classes=4)}))
     cells = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert cells["0"] == ["0", "∞", "90.0", "±", "0.0", "0.500"]
-    # t(0.975; 2) = 4.302653 times the standard error 0.01 / sqrt(3)
-    assert cells["1"] == ["1", "0.0", "81.0", "±", "2.5", "0.500"]
+    # scipy.stats.binomtest(k, 845).proportion_ci(method="wilson") for k / 845 = 0.9 and 0.81
+    assert cells["0"] == ["0", "∞", "90.0", "[87.8,", "91.8]", "0.500"]
+    assert cells["1"] == ["1", "0.0", "81.0", "[78.2,", "83.5]", "0.500"]
     assert cells["2"][:2] == ["2", "−6.0"]
     # half-way from 0.9 to 0.25 is 0.575, between 0.81 at 1 and 0.31 at 2
     assert cells["midpoint"] == ["midpoint", "1.47"]
-    assert "95 % interval over 3 draws" in text.replace("\n", " ")
+    assert "over 845 test clips, draws of the noise included (Wilson)" in " ".join(text.split())
 
 
 def test_table_of_curves_with_their_own_snr():
@@ -45,7 +45,7 @@ def test_table_of_curves_with_their_own_snr():
     )
     rows = text.splitlines()
     at_1 = next(index for index, row in enumerate(rows) if row.split()[:1] == ["1"])
-    assert rows[at_1].split()[1:] == ["81.0", "±", "2.5", "91.0", "±", "2.5"]
+    assert rows[at_1].split()[1:] == ["81.0", "[78.2,", "83.5]", "91.0", "[88.9,", "92.7]"]
     assert rows[at_1 + 1].split() == ["0.0", "dB", "3.0", "dB"]
     assert next(row for row in rows if "midpoint" in row).split() == ["midpoint", "1.47", ">", "2"]
 
@@ -69,11 +69,11 @@ def test_markdown_is_a_table():
     header, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert header == "| σ_infer | a\\|b | SNR / dB | two | SNR / dB |"
     assert rule == "| ---: | ---: | ---: | ---: | ---: |"
-    assert rows[1] == "| 1 | 81.0 ± 2.5 | 0.0 | 91.0 ± 2.5 | 3.0 |"
+    assert rows[1] == "| 1 | 81.0 [78.2, 83.5] | 0.0 | 91.0 [88.9, 92.7] | 3.0 |"
     assert rows[3] == "| midpoint | 1.47 |  | > 2 |  |"
     assert text.splitlines()[-1].startswith("Accuracy in %; ")
 
 
 def test_levels_that_a_curve_lacks_are_blank():
     text = noise_curve_markdown({"long": make_curve((0.9, 0.8, 0.3, 0.2)), "short": make_curve((0.9, 0.8))})
-    assert "| 3 | −9.5 | 21.0 ± 2.5 |  |" in text
+    assert "| 3 | −9.5 | 21.0 [18.4, 23.9] |  |" in text

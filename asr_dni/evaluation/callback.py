@@ -94,7 +94,8 @@ class NoiseCurveCallback(Callback):
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array (``joint``) or not (``separate``).
         seed: seed of the noise.
-        over: what the interval in pictures covers: ``draws`` of the noise or test ``clips``.
+        over: what the interval in pictures covers: other test ``clips``, draws of the noise included, or other
+            ``draws`` on the same clips alone.
         directory: where files go.
         settings: noted with the curve; overrides what is found by itself.
 
@@ -113,7 +114,7 @@ class NoiseCurveCallback(Callback):
         sites: Sequence[Site] = MVM_SITES,
         arrays: Arrays = "joint",
         seed: int = 0,
-        over: Over = "draws",
+        over: Over = "clips",
         directory: str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:

@@ -224,7 +224,7 @@ def _order(settings: Mapping[str, Any]) -> float:
 def compare_curves(
     paths: Sequence[Path | str],
     output: Path | str | None = None,
-    over: Over = "draws",
+    over: Over = "clips",
     title: str = "Accuracy under computation noise",
 ) -> Comparison:
     """Read noise curves, pool those that differ only in their seed, and show all together.
@@ -238,7 +238,7 @@ def compare_curves(
             ``noise_curve.csv``, see :func:`find_curves`; of several that directories hold of the same weights the
             newest counts.
         output: directory for ``noise_curves.png``, ``.svg``, ``.md`` and ``.csv`` (the summaries); ``None``:
-            nothing is written.
+            nothing is written. Accuracies and bounds in the CSV are shares of 1.
         over: what the interval of a single seed covers, see :meth:`NoiseCurve.summary`.
         title: stands above figure and table.
 

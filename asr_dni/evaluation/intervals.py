@@ -34,10 +34,14 @@ def student_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
 def wilson_interval(proportion: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (E. B. Wilson, JASA 22, 1927).
 
-    For an accuracy it says how well the accuracy on all clips of this kind is known from ``trials`` of them.
-    The accuracy averaged over several draws on the same clips varies less from clip to clip than a single
-    draw, so for it the interval is on the wide side. ``scipy.stats.binomtest`` has the same interval for
-    whole numbers of successes, which an average over draws does not have.
+    For an accuracy it says how well the accuracy on all clips of this kind is known from ``trials`` of them, clips
+    being drawn independently. It holds for the mean accuracy of D draws of the noise too, with draws and clips both
+    anew: where clip i is right with probability p_i, the variance of that mean is
+    (Var p_i + E[p_i (1 - p_i)] / D) / n, by the law of total variance, and this is at most that of one draw,
+    p (1 - p) / n, which the interval assumes; equal without noise, where p_i is 0 or 1. With noise it is on the wide
+    side.
+    ``scipy.stats.binomtest`` has the same interval for whole numbers of successes, which an average over draws does
+    not have.
 
     Args:
         proportion: observed share of successes, 0 to 1.

@@ -32,8 +32,11 @@ COLUMNS = ("sigma", "draw", "snr_db", "accuracy", "loss", "n_clips")
 REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings in which repetitions of one experiment differ; all others tell experiments apart."""
 
+_FEWEST_SEEDS = 3
+"""Of which an interval is shown: that of two is as wide as everything, by their one difference."""
+
 Over: TypeAlias = Literal["draws", "clips"]
-"""What a single network's interval covers: other draws of the noise, or other test clips."""
+"""What a single network's interval covers: other test clips and other draws of the noise, or other draws alone."""
 
 
 class NoisyClassifier(Protocol):
@@ -325,8 +328,10 @@ class CurveSummary:
 
     Attributes:
         frame: columns ``sigma``, ``snr_db`` (NaN where not known), ``accuracy``, ``low``, ``high`` (NaN where
-            the interval is not defined), ``loss``, ``n_draws``, ``n_clips``, ``n_seeds``.
-        interval: what ``low`` to ``high`` is, such as "95 % interval over 10 draws of the noise".
+            the interval is not defined), ``draws_low``, ``draws_high`` (the interval over draws alone, on the same
+            clips; NaN for several seeds), ``loss``, ``n_draws``, ``n_clips``, ``n_seeds``. Accuracies and bounds are
+            shares of 1.
+        interval: what ``low`` to ``high`` is, such as "95 % interval over 845 test clips (Wilson)".
         settings: see :class:`NoiseCurve`.
     """
 
@@ -407,33 +412,33 @@ class NoiseCurve:
         """The noise levels, ascending."""
         return [float(sigma) for sigma in self.frame["sigma"].unique()]
 
-    def summary(self, over: Over = "draws") -> CurveSummary:
+    def summary(self, over: Over = "clips") -> CurveSummary:
         """Return one row per sigma: means over draws, and an interval.
 
         Args:
-            over: what the interval covers. ``draws``: Student t over the draws' accuracies, how well the mean
-                over all noise is known for this network on these clips; it has no width at sigma 0, where all
-                draws are the same, and is NaN with one draw. ``clips``: Wilson interval, how well the
-                accuracy on all clips of this kind is known from these; on the wide side, see
-                :func:`~asr_dni.evaluation.intervals.wilson_interval`. Neither covers training again.
+            over: what the interval covers. ``clips``: Wilson interval, how well the accuracy on all clips of this
+                kind, over all noise, is known from these clips and draws, see
+                :func:`~asr_dni.evaluation.intervals.wilson_interval`. ``draws``: Student t over the draws'
+                accuracies, how well the mean over all noise is known for this network on these very clips; it has no
+                width at sigma 0, where all draws are the same, and is NaN with one draw. Neither covers training
+                again.
         """
         rows = []
         for sigma, group in self.frame.groupby("sigma", sort=True):
             accuracies = group["accuracy"].to_numpy(dtype=float)
             mean, n_clips = float(accuracies.mean()), int(group["n_clips"].iloc[0])
-            if over == "clips":
-                low, high = wilson_interval(mean, n_clips)
-            elif sigma == 0:
-                low, high = mean, mean
-            else:
-                low, high = student_t_interval(accuracies.tolist())
+            of_draws = (mean, mean) if sigma == 0 else student_t_interval(accuracies.tolist())
+            of_draws = tuple(np.clip(of_draws, 0.0, 1.0).tolist())
+            low, high = wilson_interval(mean, n_clips) if over == "clips" else of_draws
             rows.append(
                 {
                     "sigma": sigma,
                     "snr_db": group["snr_db"].iloc[0],
                     "accuracy": mean,
-                    "low": max(0.0, low) if math.isfinite(low) else low,
-                    "high": min(1.0, high) if math.isfinite(high) else high,
+                    "low": low,
+                    "high": high,
+                    "draws_low": of_draws[0],
+                    "draws_high": of_draws[1],
                     "loss": float(group["loss"].mean()),
                     "n_draws": len(group),
                     "n_clips": n_clips,
@@ -443,9 +448,10 @@ class NoiseCurve:
         frame = pd.DataFrame(rows)
         draws = int(frame["n_draws"].max())
         if over == "clips":
-            interval = f"95 % interval over {int(frame['n_clips'].max())} test clips (Wilson)"
+            within = ", draws of the noise included" if draws > 1 else ""
+            interval = f"95 % interval over {int(frame['n_clips'].max())} test clips{within} (Wilson)"
         elif draws > 1:
-            interval = f"95 % interval over {draws} draws of the noise"
+            interval = f"95 % interval over {draws} draws of the noise, on these clips"
         else:
             interval = "one draw, no interval"
         return CurveSummary(frame, interval, dict(self.settings))
@@ -503,7 +509,7 @@ class NoiseCurve:
             raise UserError(f"{path} is not a noise curve: it needs rows of numbers")
         return curve
 
-    def save(self, directory: Path | str, stem: str = "noise_curve", over: Over = "draws") -> list[Path]:
+    def save(self, directory: Path | str, stem: str = "noise_curve", over: Over = "clips") -> list[Path]:
         """Write ``noise_curve.csv``, ``noise_curve.png`` and ``noise_curve.svg`` into a directory.
 
         Args:
@@ -535,7 +541,7 @@ def curve_label(settings: Mapping[str, Any]) -> str:
     return f"DNI σ_train={sigma_train:g}" if sigma_train > 0 else "conventional"
 
 
-def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "draws") -> CurveSummary:
+def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> CurveSummary:
     """Return the mean over trainings that differ in their seed, with an interval over those seeds.
 
     Args:
@@ -545,8 +551,8 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "draws") -> Curv
 
     Returns:
         One row per sigma. ``low`` to ``high`` is the Student t interval over the seeds' mean accuracies: how
-        well the mean over all trainings of this kind is known, on these clips. ``snr_db`` and ``loss`` are
-        means over seeds.
+        well the mean over all trainings of this kind is known, on these clips, whose luck all seeds share; NaN for
+        two seeds, which show hardly any spread. ``snr_db`` and ``loss`` are means over seeds.
 
     Raises:
         UserError: no curve, or curves of other levels or numbers of clips.
@@ -568,12 +574,20 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "draws") -> Curv
         column: np.stack([summary.frame[column].to_numpy(dtype=float) for summary in summaries])
         for column in ("accuracy", "loss", "snr_db")
     }
-    bounds = np.array([student_t_interval(column.tolist()) for column in stacked["accuracy"].T])
+    enough = len(curves) >= _FEWEST_SEEDS
+    bounds = np.array(
+        [
+            student_t_interval(column.tolist()) if enough else (math.nan, math.nan)
+            for column in stacked["accuracy"].T
+        ]
+    )
     frame = first.frame.assign(
         snr_db=stacked["snr_db"].mean(axis=0),
         accuracy=stacked["accuracy"].mean(axis=0),
         low=bounds[:, 0].clip(0, 1),
         high=bounds[:, 1].clip(0, 1),
+        draws_low=math.nan,
+        draws_high=math.nan,
         loss=stacked["loss"].mean(axis=0),
         n_seeds=len(curves),
     )
@@ -582,4 +596,7 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "draws") -> Curv
         for key, value in first.settings.items()
         if all(key in summary.settings and summary.settings[key] == value for summary in summaries)
     }
-    return CurveSummary(frame, f"95 % interval over {len(curves)} seeds", shared)
+    interval = f"95 % interval over {len(curves)} seeds, on these clips"
+    if not enough:
+        interval = f"{len(curves)} seeds, too few for an interval"
+    return CurveSummary(frame, interval, shared)

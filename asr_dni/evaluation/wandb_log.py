@@ -157,7 +157,7 @@ def log_curve_series(logger: WandbLogger, curve: NoiseCurve, split: str) -> None
 
     Args:
         logger: the run; in distributed runs the main process's.
-        curve: the curve; its interval is over draws.
+        curve: the curve; its interval is over clips, draws of the noise included.
         split: ``val`` or ``test``; keys are ``noise_curve/<split>/`` and ``sigma_infer`` (the step),
             ``accuracy``, ``accuracy_low``, ``accuracy_high``, ``loss``, ``snr_db``.
     """
