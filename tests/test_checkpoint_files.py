@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
 
 import pytest
@@ -119,3 +121,40 @@ def test_any_trainer_of_a_spotter_writes_durable_checkpoints(tmp_path, monkeypat
         trainer.save_checkpoint(tmp_path / f"{kind}.ckpt")
         assert read_checkpoint(tmp_path / f"{kind}.ckpt")["global_step"] == 1
         assert isinstance(trainer.lightning_module, nn.Module)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_also_beside_wandb(tmp_path):
+    """In a process of its own, since W&B's loggers write to the disk too, and complain in their own way."""
+    settings = [
+        *FIT[: FIT.index("--trainer.logger")],
+        "--noise_curve.every_n_epochs",
+        "0",
+        "--test_after_fit",
+        "false",
+    ]
+    command = [sys.executable, "-m", "asr_dni"]
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    with small_file_system(tmp_path / "small", 3_000_000) as folder:
+        run = folder / "runs" / "full" / "version_0"
+        first = [
+            *command,
+            *settings,
+            "--name",
+            "full",
+            "--runs",
+            str(folder / "runs"),
+            "--trainer.max_epochs",
+            "1",
+        ]
+        subprocess.run(first, check=True, capture_output=True, env=environment)
+        last = run / "checkpoints" / "last.ckpt"
+        before = last.read_bytes()
+        fill(folder, leave=0)
+        second = [*command, "fit", "--ckpt_path", str(last), "--trainer.max_epochs", "2"]
+        ended = subprocess.run(second, capture_output=True, text=True, env=environment, check=False)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.strip().splitlines()
+        assert line.startswith(f"asr-dni: error: {run}")
+        assert line.endswith("No space left on device")
+        assert last.read_bytes() == before

@@ -1,6 +1,7 @@
 """The console command ``asr-dni``: says what there is, and starts it. Heavy imports wait until they are needed."""
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -148,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line without the program's name; ``None`` takes it from ``sys.argv``.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.raiseExceptions = (
+        False  # a log file that the full disk does not take is told once, not by tracebacks
+    )
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         sys.exit(0 if arguments else 2)
