@@ -370,6 +370,27 @@ def test_mistakes_in_naming_a_module(here, capsys, option, message):
     assert message in fails(capsys, "fit", "--config", "tiny.yaml", *option)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--trainer.profiler", "{class_path: PyTorchProfiler, dict_kwargs: {schedule: 3}}"],
+            "Schedule should be",
+        ),
+        (
+            [
+                "--trainer.callbacks+=EarlyStopping",
+                "--trainer.callbacks.monitor=x",
+                "--trainer.callbacks.mode=q",
+            ],
+            "mode",
+        ),
+    ],
+)
+def test_what_a_named_class_finds_wrong_is_one_line(here, capsys, options, message):
+    assert message in fails(capsys, "fit", "--config", "tiny.yaml", *options)
+
+
 def test_a_file_cannot_allow_a_module(here, capsys):
     (here / "more.yaml").write_text("allow: [canary]\n")
     assert "allow" in fails(capsys, "fit", "--config", "tiny.yaml", "--config", "more.yaml")

@@ -304,6 +304,15 @@ class SpotterCLI(LightningCLI):
             data.setup("test")
         tell(data.describe())
 
+    def instantiate_classes(self) -> None:
+        """Make the objects; what one of them finds wrong in its arguments is the user's mistake."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{explain(error)} (asr-dni {self.subcommand} --help lists the settings)"
+            ) from error
+
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
         self._check_model()
