@@ -12,9 +12,11 @@ from recordings import tone, write
 from trained import train
 
 import asr_dni
-from asr_dni.data import DigitsData, Folder, KeywordData
+from asr_dni.data import DigitsData, Folder, FrontEnd, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import measure_noise_curve
+from asr_dni.features import MFCC, MFCCSettings
+from asr_dni.inference import Spotter
 from asr_dni.model import KeywordSpotter
 from asr_dni.noise import Noise
 
@@ -247,6 +249,13 @@ def test_loading_needs_the_file_alone_and_runs_nothing_that_it_names(checkpoint,
 def test_what_is_no_audio_is_refused(spotter, waveform, rate, message):
     with pytest.raises(UserError, match=message):
         spotter.predict(waveform, rate)
+
+
+def test_a_front_end_of_another_network_is_refused(checkpoint):
+    model = KeywordSpotter.from_checkpoint(checkpoint)
+    front_end = FrontEnd(MFCC(MFCCSettings(n_mels=20, n_mfcc=12)), clip_seconds=1.0)
+    with pytest.raises(UserError, match="12 features, but the network takes 10"):
+        Spotter(model, front_end)
 
 
 def test_settings_out_of_range_are_refused(spotter, checkpoint, clips, tmp_path):

@@ -49,6 +49,9 @@ class Spotter:
         front_end: makes features of recordings; ``None`` where the network was not trained on recordings.
         device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``.
 
+    Raises:
+        UserError: network and front end do not fit, or the device is not there.
+
     Attributes:
         noise: the noise that it runs under where a call names none; at first there is none.
         label_names: the labels in the order of the network's outputs.
@@ -57,6 +60,12 @@ class Spotter:
     def __init__(
         self, model: KeywordSpotter, front_end: FrontEnd | None, device: str | torch.device = "cpu"
     ) -> None:
+        expected = model.network.recurrent.input_size
+        if front_end is not None and front_end.features.n_features != expected:
+            raise UserError(
+                f"the front end makes {front_end.features.n_features} features, but the network takes {expected}:"
+                " they were not trained together"
+            )
         self.device = choose_device(device)
         self.model = model.eval().to(self.device)
         self.network = model.network
