@@ -187,6 +187,57 @@ def test_short_or_missing_background():
     assert torch.equal(augmentation.waveforms(waveforms, torch.arange(5), 0, torch.zeros(0)), waveforms)
 
 
+@pytest.mark.parametrize(("length", "starts"), [(1, 1), (999, 999), (1000, 1), (1001, 2)])
+def test_every_part_of_the_background_is_used(length, starts):
+    """A recording as long as a clip has one part, a shorter one as many as it has samples, for it is repeated."""
+    background = torch.arange(1.0, length + 1) / length
+    augmentation = Augmentation(only(background_probability=1.0, background_volume=0.1))
+    mixed = augmentation.waveforms(torch.zeros(2000, 1000), torch.arange(2000), 0, background)
+    repeated = background.repeat(2000 // length + 2)
+    assert (mixed[:, 0] > 0).all()
+    if starts <= 2:
+        scaled = mixed / mixed[:, :1]
+        expected = torch.stack([repeated[k : k + 1000] / repeated[k] for k in range(starts)])
+        which = (scaled[:, None] - expected).abs().amax(2) < 1e-2 * expected.amax(1)
+        assert (which.sum(1) == 1).all()
+        # Binomial, 2,000 clips: five standard deviations, false alarms 6e-7.
+        assert all(
+            abs(float(share) - 1 / starts) < 5 * 0.5 / math.sqrt(2000) for share in which.float().mean(0)
+        )
+    else:
+        steps = mixed.diff(dim=1)
+        jumps = steps.argmin(1)[(steps < 0).any(1)]  # where the recording begins again
+        assert len(jumps.unique()) > 500  # of 999, 864 are expected
+
+
+def test_a_shift_is_a_time_at_every_rate():
+    impulse = torch.zeros(2000, 400)
+    impulse[:, 200] = 1.0
+    for rate, limit in ((16000, 32), (8000, 16)):
+        shifted = Augmentation(only(time_shift_ms=2.0), sample_rate=rate).waveforms(
+            impulse, torch.arange(2000), 0
+        )
+        moved = shifted.argmax(1) - 200
+        assert (int(moved.min()), int(moved.max())) == (-limit, limit)
+
+
+def test_the_places_of_two_masks_do_not_depend_on_their_widths():
+    settings = only(frequency_masks=2, frequency_mask_bins=3)
+    masked = Augmentation(settings).features(torch.ones(4000, 1, 50), torch.arange(4000), 0)[:, 0] == 0
+    edges = torch.diff(torch.nn.functional.pad(masked.int(), (1, 1)), dim=1)
+    two = (edges == 1).sum(1) == 2
+    starts = (edges[two] == 1).nonzero()[:, 1].view(-1, 2).double()
+    widths = (edges[two] == -1).nonzero()[:, 1].view(-1, 2).double() - starts
+    assert two.sum() > 1500
+    for place in (
+        0,
+        1,
+    ):  # a wide one begins earlier on average: -0.03; of 1,500 five standard deviations are 0.13
+        correlation = torch.corrcoef(torch.stack([starts[:, place], widths[:, place]]))[0, 1]
+        assert abs(correlation + 0.03) < 0.13
+    assert abs(torch.corrcoef(widths.T)[0, 1]) < 0.13
+
+
 def runs(masked: torch.Tensor) -> int:
     """Number of runs of true values."""
     edges = torch.diff(torch.cat([torch.zeros(1), masked.float(), torch.zeros(1)]))
@@ -239,7 +290,15 @@ def test_masks_wider_than_the_clip():
     [
         ("time_shift_ms", dict(time_shift_ms=-1)),
         ("speed", dict(speed=(1.1, 0.9))),
+        ("time_shift_ms", dict(time_shift_ms=math.inf)),
+        ("time_shift_ms", dict(time_shift_ms=math.nan)),
         ("speed", dict(speed=(0.0, 1.0))),
+        ("speed", dict(speed=(0.1, 1.0))),
+        ("speed", dict(speed=(0.9, math.inf))),
+        ("gain_db", dict(gain_db=(-math.inf, 3))),
+        ("background_probability", dict(background_probability=-0.1)),
+        ("background_volume", dict(background_volume=math.inf)),
+        ("time_mask_frames", dict(time_mask_frames=-1)),
         ("gain_db", dict(gain_db=(3, -3))),
         ("gain_db", dict(gain_db=(3,))),
         ("background_probability", dict(background_probability=1.5)),
@@ -257,3 +316,24 @@ def test_bad_settings_name_the_key(key, values):
     with pytest.raises(UserError, match=rf"^{key}\b") as error:
         AugmentationSettings(**values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(time_shift_ms=0),
+        dict(speed=(1.0, 1.0)),
+        dict(gain_db=(3, 3)),
+        dict(background_probability=1),
+        dict(background_probability=0, background_volume=None),
+        dict(background_probability=0, background_volume=0.1, background_snr_db=(0, 20)),
+        dict(background_volume=0.0),
+        dict(time_mask_frames=0, frequency_mask_bins=0),
+        dict(time_masks=1, time_mask_frames=1, frequency_masks=1, frequency_mask_bins=1),
+    ],
+)
+def test_limits_are_settings_too(values):
+    settings = AugmentationSettings(**values)
+    changed = Augmentation(settings).waveforms(tones(2, 4000), torch.arange(2), 0, noise(5000))
+    assert changed.shape == (2, 4000)
+    assert changed.isfinite().all()
