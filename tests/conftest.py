@@ -1,7 +1,9 @@
 """Data and a trained run that several test modules share."""
 
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ from trained import train
 
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.features import MFCCSettings
+
+
+@pytest.fixture
+def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Takes back what a command leaves in the process, and keeps W&B offline."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(scope="session")

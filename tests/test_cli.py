@@ -25,16 +25,7 @@ from asr_dni.cli.main import COMMANDS, main
 from asr_dni.data import Folder
 from asr_dni.evaluation import NoiseCurveCallback
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _restore(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("restored_process")]
 
 
 def settings(tone_words: Path, tone_cache: Path) -> dict:

@@ -1,8 +1,6 @@
 """A run's folder: of one start alone, and gone on in when it is resumed."""
 
 import multiprocessing
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -16,7 +14,7 @@ import yaml
 from asr_dni.cli.main import main
 from asr_dni.cli.run_files import MetricsLog, claimed_folder, resumed_folder
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("restored_process")]
 
 FIT = {
     "data_class": "DigitsData",
@@ -27,15 +25,6 @@ FIT = {
     "wandb": "disabled",
 }
 LAST = Path("runs/digits/version_0/checkpoints/last.ckpt")
-
-
-@pytest.fixture(autouse=True)
-def _restore(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
