@@ -35,7 +35,8 @@ from asr_dni.model import (
     split_checkpoint,
     write_members,
 )
-from asr_dni.model.population import clip_by_member, member_losses
+from asr_dni.model.population import clip_by_member
+from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
 
 pytestmark = pytest.mark.filterwarnings(

@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -19,20 +18,16 @@ from asr_dni.checkpoint import load_weights, open_checkpoint, write_checkpoint, 
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
+from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.spotter import (
     KeywordSpotter,
-    LearningRateSchedule,
     Place,
     TrainingNoise,
     arguments_from_settings,
-    calibrate_in_training,
-    mix,
-    mixup_weights,
-    schedule_learning_rate,
 )
+from asr_dni.model.step import LearningRateSchedule, member_losses, noisy_step
 from asr_dni.model.training import describe_training, goes_on
-from asr_dni.nn import DropoutSeed, seeded_dropout
 from asr_dni.nn.population import stack_networks, unstack_network
 from asr_dni.noise import Noise
 
@@ -134,7 +129,7 @@ class PopulationSpotter(pl.LightningModule):
         network: what every network is made of.
         noise: the noise of training; not its seed, which is the member's.
         optimizer: the optimiser, as a function of the parameters: one of :data:`ELEMENTWISE_OPTIMIZERS`.
-        schedule: see :class:`~asr_dni.model.spotter.KeywordSpotter`, as for the following ones.
+        schedule: see :class:`~asr_dni.model.step.TrainingRecipe`, as for the following ones.
         warm_up: part of the run in which the learning rate rises linearly from zero.
         label_smoothing: of the cross entropy.
         mixup: parameter alpha of mixup; 0: off.
@@ -193,9 +188,7 @@ class PopulationSpotter(pl.LightningModule):
         self.label_names = spotters[0].label_names
         self.training_noise = spotters[0].training_noise
         self.optimizer_callable = optimizer
-        self.schedule, self.warm_up = schedule, warm_up
-        self.label_smoothing, self.mixup = label_smoothing, mixup
-        self.calibrate_every, self.gradient_clip = calibrate_every, gradient_clip
+        self.recipe, self.gradient_clip = spotters[0].recipe, gradient_clip
         self.sigma_train = [0.0] * self.networks
         """Strength of every member's noise in the next training step."""
         self.highest_sigma_train: list[float | None] = [None] * self.networks
@@ -338,7 +331,7 @@ class PopulationSpotter(pl.LightningModule):
                 f"optimizer {type(optimizer).__name__} may mix the members of a population: give one that works"
                 f" element by element ({known})"
             )
-        return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
+        return schedule_learning_rate(optimizer, self.trainer, self.recipe.schedule, self.recipe.warm_up)
 
     def configure_gradient_clipping(
         self,
@@ -382,37 +375,20 @@ class PopulationSpotter(pl.LightningModule):
             max(before or 0.0, noise.sigma if noise.on else 0.0)
             for before, noise in zip(self.highest_sigma_train, of_step, strict=True)
         ]
-        calibrate_in_training(self.network, batch.features, self.global_step, self.calibrate_every)
-        features, targets = batch.features, batch.labels
-        if self.mixup:
-            size = targets.shape[-1]
-            weights = torch.stack(
-                [mixup_weights(self.mixup, member.seed, self.global_step, size) for member in self.members]
-            )
-            features, targets = mix(features, targets, weights.to(features), len(self.label_names))
-        ids = batch.clip_ids.expand(self.networks, -1)
-        dropout = [
-            DropoutSeed(member.seed, self.global_step, its)
-            for member, its in zip(self.members, ids, strict=True)
-        ]
-        with self.network.under(self._noises(ids)), seeded_dropout(self.network, dropout):
-            logits = self.network(features)
-        losses = member_losses(logits, targets, self.label_smoothing)
+        losses, logits = noisy_step(self.network, batch, self.recipe, self._noises(), self.global_step)
         self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
-    def _noises(self, ids: Tensor) -> tuple[Noise, ...]:
-        return tuple(
+    def _noises(self) -> list[Noise]:
+        return [
             dataclasses.replace(
                 self.training_noise,
                 # Signals that are not finite have no size, which the scales signal and range would ask for.
                 sigma=0.0 if k in self.diverged else self.sigma_train[k],
                 seed=member.seed,
-                draw=self.global_step,
-                sample_ids=ids[k],
             )
             for k, member in enumerate(self.members)
-        )
+        ]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch, keep every member's scores, and find those that have diverged."""
@@ -549,25 +525,6 @@ class PopulationSpotter(pl.LightningModule):
 
 def _member_scores(state: Mapping[str, Any]) -> list[Tensor]:
     return [score for name, score in state["train_scores"].items() if name != "n_clips" and score.dim()]
-
-
-def member_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return each member's mean cross entropy ``(K,)``.
-
-    Args:
-        logits: ``(K, N, C)``.
-        targets: labels ``(N,)`` or ``(K, N)``, or probabilities ``(K, N, C)``.
-        label_smoothing: in [0, 1).
-    """
-    members, rows, classes = logits.shape
-    if targets.is_floating_point():
-        targets = targets.expand(members, rows, classes).flatten(0, 1)
-    else:
-        targets = targets.expand(members, rows).flatten()
-    losses: Tensor = functional.cross_entropy(
-        logits.flatten(0, 1), targets, label_smoothing=label_smoothing, reduction="none"
-    )
-    return losses.reshape(members, rows).mean(dim=1)
 
 
 @torch.no_grad()

@@ -1,21 +1,16 @@
 """The LightningModule: trains a keyword network under noise."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -23,17 +18,13 @@ from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_chec
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.averaging import CURRENT_STATE_KEY
+from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.step import LearningRateSchedule, TrainingRecipe, at_least_single, noisy_step
 from asr_dni.model.training import describe_training, goes_on, join_trainings
-from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
-from asr_dni.philox import derive_key
-from asr_dni.processes import place_among_processes
-
-LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 
 _SETTINGS_KEY = "model"
-_CALIBRATION_CLIPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +65,11 @@ class KeywordSpotter(pl.LightningModule):
         network: what the network is made of.
         noise: the noise of training.
         optimizer: the optimiser, as a function of the parameters.
-        schedule: the learning rate after the warm-up: ``constant``, or falling to zero as a line or a half cosine.
+        schedule: see :class:`~asr_dni.model.step.TrainingRecipe`, as for the following ones. The learning rate after
+            the warm-up: constant, or falling to zero as a line or a half cosine.
         warm_up: part of the run in which the learning rate rises linearly from zero.
         label_smoothing: of the cross entropy, in [0, 1).
-        mixup: parameter alpha of mixup (H. Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018): in
-            training each clip's features and label are mixed with another's of the batch, with a weight from
-            Beta(alpha, alpha) that depends on ``noise.seed``, the step and the place in the batch; 0: off.
+        mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
 
@@ -101,16 +91,10 @@ class KeywordSpotter(pl.LightningModule):
         calibrate_every: int = 50,
     ) -> None:
         super().__init__()
-        if not 0 <= warm_up < 1:
-            raise UserError(f"model warm_up is {warm_up}: give a part of the run, from 0 to below 1")
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"model label_smoothing is {label_smoothing}: give a number from 0 to below 1")
-        if not mixup >= 0:
-            raise UserError(f"model mixup is {mixup}: give 0 (off) or more")
-        if schedule not in ("constant", "linear", "cosine"):
-            raise UserError(f"model schedule is {schedule!r}: give constant, linear or cosine")
-        if calibrate_every < 0:
-            raise UserError(f"model calibrate_every is {calibrate_every}: give 0 (never) or more")
+        try:
+            self.recipe = TrainingRecipe(schedule, warm_up, label_smoothing, mixup, calibrate_every)
+        except UserError as error:
+            raise UserError(f"model {error}") from None
         if calibrate_every == 0 and noise.scale != "absolute":
             raise UserError(f"model noise.scale {noise.scale} needs calibrate_every above 0")
         self.label_names = list(label_names)
@@ -129,9 +113,6 @@ class KeywordSpotter(pl.LightningModule):
         self._place: Place | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         self.optimizer_callable = optimizer
-        self.schedule, self.warm_up = schedule, warm_up
-        self.label_smoothing, self.mixup = label_smoothing, mixup
-        self.calibrate_every = calibrate_every
         # Means over all clips of all processes, for which Lightning's own rounds the number of clips.
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))
         self.train_accuracy = MulticlassAccuracy(len(label_names), average="micro")
@@ -142,11 +123,7 @@ class KeywordSpotter(pl.LightningModule):
             "n_features": n_features,
             "network": dataclasses.asdict(network),
             "noise": dataclasses.asdict(noise),
-            "schedule": schedule,
-            "warm_up": warm_up,
-            "label_smoothing": label_smoothing,
-            "mixup": mixup,
-            "calibrate_every": calibrate_every,
+            **dataclasses.asdict(self.recipe),
         }
         self.save_hyperparameters({_SETTINGS_KEY: settings})
 
@@ -242,19 +219,10 @@ class KeywordSpotter(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        calibrate_in_training(self.network, batch.features, self.global_step, self.calibrate_every)
-        noise = dataclasses.replace(
-            self.training_noise, sigma=self.sigma_train, draw=self.global_step, sample_ids=batch.clip_ids
-        )
+        noise = self.training_noise.at(self.sigma_train)
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, noise.sigma if noise.on else 0.0)
-        features, targets = batch.features, batch.labels
-        if self.mixup:
-            weights = mixup_weights(self.mixup, self.training_noise.seed, self.global_step, len(targets))
-            features, targets = mix(features, targets, weights.to(features), len(self.label_names))
-        dropout = DropoutSeed(noise.seed, self.global_step, batch.clip_ids)
-        with self.network.under(noise), seeded_dropout(self.network, dropout):
-            logits = _at_least_single(self.network(features))
-        loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step)
+        loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
         self.train_loss.update(loss.detach().expand(size))
@@ -271,7 +239,7 @@ class KeywordSpotter(pl.LightningModule):
         self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
     def _evaluate(self, batch: Any, split: str, mean_loss: MeanMetric, accuracy: MulticlassAccuracy) -> None:
-        logits, size = _at_least_single(self.network(batch.features)), len(batch.labels)
+        logits, size = at_least_single(self.network(batch.features)), len(batch.labels)
         accuracy(logits, batch.labels)
         mean_loss.update(functional.cross_entropy(logits, batch.labels, reduction="none"))
         self.log(f"{split}/loss", mean_loss, batch_size=size)
@@ -280,12 +248,12 @@ class KeywordSpotter(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the clips' identities ``(N,)`` and the posteriors ``(N, C)``."""
         logits = self.network(batch.features)
-        return {"clip_ids": batch.clip_ids, "posteriors": _at_least_single(logits).softmax(-1)}
+        return {"clip_ids": batch.clip_ids, "posteriors": at_least_single(logits).softmax(-1)}
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, with its learning rate scheduled by step."""
         optimizer = self.optimizer_callable(self.parameters())
-        return schedule_learning_rate(optimizer, self.trainer, self.schedule, self.warm_up)
+        return schedule_learning_rate(optimizer, self.trainer, self.recipe.schedule, self.recipe.warm_up)
 
 
 def _highest_of(trainings: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]) -> float | None:
@@ -299,11 +267,6 @@ def _highest_of(trainings: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]
         )
         highest = max(highest, 0.0 if jumps_at_once else float(training.get("annealing.start") or 0.0))
     return highest
-
-
-def _at_least_single(logits: Tensor) -> Tensor:
-    """Return logits in which a loss can be told apart from its neighbours: half precisions have 3 digits."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -324,104 +287,6 @@ def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str
         "network": NetworkSettings(**network),
         "noise": TrainingNoise(**noise),
     }
-
-
-def schedule_learning_rate(
-    optimizer: Optimizer, trainer: pl.Trainer, schedule: LearningRateSchedule, warm_up: float
-) -> OptimizerLRSchedulerConfig:
-    """Return an optimiser whose learning rate rises and falls by step over the whole run, as Lightning wants it.
-
-    Args:
-        optimizer: with the highest rate.
-        trainer: of the run.
-        schedule: the rate after the warm-up.
-        warm_up: part of the run in which it rises linearly.
-
-    Raises:
-        UserError: the length of the run is not known.
-    """
-    steps = trainer.estimated_stepping_batches
-    if not math.isfinite(steps):
-        raise UserError("the learning rate's schedule needs a run of known length: give trainer.max_epochs")
-
-    def factor(step: int) -> float:
-        progress = min(step / steps, 1.0)
-        if progress < warm_up:
-            # The first step is taken with half a step's worth, not with a rate of zero.
-            return (step + 0.5) / (warm_up * steps)
-        rest = (progress - warm_up) / (1 - warm_up)
-        if schedule == "constant":
-            return 1.0
-        return 1.0 - rest if schedule == "linear" else (1.0 + math.cos(math.pi * rest)) / 2
-
-    optimizer.register_load_state_dict_post_hook(_keep_settings)
-    scheduler = LearningRateOfRun(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class LearningRateOfRun(LambdaLR):
-    """Learning rates as a function of the step, also in a run that is resumed with another length or another rate.
-
-    torch's own goes on with the rate that the checkpoint's run had in its last step, which is 0 where it had ended, and
-    with the highest rate of that run.
-    """
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the step; the rates are those that this run's schedule has there."""
-        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
-        for group, rate, factor in zip(
-            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
-        ):
-            group["initial_lr"], group["lr"] = rate, rate * factor(self.last_epoch)
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-
-def _keep_settings(optimizer: Optimizer) -> None:
-    """Keep an optimiser's settings where it takes over a checkpoint's state, which has those of another run."""
-    for group in optimizer.param_groups:
-        group.update({name: value for name, value in optimizer.defaults.items() if name != "lr"})
-
-
-def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, every: int) -> None:
-    """Follow the size of the clean signals on 32 clips of a training batch, in every so-many-th step; 0: never.
-
-    With several processes the 32 clips are the first ones of their joint batch, so that all have the estimate that one
-    process would have. More than 32 processes take one clip each.
-
-    Args:
-        network: the network, or K of them.
-        features: ``(*, N, T, F)``.
-        step: that is about to be taken.
-        every: steps between estimates.
-    """
-    if every and step % every == 0:
-        rank, processes = place_among_processes()
-        its_share = max(len(range(rank, _CALIBRATION_CLIPS, processes)), 1)
-        clips = features[..., :its_share, :, :]
-        calibrate(network, [clips], momentum=0.8 if step else 0.0, over_processes=processes > 1)
-
-
-def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:
-    """Return the weights ``(size,)``, float64 in [0, 1], that a step's clips have in :func:`mix`."""
-    random = np.random.default_rng(derive_key(seed, "mixup", step))
-    return torch.from_numpy(random.beta(alpha, alpha, size))
-
-
-def mix(features: Tensor, labels: Tensor, weights: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
-    """Mix each clip with the one at the other end of the batch.
-
-    Args:
-        features: ``(*, N, T, F)``.
-        labels: ``(*, N)`` positions in the label names.
-        weights: ``(*, N)``, each clip's own share. Leading dimensions broadcast.
-        n_labels: C.
-
-    Returns:
-        Mixed features, and labels as ``(*, N, C)`` probabilities.
-    """
-    one_hot = functional.one_hot(labels, n_labels).to(features)
-    mixed = torch.lerp(features.flip(-3), features, weights[..., None, None])
-    return mixed, torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
 
 
 class Place(NamedTuple):

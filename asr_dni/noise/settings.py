@@ -98,3 +98,7 @@ class Noise:
     def at(self, sigma: float) -> "Noise":
         """Return the same noise with another strength."""
         return replace(self, sigma=sigma)
+
+    def of(self, draw: int, sample_ids: Tensor) -> "Noise":
+        """Return the same noise in a named realisation, of samples with these identities ``(N,)``."""
+        return replace(self, draw=draw, sample_ids=sample_ids)

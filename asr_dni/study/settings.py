@@ -22,7 +22,7 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
-from asr_dni.model.spotter import LearningRateSchedule
+from asr_dni.model.step import TrainingRecipe
 from asr_dni.named_classes import find_class, only_named_classes
 from asr_dni.named_configurations import find_configuration
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
@@ -32,6 +32,13 @@ _DEFAULT_DATA = "asr_dni.data.KeywordData"
 _LARGEST_SEED = 2**32 - 1
 MOST_TRAININGS = 50_000
 """Trainings of one study: planning more takes minutes before anything is said."""
+
+
+def _named(key: str, check: Callable[[], Any]) -> None:
+    try:
+        check()
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class Recipes:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(TrainingRecipe):
     """How every member is trained; optimiser and batch size are settings of their own (optimizer, data).
 
     Args:
@@ -146,17 +153,15 @@ class TrainingSettings:
         warm_up: part of the run in which the learning rate rises linearly from zero.
         label_smoothing: of the cross entropy, in [0, 1).
         mixup: parameter alpha of mixup; 0: off.
-        gradient_clip: largest norm of a member's gradient; null: any.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             signal and range and leaves SNRs unknown.
+        gradient_clip: largest norm of a member's gradient; null: any.
     """
 
-    schedule: LearningRateSchedule = "cosine"
-    warm_up: float = 0.1
-    label_smoothing: float = 0.05
-    mixup: float = 0.0
     gradient_clip: float | None = 1.0
-    calibrate_every: int = 50
+
+    def __post_init__(self) -> None:
+        _named("training", super().__post_init__)
 
 
 @dataclass(frozen=True)
@@ -343,13 +348,6 @@ def _check_once(key: str, values: Sequence[Any]) -> None:
         if value in seen:
             raise UserError(f"{key} contains {value} twice: give every value once")
         seen.add(value)
-
-
-def _named(key: str, check: Callable[[], Any]) -> None:
-    try:
-        check()
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,9 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes
 from asr_dni.evaluation.population import evaluate_population
 from asr_dni.files import write_atomically
-from asr_dni.model.population import Member, PopulationSpotter, member_losses, split_checkpoint
+from asr_dni.model.population import Member, PopulationSpotter, split_checkpoint
 from asr_dni.model.spotter import TrainingNoise
+from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
@@ -268,12 +269,7 @@ class _Work:
             first.network,
             TrainingNoise(scale=first.noise.scale, sites=list(first.noise.sites), arrays=first.noise.arrays),
             self.study.make_optimizer(first.cell),
-            schedule=training.schedule,
-            warm_up=training.warm_up,
-            label_smoothing=training.label_smoothing,
-            mixup=training.mixup,
-            calibrate_every=training.calibrate_every,
-            gradient_clip=training.gradient_clip,
+            **asdict(training),
         )
 
     def _part_of_training(self, data: PopulationData) -> float:

@@ -1,0 +1,163 @@
+"""One step of noisy training, of one network or of K at once, and the recipe that it follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asr_dni.errors import UserError
+from asr_dni.model.network import KeywordNetwork
+from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
+from asr_dni.noise import Noise
+from asr_dni.philox import derive_key
+from asr_dni.processes import place_among_processes
+
+LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
+
+_CALIBRATION_CLIPS = 32
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What a network's training does beside its noise and its optimiser.
+
+    Args:
+        schedule: the learning rate after the warm-up: ``constant``, or falling to zero as a line or a half cosine.
+        warm_up: part of the run in which the learning rate rises linearly from zero.
+        label_smoothing: of the cross entropy, in [0, 1).
+        mixup: parameter alpha of mixup (H. Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018): in
+            training each clip's features and label are mixed with another's of the batch, with a weight from
+            Beta(alpha, alpha) that depends on the noise's seed, the step and the place in the batch; 0: off.
+        calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
+            ``signal`` and ``range`` and leaves SNRs unknown.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    schedule: LearningRateSchedule = "cosine"
+    warm_up: float = 0.1
+    label_smoothing: float = 0.05
+    mixup: float = 0.0
+    calibrate_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", "linear", "cosine"):
+            raise UserError(f"schedule is {self.schedule!r}: give constant, linear or cosine")
+        if not 0 <= self.warm_up < 1:
+            raise UserError(f"warm_up is {self.warm_up}: give a part of the run, from 0 to below 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing is {self.label_smoothing}: give a number from 0 to below 1")
+        if not self.mixup >= 0:
+            raise UserError(f"mixup is {self.mixup}: give 0 (off) or more")
+        if self.calibrate_every < 0:
+            raise UserError(f"calibrate_every is {self.calibrate_every}: give 0 (never) or more")
+
+
+def noisy_step(
+    network: KeywordNetwork, batch: Any, recipe: TrainingRecipe, noises: Sequence[Noise], step: int
+) -> tuple[Tensor, Tensor]:
+    """Run the forward pass of a training step under noise.
+
+    Noise and dropout of a clip are named by the noise's seed, the step and the clip's identity.
+
+    Args:
+        network: the network, or K of them.
+        batch: ``features`` ``(N, T, F)``, ``labels`` ``(N,)`` and ``clip_ids`` ``(N,)``; of K networks these for all,
+            or with a leading axis K.
+        recipe: of the training.
+        noises: of each network, one for an ordinary one; draw and samples are those of the step.
+        step: that is about to be taken.
+
+    Returns:
+        Each network's mean loss ``(K,)`` and logits ``(K, N, C)``; K = 1 for an ordinary network.
+    """
+    calibrate_in_training(network, batch.features, step, recipe.calibrate_every)
+    features, targets = batch.features, batch.labels
+    if recipe.mixup:
+        size = targets.shape[-1]
+        weights = torch.stack([mixup_weights(recipe.mixup, noise.seed, step, size) for noise in noises])
+        if network.networks is None:
+            weights = weights[0]
+        features, targets = mix(features, targets, weights.to(features), network.classifier.out_features)
+    ids = batch.clip_ids.expand(len(noises), -1)
+    of_step = [noise.of(step, its) for noise, its in zip(noises, ids, strict=True)]
+    dropout = [DropoutSeed(noise.seed, step, its) for noise, its in zip(noises, ids, strict=True)]
+    alone = network.networks is None
+    with (
+        network.under(of_step[0] if alone else of_step),
+        seeded_dropout(network, dropout[0] if alone else dropout),
+    ):
+        logits = at_least_single(network(features))
+    logits = logits[None] if alone else logits
+    return member_losses(logits, targets, recipe.label_smoothing), logits
+
+
+def at_least_single(logits: Tensor) -> Tensor:
+    """Return logits in which a loss can be told apart from its neighbours: half precisions have 3 digits."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def member_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return each network's mean cross entropy ``(K,)``.
+
+    Args:
+        logits: ``(K, N, C)``.
+        targets: labels ``(N,)`` or ``(K, N)``, or probabilities ``(N, C)`` or ``(K, N, C)``.
+        label_smoothing: in [0, 1).
+    """
+    members, rows, classes = logits.shape
+    if targets.is_floating_point():
+        targets = targets.expand(members, rows, classes).flatten(0, 1)
+    else:
+        targets = targets.expand(members, rows).flatten()
+    losses: Tensor = functional.cross_entropy(
+        logits.flatten(0, 1), targets, label_smoothing=label_smoothing, reduction="none"
+    )
+    return losses.reshape(members, rows).mean(dim=1)
+
+
+def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, every: int) -> None:
+    """Follow the size of the clean signals on 32 clips of a training batch, in every so-many-th step; 0: never.
+
+    With several processes the 32 clips are the first ones of their joint batch, so that all have the estimate that one
+    process would have. More than 32 processes take one clip each.
+
+    Args:
+        network: the network, or K of them.
+        features: ``(*, N, T, F)``.
+        step: that is about to be taken.
+        every: steps between estimates.
+    """
+    if every and step % every == 0:
+        rank, processes = place_among_processes()
+        its_share = max(len(range(rank, _CALIBRATION_CLIPS, processes)), 1)
+        clips = features[..., :its_share, :, :]
+        calibrate(network, [clips], momentum=0.8 if step else 0.0, over_processes=processes > 1)
+
+
+def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:
+    """Return the weights ``(size,)``, float64 in [0, 1], that a step's clips have in :func:`mix`."""
+    random = np.random.default_rng(derive_key(seed, "mixup", step))
+    return torch.from_numpy(random.beta(alpha, alpha, size))
+
+
+def mix(features: Tensor, labels: Tensor, weights: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
+    """Mix each clip with the one at the other end of the batch.
+
+    Args:
+        features: ``(*, N, T, F)``.
+        labels: ``(*, N)`` positions in the label names.
+        weights: ``(*, N)``, each clip's own share. Leading dimensions broadcast.
+        n_labels: C.
+
+    Returns:
+        Mixed features, and labels as ``(*, N, C)`` probabilities.
+    """
+    one_hot = functional.one_hot(labels, n_labels).to(features)
+    mixed = torch.lerp(features.flip(-3), features, weights[..., None, None])
+    return mixed, torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
