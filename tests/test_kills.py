@@ -375,7 +375,7 @@ def test_recordings_are_decoded_to_the_same_store(tmp_path, place):
                 assert (store / path.name).read_bytes() == path.read_bytes()
             assert not list(broken.glob("*partial*"))
 
-        kill_again_and_again(share(30), place, seconds, begin, inspect, compare, log)
+        kill_again_and_again(share(25), place, seconds, begin, inspect, compare, log)
 
 
 def test_a_noise_curve_is_there_whole_or_not_at_all(tmp_path):
