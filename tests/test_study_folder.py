@@ -165,6 +165,23 @@ def test_a_folder_holds_one_training(tmp_path):
     assert folder.read_study().settings.epochs == 2
 
 
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "null"])
+def test_a_damaged_note_of_what_is_shared_is_made_anew(tmp_path, damaged):
+    """From the settings of the last start, so that another training is still refused."""
+    folder = StudyFolder(tmp_path / "study")
+    study = tiny(tmp_path)
+    folder.record(study, study.make_data(0))
+    folder.ledger.append("0" * 16, member_rows(np.random.default_rng(0)).assign(member="0" * 16))
+    note = folder.path / "common.json"
+    whole = note.read_text()
+    note.write_text(damaged)
+    other = tiny(tmp_path, epochs=9)
+    with pytest.raises(UserError, match=r"another training, which differs in epochs \(2 there, 9 here\)"):
+        folder.record(other, other.make_data(0))
+    folder.record(study, study.make_data(0))
+    assert note.read_text() == whole
+
+
 def test_what_is_no_study_is_told(tmp_path):
     with pytest.raises(UserError, match="is not a study's folder"):
         StudyFolder(tmp_path).read_study()

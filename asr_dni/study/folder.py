@@ -101,18 +101,12 @@ class StudyFolder:
         Raises:
             UserError: the folder holds results of another training.
         """
-        recipes = {cell: dataclasses.asdict(study.settings.recipes.of(cell)) for cell in study.settings.cells}
-        schedules = {name: dataclasses.asdict(value) for name, value in study.settings.schedules.items()}
-        common: dict[str, Any] = {
-            **common_configuration(study, data),
-            "optimizer": dict(study.optimizer),
-            "share_data_order": study.settings.share_data_order,
-            "recipes": recipes,
-            "schedules": schedules,
-        }
-        common = json.loads(json.dumps(common, default=str))
+        common = _what_is_shared(study, data)
         if self._common.exists():
-            before = _read_json(self._common) or {}
+            before = _read_json(self._common)
+            if not isinstance(before, dict):  # damaged
+                recorded = self.read_study()
+                before = _what_is_shared(recorded, recorded.make_data(0))
             now = dict(common)
             for axis in ("recipes", "schedules"):
                 known = before.get(axis, {})
@@ -355,6 +349,21 @@ class StudyFolder:
             yield
         finally:
             lock.release()
+
+
+def _what_is_shared(study: Study, data: Any) -> dict[str, Any]:
+    """Return what all members of a start share, as a file has it."""
+    recipes = {cell: dataclasses.asdict(study.settings.recipes.of(cell)) for cell in study.settings.cells}
+    schedules = {name: dataclasses.asdict(value) for name, value in study.settings.schedules.items()}
+    shared = {
+        **common_configuration(study, data),
+        "optimizer": dict(study.optimizer),
+        "share_data_order": study.settings.share_data_order,
+        "recipes": recipes,
+        "schedules": schedules,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(shared, default=str))
+    return plain
 
 
 def _texts(found: Any) -> set[str]:
