@@ -38,3 +38,10 @@ def test_student_t_interval_covers_the_mean_in_95_of_100_cases():
     covered = sum(low <= 0 <= high for low, high in map(student_t_interval, numbers))
     # Binomial with 4000 trials: outside four standard deviations about once in 16,000 correct programs.
     assert abs(covered - 3800) < 4 * math.sqrt(4000 * 0.95 * 0.05)
+
+
+def test_wilson_stays_within_0_and_1():
+    """Also where rounding would take the bound of a perfect score over 1."""
+    for trials in range(1, 400):
+        assert wilson_interval(1.0, trials)[1] <= 1
+        assert wilson_interval(0.0, trials)[0] >= 0

@@ -272,3 +272,27 @@ def test_data_parallel_replicas_are_refused_under_noise():
     assert torch.equal(replica(x), network(x))
     with network.under(Noise(1.0)), pytest.raises(UserError, match="DistributedDataParallel"):
         network._replicate_for_data_parallel()
+
+
+def test_only_noise_that_lacks_a_draw_is_counted():
+    layer, x = NoisyLinear(2, 3), torch.zeros(5, 2)
+    layer.noise = Noise(1.0)
+    expected = [layer(x) for _ in range(2)]
+    layer.noise = Noise(1.0)
+    first = layer(x)
+    with layer.under(Noise(1.0, draw=7)):
+        assert torch.equal(layer(x), layer(x))
+    assert torch.equal(first, expected[0])
+    assert torch.equal(layer(x), expected[1])
+    layer.noise = Noise(1.0, draw=1)
+    assert torch.equal(layer(x), expected[1])
+
+
+def test_as_many_identities_as_samples():
+    layer = NoisyLinear(2, 3)
+    for ids in (torch.arange(4), torch.arange(6)):
+        with (
+            layer.under(Noise(1.0, sample_ids=ids)),
+            pytest.raises(ValueError, match=rf"{len(ids)} sample identities for a batch of 5"),
+        ):
+            layer(torch.zeros(5, 2))

@@ -191,3 +191,32 @@ class TestDistribution:
         drawn = normal((13, 14), torch.arange(50), torch.arange(20), 1, 64).double().flatten()
         score = (drawn[lag:] * drawn[:-lag]).sum() / math.sqrt(len(drawn) - lag)
         assert abs(score) < threshold()
+
+
+def test_uniform_numbers_are_the_first_words_exactly():
+    """Small words too, where float32 is fine enough to tell the word and its successor apart."""
+    key, samples, width = (5, 2**32 - 1), torch.arange(64), 512
+    units = torch.arange(width)[None].expand(64, -1)
+    zeros = torch.zeros_like(units)
+    words = philox4x32((units, zeros, samples[:, None].expand_as(units), zeros), key)[0].numpy()
+    expected = (words.astype("float32") + np.float32(1)) * np.float32(2**-32)
+    assert (words < 2**22).sum() > 5
+    drawn = uniform(key, samples, width)
+    assert drawn.dtype == torch.float32
+    assert np.array_equal(drawn.numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.int32, torch.uint8])
+def test_identities_and_steps_of_any_integer_type(kind):
+    samples, times = torch.tensor([3, 100, 0]), torch.tensor([0, 7])
+    for groups in (1, 3, 4):
+        expected = normal((1, 2), samples, times, groups, 5)
+        assert torch.equal(normal((1, 2), samples.to(kind), times.to(kind), groups, 5), expected)
+    assert torch.equal(uniform((1, 2), samples.to(kind), 5), uniform((1, 2), samples, 5))
+
+
+def test_numbers_are_made_where_the_samples_are():
+    samples, times = torch.arange(3, device="meta"), torch.arange(2, device="meta")
+    assert normal((1, 2), samples, times, 4, 5).device.type == "meta"
+    assert normal([(1, 2), (3, 4)], samples.expand(2, 3), times, 4, 5).shape == (2, 2, 3, 20)
+    assert uniform((1, 2), samples, 5).device.type == "meta"
