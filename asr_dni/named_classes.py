@@ -245,18 +245,16 @@ def _guard_jsonargparse() -> None:
     Raises:
         RuntimeError: this version of jsonargparse imports elsewhere; nothing may be parsed with it then.
     """
-    names = ("_typehints", "_actions", "_from_config", "_completions")
-    guarded = []
-    for name in names:
-        try:
-            module = importlib.import_module(f"jsonargparse.{name}")
-        except ModuleNotFoundError:  # not in every version
-            continue
-        original: Callable[[str], Any] | None = getattr(module, "import_object", None)
-        if original is not None:
-            vars(module)["import_object"] = _guarded(original)
-            guarded.append(name)
-    if not {"_typehints", "_actions"} <= set(guarded):
+    importlib.import_module("jsonargparse")
+    guarded = set()
+    for name, module in list(sys.modules.items()):
+        # What the others import by name is their own.
+        if name.startswith("jsonargparse.") and name not in ("jsonargparse.typing", "jsonargparse._util"):
+            original: Callable[[str], Any] | None = vars(module).get("import_object")
+            if original is not None:
+                vars(module)["import_object"] = _guarded(original)
+                guarded.add(name.partition(".")[2])
+    if not {"_typehints", "_actions"} <= guarded:
         raise RuntimeError("this version of jsonargparse cannot be kept from importing: give one below 4.49")
 
 

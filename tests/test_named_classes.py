@@ -18,7 +18,7 @@ from asr_dni.cli.main import main
 from asr_dni.data import DigitsData, Folder, KeywordData, Source
 from asr_dni.data.source import source_from_configuration
 from asr_dni.errors import UserError
-from asr_dni.named_classes import find_class, only_named_classes
+from asr_dni.named_classes import find_class, modules_of, only_named_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -410,6 +410,10 @@ def test_in_python_what_the_program_has_imported_may_be_named(here, tone_words):
         **configuration,
         "init_args": Folder(tone_words).configuration()["init_args"],
     }
+    # A worker of a study, another process, is told to import it too.
+    assert modules_of({"class_path": "asr_dni.data.KeywordData", "init_args": {"source": configuration}}) == (
+        "canary",
+    )
     with pytest.raises(UserError, match=r"not a subclass of asr_dni\.data\.source\.Source"):
         source_from_configuration({"class_path": "canary.Steps"})
 
