@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
-import torch
 from jsonargparse import DefaultHelpFormatter
-from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning.callbacks import (
@@ -48,6 +46,12 @@ from asr_dni.cli.run_files import (
     resumed_folder,
     wandb_run_in,
 )
+from asr_dni.cli.trainer_settings import (
+    check_callbacks,
+    check_trainer_settings,
+    make_settings_readable_again,
+    raised_by_lightning,
+)
 from asr_dni.configuration import as_text, check_groups, expand_layers, explain
 from asr_dni.data import DATA_MODULES, KeywordData, SequenceData, data_class_of
 from asr_dni.data.overview import tell
@@ -64,7 +68,7 @@ from asr_dni.model import (
 from asr_dni.model.spotter import arguments_from_settings
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 
-register_type(torch.device)  # else a configuration that has one cannot be read again
+make_settings_readable_again()
 
 _DESCRIPTIONS = {
     "fit": "Train a keyword spotter, then test it and draw its noise curve.",
@@ -248,6 +252,7 @@ class SpotterCLI(LightningCLI):
             raise UserError(
                 f"{self.subcommand} needs a trained network: give --ckpt_path FILE, a .ckpt that asr-dni fit wrote"
             )
+        check_trainer_settings(config.trainer, fitting=self.subcommand == "fit")
         epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps")
         if self.subcommand == "fit" and epochs is not None and (epochs < -1 or epochs == 0):
             raise UserError(f"trainer.max_epochs is {epochs}: give 1 or more")
@@ -308,7 +313,7 @@ class SpotterCLI(LightningCLI):
         """Make the objects; what one of them finds wrong in its arguments is the user's mistake."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ModuleNotFoundError) as error:
             raise UserError(
                 f"{explain(error)} (asr-dni {self.subcommand} --help lists the settings)"
             ) from error
@@ -369,6 +374,7 @@ class SpotterCLI(LightningCLI):
             callbacks = [*callbacks, TrainingLog(), LastCheckpoint()]
         if config.get("enable_checkpointing") is False or self.subcommand != "fit":
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+        check_callbacks(given)
         if self.subcommand == "fit":
             check_monitors([*given, *callbacks], curve, config)
             averaging = [callback for callback in given if averages_weights(callback)]
@@ -377,14 +383,17 @@ class SpotterCLI(LightningCLI):
                 average = AveragedWeights([*given, *callbacks], self._settings_of(averaging[0]))
                 callbacks = [*callbacks, *averaging, average]
         if config.get("enable_progress_bar") is None:
-            config["enable_progress_bar"] = on_terminal()
+            named = any(isinstance(callback, ProgressBar) for callback in given)
+            config["enable_progress_bar"] = named or on_terminal()
         if config["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in given):
             callbacks = [*callbacks, BareProgressBar()]
         if config.get("enable_model_summary") is None:
             config["enable_model_summary"] = False
         try:
             return super()._instantiate_trainer(config, callbacks)
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever a setting makes the trainer's parts raise
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _settings_of(self, callback: Callback) -> dict[str, Any]:
@@ -413,9 +422,11 @@ class SpotterCLI(LightningCLI):
             call_trainer(self.trainer, function, self._how_to_go_on, weights_only=True, **arguments)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             checkpoint = arguments.get("ckpt_path")
-            if checkpoint is None or began.it_did:
+            if began.it_did or (checkpoint is None and not raised_by_lightning(error)):
                 raise
             said = " ".join(str(error).split())[:200]
+            if checkpoint is None:
+                raise UserError(f"trainer: {said}") from error
             raise UserError(
                 f"{checkpoint}: Lightning cannot take it ({type(error).__name__}: {said}); expected a .ckpt that"
                 " asr-dni fit wrote"
