@@ -75,7 +75,7 @@ def test_a_study_by_its_name():
 def test_a_path_wins_over_a_name(elsewhere):
     own = elsewhere / "synthetic_lstm_dni"
     own.write_text("name: mine")
-    assert expand_layers(["--config", "synthetic_lstm_dni"]) == ["--config", "name: mine\n"]
+    assert yaml.safe_load(expand_layers(["--config", "synthetic_lstm_dni"])[1]) == {"name": "mine"}
     own.unlink()
     own.mkdir()  # a folder is no configuration
     assert find_configuration("synthetic_lstm_dni").samefile(EXPERIMENT)
