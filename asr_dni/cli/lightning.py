@@ -292,11 +292,10 @@ class SpotterCLI(LightningCLI):
                 if self.subcommand == "fit"
                 else f"{differ}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
             )
+        check_evaluable(contents, str(checkpoint))
+        load_weights(self.model, contents, str(checkpoint))  # the trainer does so again
         if self.subcommand == "fit":
             check_resumable(contents, str(checkpoint), optimizer, self.model)
-        else:
-            check_evaluable(contents, str(checkpoint))
-        load_weights(self.model, contents, str(checkpoint))  # the trainer does so again
 
     def _check_data(self) -> None:
         """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
