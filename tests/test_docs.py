@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from markdown_it import MarkdownIt
 
-from asr_dni.cli import lightning
+from asr_dni.cli import lightning, run_arguments
 from asr_dni.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -66,9 +66,10 @@ def test_command_is_understood(command, monkeypatch, tmp_path):
     command = [
         experiment if re.fullmatch(r"runs/.*/config\.yaml|own\.yaml", word) else word for word in command
     ]
-    monkeypatch.setattr(lightning, "load_checkpoint", lambda path: {})
-    found = lightning.expand_layers(["--config", experiment])
-    monkeypatch.setattr(lightning, "_configuration_of", lambda path, contents: found)
+    for module in (lightning, run_arguments):
+        monkeypatch.setattr(module, "load_checkpoint", lambda path: {})
+    found = run_arguments.expand_layers(["--config", experiment])
+    monkeypatch.setattr(run_arguments, "configuration_of", lambda path, contents: found)
 
     def stop(*arguments, **keywords):
         raise Parsed

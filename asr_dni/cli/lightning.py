@@ -24,7 +24,6 @@ from rich.console import Console
 from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
-from asr_dni.bounded_yaml import load_yaml
 from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
 from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
@@ -38,6 +37,7 @@ from asr_dni.cli.run import (
     describe_wandb,
     on_terminal,
 )
+from asr_dni.cli.run_arguments import name_of_data_class, with_configuration
 from asr_dni.cli.run_files import (
     MetricsLog,
     SaveConfiguration,
@@ -52,8 +52,8 @@ from asr_dni.cli.trainer_settings import (
     make_settings_readable_again,
     raised_by_lightning,
 )
-from asr_dni.configuration import as_text, check_groups, expand_layers, explain
-from asr_dni.data import DATA_MODULES, KeywordData, SequenceData, data_class_of
+from asr_dni.configuration import check_groups, explain
+from asr_dni.data import DATA_MODULES, KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
@@ -65,7 +65,6 @@ from asr_dni.model import (
     averages_weights,
     load_checkpoint,
 )
-from asr_dni.model.spotter import arguments_from_settings
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 
 make_settings_readable_again()
@@ -519,28 +518,6 @@ def _shorten(path: str | Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds."""
-    for folder in checkpoint.resolve().parents[:2]:
-        if (folder / "config.yaml").is_file():
-            return expand_layers(["--config", str(folder / "config.yaml")])
-    model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
-    data = dict(contents.get(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
-    if model:
-        arguments_from_settings(model, str(checkpoint))
-    data_class = data_class_of(contents)
-    if not model or not data or data_class is None:
-        raise UserError(
-            f"{checkpoint}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
-        )
-    seed = data.pop("seed", 0)
-    # These follow from the data and from seed_everything.
-    del model["label_names"], model["n_features"]
-    model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
-    settings = {"data_class": data_class.__qualname__, "data": data, "model": model, "seed_everything": seed}
-    return ["--config", as_text(settings, checkpoint)]
-
-
 def _progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
     """Return the epochs and steps that a checkpoint's training had done."""
     try:
@@ -548,51 +525,6 @@ def _progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
         return int(epochs), int(contents["global_step"])
     except (KeyError, TypeError, ValueError):
         return 0, 0
-
-
-def _data_class(arguments: Sequence[str]) -> str:
-    """Return the name of the data module's class: the last ``data_class`` of configurations and command line.
-
-    It has to be known before the parser is built, which has this class's settings.
-
-    Args:
-        arguments: with the text of configurations in place of their files' names.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    chosen: Any = KeywordData.__qualname__
-    for index, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if not equals:
-            value = arguments[index + 1] if index + 1 < len(arguments) else ""
-        if option == "--data_class":
-            chosen = value
-        elif option == "--config":
-            contents = load_yaml(value)
-            chosen = contents.get("data_class", chosen) if isinstance(contents, dict) else chosen
-    if not isinstance(chosen, str) or chosen not in DATA_MODULES:
-        raise UserError(f"data_class is {chosen}: give one of {', '.join(DATA_MODULES)}")
-    return chosen
-
-
-def _with_configuration(arguments: list[str]) -> list[str]:
-    """Read the layers of configurations; where there is a checkpoint alone, take the settings of its run."""
-    checkpoint: str | None = None
-    for index, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option == "--ckpt_path":
-            checkpoint = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
-            if not checkpoint or checkpoint.startswith("--"):
-                raise UserError("--ckpt_path needs a value: the name of a .ckpt file that asr-dni fit wrote")
-    if checkpoint in (None, "null"):
-        return expand_layers(arguments)
-    assert checkpoint is not None
-    contents = load_checkpoint(checkpoint)  # a file that is none is told before anything is built
-    names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
-    if names_config:
-        return expand_layers(arguments)
-    return [*_configuration_of(Path(checkpoint), contents), *arguments]
 
 
 def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
@@ -605,7 +537,7 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
     naming = ("--name", "--runs", "--config", "-c")
     folder_is_named = any(argument.partition("=")[0] in naming for argument in arguments)
     with ExitStack() as held, only_named_classes():
-        return _run_lightning(subcommand, _with_configuration(list(arguments)), held, folder_is_named)
+        return _run_lightning(subcommand, with_configuration(list(arguments)), held, folder_is_named)
 
 
 def _run_lightning(
@@ -624,7 +556,7 @@ def _run_lightning(
         return SpotterCLI(
             subcommand,
             held,
-            _data_class(arguments),
+            name_of_data_class(arguments),
             folder_is_named,
             args=[subcommand, *arguments],
             seed_everything_default=0,

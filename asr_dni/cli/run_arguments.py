@@ -1,0 +1,81 @@
+"""The command line of a run before it is parsed: configurations in place of their names, and which data there are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from asr_dni.bounded_yaml import load_yaml
+from asr_dni.configuration import as_text, expand_layers
+from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
+from asr_dni.errors import UserError
+from asr_dni.model import KeywordSpotter, load_checkpoint
+from asr_dni.model.spotter import arguments_from_settings
+
+
+def configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds."""
+    for folder in checkpoint.resolve().parents[:2]:
+        if (folder / "config.yaml").is_file():
+            return expand_layers(["--config", str(folder / "config.yaml")])
+    model = dict(contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {}))
+    data = dict(contents.get(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("data", {}))
+    if model:
+        arguments_from_settings(model, str(checkpoint))
+    data_class = data_class_of(contents)
+    if not model or not data or data_class is None:
+        raise UserError(
+            f"{checkpoint}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
+        )
+    seed = data.pop("seed", 0)
+    # These follow from the data and from seed_everything.
+    del model["label_names"], model["n_features"]
+    model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
+    settings = {"data_class": data_class.__qualname__, "data": data, "model": model, "seed_everything": seed}
+    return ["--config", as_text(settings, checkpoint)]
+
+
+def name_of_data_class(arguments: Sequence[str]) -> str:
+    """Return the name of the data module's class: the last ``data_class`` of configurations and command line.
+
+    It has to be known before the parser is built, which has this class's settings.
+
+    Args:
+        arguments: with the text of configurations in place of their files' names.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    chosen: Any = KeywordData.__qualname__
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not equals:
+            value = arguments[index + 1] if index + 1 < len(arguments) else ""
+        if option == "--data_class":
+            chosen = value
+        elif option == "--config":
+            contents = load_yaml(value)
+            chosen = contents.get("data_class", chosen) if isinstance(contents, dict) else chosen
+    if not isinstance(chosen, str) or chosen not in DATA_MODULES:
+        raise UserError(f"data_class is {chosen}: give one of {', '.join(DATA_MODULES)}")
+    return chosen
+
+
+def with_configuration(arguments: list[str]) -> list[str]:
+    """Read the layers of configurations; where there is a checkpoint alone, take the settings of its run."""
+    checkpoint: str | None = None
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--ckpt_path":
+            checkpoint = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
+            if not checkpoint or checkpoint.startswith("--"):
+                raise UserError("--ckpt_path needs a value: the name of a .ckpt file that asr-dni fit wrote")
+    if checkpoint in (None, "null"):
+        return expand_layers(arguments)
+    assert checkpoint is not None
+    contents = load_checkpoint(checkpoint)  # a file that is none is told before anything is built
+    names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
+    if names_config:
+        return expand_layers(arguments)
+    return [*configuration_of(Path(checkpoint), contents), *arguments]
