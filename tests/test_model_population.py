@@ -32,6 +32,7 @@ from asr_dni.model import (
     PopulationSpotter,
     TrainingNoise,
     load_checkpoint,
+    save_members,
     split_checkpoint,
     write_members,
 )
@@ -410,7 +411,7 @@ def test_a_datamodule_of_its_own_will_do_where_there_is_one_seed(tmp_path):
         gradient_clip=0.5,
     )
     trainer(epochs=1).fit(population, datamodule=data)
-    paths = population.save_members(tmp_path)
+    paths = save_members(population, tmp_path)
     _, alone = train_alone(digits, members[2], run={"epochs": 1})
     assert_close(KeywordSpotter.from_checkpoint(paths[2]), alone)
     assert DigitsData.from_checkpoint(paths[2]).seed == 1
@@ -462,7 +463,7 @@ def saved(tone_words, tone_cache, tmp_path_factory):
         make=make,
         population=population,
         checkpoint=runner.checkpoint_callback.best_model_path,
-        paths=population.save_members(folder / "members"),
+        paths=save_members(population, folder / "members"),
         data=runner.datamodule,
     )
 

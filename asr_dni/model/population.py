@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from asr_dni.checkpoint import load_weights, open_checkpoint, write_checkpoint, write_durable_checkpoints
+from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_checkpoints
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
@@ -33,9 +32,9 @@ from asr_dni.noise import Noise
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS_KEY = "population"
-_STATE_KEY = "population_state"
-_DATA_KEY = "PopulationData"
+SETTINGS_KEY = "population"
+STATE_KEY = "population_state"
+DATA_KEY = "PopulationData"
 
 ELEMENTWISE_OPTIMIZERS: tuple[type[Optimizer], ...] = (
     torch.optim.Adadelta,
@@ -208,7 +207,7 @@ class PopulationSpotter(pl.LightningModule):
         settings = dict(spotters[0].hparams["model"])
         settings["members"] = [_plain_member(member) for member in self.members]
         settings["gradient_clip"] = gradient_clip
-        self.save_hyperparameters({_SETTINGS_KEY: settings})
+        self.save_hyperparameters({SETTINGS_KEY: settings})
 
     @property
     def networks(self) -> int:
@@ -238,24 +237,6 @@ class PopulationSpotter(pl.LightningModule):
         """Return what a noise curve's file says of a member."""
         return self.unstack(member).curve_settings()
 
-    def save_members(self, directory: str | Path) -> list[Path]:
-        """Write every member into a checkpoint of its own, ``member_00.ckpt`` and so on, while a trainer is attached.
-
-        They are as ``asr-dni fit`` writes them, see :func:`split_checkpoint`.
-
-        Args:
-            directory: is made where it does not exist.
-
-        Returns:
-            The paths, in the order of the members.
-        """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".population-", dir=directory) as temporary:
-            whole = Path(temporary) / "population.ckpt"
-            self.trainer.save_checkpoint(whole)
-            return write_members(whole, directory)
-
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any]) -> Self:
         """Rebuild a population.
@@ -266,8 +247,8 @@ class PopulationSpotter(pl.LightningModule):
         Raises:
             UserError: the file is missing, cannot be read, or holds no population.
         """
-        contents = _read_population(checkpoint)
-        settings = contents[cls.CHECKPOINT_HYPER_PARAMS_KEY][_SETTINGS_KEY]
+        contents = read_population(checkpoint)
+        settings = contents[cls.CHECKPOINT_HYPER_PARAMS_KEY][SETTINGS_KEY]
         where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
         own = {key: value for key, value in settings.items() if key not in ("members", "gradient_clip")}
         arguments = arguments_from_settings(own, where)
@@ -484,7 +465,7 @@ class PopulationSpotter(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note every member's training, its noise's strength and its history."""
-        checkpoint[_STATE_KEY] = {
+        checkpoint[STATE_KEY] = {
             "sigma_train": self.sigma_train,
             "highest_sigma_train": self.highest_sigma_train,
             "trainings": self.trainings,
@@ -499,15 +480,15 @@ class PopulationSpotter(pl.LightningModule):
         Raises:
             UserError: the checkpoint is one of other members.
         """
-        settings = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(_SETTINGS_KEY, {})
-        known, mine = settings.get("members"), self.hparams[_SETTINGS_KEY]["members"]
+        settings = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(SETTINGS_KEY, {})
+        known, mine = settings.get("members"), self.hparams[SETTINGS_KEY]["members"]
         if known != mine:
             raise UserError(
                 f"the checkpoint holds {len(known)} other members than these {len(mine)}"
                 if known
                 else "the checkpoint holds no population; give the population that it is one of"
             )
-        state = _read_population(checkpoint)[_STATE_KEY]
+        state = read_population(checkpoint)[STATE_KEY]
         per_member = (len(state["sigma_train"]), len(state["trainings"]), *map(len, _member_scores(state)))
         if set(per_member) != {self.networks} or set(state["train_scores"]) != set(_SCORES):
             raise UserError(
@@ -547,96 +528,17 @@ def clip_by_member(parameters: Sequence[Tensor], largest: float) -> Tensor:
     return norms
 
 
-def split_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Take a population's checkpoint apart into ordinary ones.
-
-    Each is a checkpoint as ``asr-dni fit`` writes it of the member alone: ``KeywordSpotter.from_checkpoint``,
-    ``KeywordData.from_checkpoint``, ``asr-dni noise-curve`` and ``asr-dni test`` take it, and a training goes on from
-    it, with its optimiser's state and its place in the data. What it cannot hold is what a run's ``config.yaml`` has:
-    the optimiser's class, the annealing and the trainer's settings have to be given again.
-
-    Args:
-        checkpoint: a checkpoint file of a population, or what ``torch.load`` made of one.
-
-    Returns:
-        One checkpoint per member.
+def read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the contents of a population's checkpoint.
 
     Raises:
         UserError: the file is missing, cannot be read, or holds no population.
     """
-    contents = _read_population(checkpoint)
-    population = PopulationSpotter.from_checkpoint(contents)
-    return [_of_member(contents, population, member) for member in range(population.networks)]
-
-
-def _read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     contents, where = open_checkpoint(checkpoint)
     settings = contents.get(PopulationSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {})
-    if _SETTINGS_KEY not in settings or _STATE_KEY not in contents:
+    if SETTINGS_KEY not in settings or STATE_KEY not in contents:
         raise UserError(f"{where}: holds no population; expected a checkpoint of a PopulationSpotter")
     return contents
-
-
-def _of_member(contents: Mapping[str, Any], population: PopulationSpotter, member: int) -> dict[str, Any]:
-    spotter = population.unstack(member)
-    left_out = {_STATE_KEY, _DATA_KEY}
-    if _DATA_KEY in contents:
-        left_out.add(pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
-    ordinary = {key: value for key, value in contents.items() if key not in left_out}
-    ordinary["state_dict"] = spotter.state_dict()
-    ordinary[spotter.CHECKPOINT_HYPER_PARAMS_KEY] = dict(spotter.hparams)
-    if "callbacks" in contents:
-        ordinary["callbacks"] = {}  # they are those of the population's run
-    if "optimizer_states" in contents:
-        ordinary["optimizer_states"] = [_slice(state, member) for state in contents["optimizer_states"]]
-    spotter.on_save_checkpoint(ordinary)
-    data = contents.get(_DATA_KEY)
-    if data is not None:
-        ordinary |= data["members"][member]
-        ordinary["loops"] = _with_loader(contents["loops"], data["of_member"][member])
-    return ordinary
-
-
-def _slice(state: Mapping[str, Any], member: int) -> dict[str, Any]:
-    """Return a member's part of an optimiser's state; what has no dimension is common to all."""
-
-    def part(value: Any) -> Any:
-        return value[member].clone() if isinstance(value, Tensor) and value.dim() else value
-
-    return {
-        **state,
-        "state": {
-            index: {name: part(value) for name, value in values.items()}
-            for index, values in state["state"].items()
-        },
-    }
-
-
-def _with_loader(loops: Mapping[str, Any], loader: int) -> dict[str, Any]:
-    """Return the loops' state with that of one of the training's loaders."""
-    fit = dict(loops["fit_loop"])
-    states = fit["state_dict"].get("combined_loader", [])
-    if len(states) > 1:
-        fit["state_dict"] = {**fit["state_dict"], "combined_loader": [states[loader]]}
-    return {**loops, "fit_loop": fit}
-
-
-def write_members(checkpoint: str | Path | Mapping[str, Any], directory: str | Path) -> list[Path]:
-    """Write what :func:`split_checkpoint` makes of a checkpoint, as ``member_00.ckpt`` and so on.
-
-    Args:
-        checkpoint: a checkpoint file of a population, or what ``torch.load`` made of one.
-        directory: is made where it does not exist.
-
-    Returns:
-        The paths, in the order of the members.
-    """
-    members = split_checkpoint(checkpoint)
-    digits = max(2, len(str(len(members) - 1)))
-    paths = [Path(directory) / f"member_{member:0{digits}d}.ckpt" for member in range(len(members))]
-    for path, contents in zip(paths, members, strict=True):
-        write_checkpoint(contents, path)
-    return paths
 
 
 def _plain_member(member: Member) -> dict[str, Any]:

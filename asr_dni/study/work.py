@@ -26,7 +26,8 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes
 from asr_dni.evaluation.population import evaluate_population
 from asr_dni.files import write_atomically
-from asr_dni.model.population import Member, PopulationSpotter, split_checkpoint
+from asr_dni.model.members import split_checkpoint
+from asr_dni.model.population import Member, PopulationSpotter
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
