@@ -132,3 +132,21 @@ def test_python_runs(document, checkpoint, spoken, tmp_path, monkeypatch, capsys
     if "asr_dni.load(" in document.read_text(encoding="utf-8"):
         assert re.search(r"^yes\.wav (go|no|yes) None$", said, re.MULTILINE)
         assert re.search(r"^no\.flac (go|no|yes) None$", said, re.MULTILINE)
+
+
+def test_every_promise_names_a_test_that_is_there():
+    """In docs/reliability.md ``test_x.py::y`` names a test, ``::y`` one of the file that was named last."""
+    named = re.findall(r"`((?:test_\w+\.py)?)((?:::\w+)*)`", (ROOT / "docs/reliability.md").read_text())
+    named = [(name, tests.split("::")[1:]) for name, tests in named if name or tests]
+    missing, text = [], ""
+    for name, tests in named:
+        if name:
+            path = ROOT / "tests" / name
+            text = path.read_text() if path.is_file() else ""
+        missing += [
+            f"{name}::{test}" for test in tests if not re.search(rf"^\s*(def|class) {test}\b", text, re.M)
+        ]
+        if not text:
+            missing.append(name)
+    assert len(named) > 30
+    assert missing == []
