@@ -570,11 +570,16 @@ class TestMistakes:
     )
     def test_noises_of_other_kinds(self, changes, name):
         population = stack_networks(make("lstm"))
-        noises = (Noise(0.5), Noise(0.5), Noise(0.5, **changes))
-        with pytest.raises(UserError, match=f"noise {name} is .* for one member"):
-            population.noise = noises
-        with pytest.raises(UserError, match=f"noise {name} is .* for one member"), population.under(noises):
-            pass
+        for place in range(K):
+            noises = [Noise(0.5)] * K
+            noises[place] = Noise(0.5, **changes)
+            with pytest.raises(UserError, match=f"noise {name} is .* for one member"):
+                population.noise = noises
+            with (
+                pytest.raises(UserError, match=f"noise {name} is .* for one member"),
+                population.under(noises),
+            ):
+                pass
         assert population.noise == (Noise(),) * K
 
     def test_order_of_sites_does_not_matter(self):

@@ -34,8 +34,11 @@ class TestNoise:
             ({"sigma": float("inf")}, "sigma is inf"),
             ({"scale": "relative"}, "scale is 'relative'.*absolute, signal, range"),
             ({"arrays": "three"}, "arrays is 'three'.*joint, separate"),
-            ({"sites": ("input", "cell")}, "'cell' is not known.*recurrent"),
-            ({"sites": ("input", "input")}, "each site once"),
+            (
+                {"sites": ("input", "cell")},
+                "'cell' is not known: give any of input, recurrent, elementwise, output$",
+            ),
+            ({"sites": ("input", "output", "input")}, "sites input, output, input: name each site once"),
             ({"first_step": -1}, "first_step is -1"),
             ({"first_step": 2**32}, "first_step is 4294967296"),
             ({"sample_ids": torch.zeros(2)}, "sample_ids"),
@@ -45,6 +48,9 @@ class TestNoise:
     def test_mistakes_are_named(self, arguments, message):
         with pytest.raises(UserError, match=message):
             Noise(**arguments)
+
+    def test_steps_have_32_bits(self):
+        assert Noise(first_step=2**32 - 1).first_step == 2**32 - 1
 
     def test_starts_as_none_at_the_sites_of_matrix_vector_products(self):
         assert not Noise().on
@@ -226,6 +232,7 @@ class TestThreads:
         layer, x = NoisyLinear(2, 3), torch.zeros(50, 2)
         layer.noise = Noise(1.0)
         expected = {layer(x).sum().item() for _ in range(40)}
+        assert len(expected) == 40
         layer.noise = Noise(1.0)
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(lambda _: layer(x).sum().item(), range(40))) == expected
@@ -270,7 +277,13 @@ def test_data_parallel_replicas_are_refused_under_noise():
     replica = network._replicate_for_data_parallel()
     x = torch.randn(5, 2, 3)
     assert torch.equal(replica(x), network(x))
-    with network.under(Noise(1.0)), pytest.raises(UserError, match="DistributedDataParallel"):
+    with (
+        network.under(Noise(1.0)),
+        pytest.raises(
+            UserError,
+            match=r"^torch\.nn\.DataParallel .* use DistributedDataParallel \(.*\), or switch the noise off$",
+        ),
+    ):
         network._replicate_for_data_parallel()
 
 
@@ -296,3 +309,14 @@ def test_as_many_identities_as_samples():
             pytest.raises(ValueError, match=rf"{len(ids)} sample identities for a batch of 5"),
         ):
             layer(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("ids", [None, torch.arange(5)], ids=["positions", "identities"])
+def test_shapes_under_noise_can_be_computed_without_numbers(ids):
+    """On torch's device ``meta``, as for a summary of a network that is too large to be made."""
+    with torch.device("meta"):
+        network, x = Network(), torch.empty(5, 5, 3)
+    with network.under(Noise(1.0, sites=SITES, sample_ids=ids)):
+        output = network(x)
+    assert output.shape == (5, 5, 2)
+    assert output.device.type == "meta"

@@ -206,7 +206,7 @@ def test_uniform_numbers_are_the_first_words_exactly():
     assert np.array_equal(drawn.numpy(), expected)
 
 
-@pytest.mark.parametrize("kind", [torch.int16, torch.int32, torch.uint8])
+@pytest.mark.parametrize("kind", [torch.int16, torch.int32, torch.uint8, torch.uint32])
 def test_identities_and_steps_of_any_integer_type(kind):
     samples, times = torch.tensor([3, 100, 0]), torch.tensor([0, 7])
     for groups in (1, 3, 4):

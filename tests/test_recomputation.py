@@ -1,6 +1,7 @@
 """Activation checkpointing: what is computed again has the noise, draw and masks of the forward pass that was run."""
 
 import contextlib
+import copy
 import itertools
 
 import pytest
@@ -217,7 +218,9 @@ def test_another_librarys_is_refused_where_noise_is_not_known(noise, later):
         if not later:
             layer.noise = noise
         output = _Own.apply(lambda x: layer(x)[0], x)
-    with pytest.raises(UserError, match=r"which noise the forward pass had.*torch\.utils\.checkpoint"):
+    with pytest.raises(
+        UserError, match=r"^NoisyLSTM is .* which noise the forward pass had.*torch\.utils\.checkpoint"
+    ):
         output.sum().backward()
 
 
@@ -231,3 +234,45 @@ def test_another_librarys_is_right_where_the_function_sets_the_noise(noise):
 
     expected = torch.autograd.grad(function(x).square().sum(), x)[0]
     torch.testing.assert_close(torch.autograd.grad(_Own.apply(function, x).square().sum(), x)[0], expected)
+
+
+def test_another_librarys_is_refused_where_noise_was_switched_on_since():
+    layer, x = NoisyLSTM(3, 4), torch.randn(4, 2, 3, requires_grad=True)
+    output = _Own.apply(lambda x: layer(x)[0], x)
+    layer.noise = Noise(1.0)
+    with pytest.raises(UserError, match="which noise the forward pass had"):
+        output.sum().backward()
+
+
+def test_noise_that_was_set_in_a_backward_pass_stays_for_forward_passes_and_copies():
+    layer, x = NoisyLSTM(3, 4), torch.randn(4, 2, 3, requires_grad=True)
+    layer.noise = Noise(1.0, seed=3)
+    expected = [layer(x)[0] for _ in range(3)]
+
+    def function(x):
+        layer.noise = Noise(1.0, seed=3)
+        return layer(x)[0]
+
+    _Own.apply(function, x).sum().backward()
+    twin = copy.deepcopy(layer)
+    for its in (layer, twin):
+        assert torch.equal(its(x)[0], expected[1])
+        assert torch.equal(checkpoint(its, x, use_reentrant=False)[0], expected[2])
+
+
+@reentrant_or_not
+def test_a_part_that_calls_a_layer_more_often_when_it_is_run_again_is_refused(reentrant):
+    first, second = NoisyLinear(3, 3), NoisyGRU(3, 3)
+    runs = itertools.count()
+
+    def function(x):
+        x = first(first(x)).sin()
+        return second(second(x)[0])[0] if next(runs) else second(x)[0]
+
+    with first.under(Noise(1.0)), second.under(Noise(1.0)):
+        x = torch.randn(4, 2, 3, requires_grad=True)
+        output = checkpoint(function, x, use_reentrant=reentrant, early_stop=False)
+    with pytest.raises(
+        RuntimeError, match=r"calls a NoisyGRU 2 times, and called it 1 times in the forward pass"
+    ):
+        output.sum().backward()
