@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from asr_dni.evaluation.figures import SCALE_UNITS, save_figure
 from asr_dni.files import write_atomically
 from asr_dni.study.figures import draw_study
-from asr_dni.study.findings import QUESTIONS, Findings, find
+from asr_dni.study.findings import Findings, find, tests_of
 from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.ledger import Ledger
 from asr_dni.study.matrix import KEYS, Matrix, varying_keys
@@ -199,10 +199,7 @@ def page(findings: Findings, pictures: dict[str, bytes]) -> str:
     from plotly.offline import get_plotlyjs  # takes longer to import than the rest of this module
 
     parts = [f"<p class=lead>{_text(findings.setting)}</p>", "<h2>Findings</h2>"]
-    for question, title in QUESTIONS.items():
-        answers = [answer for answer in findings.answers if answer.question == question]
-        if not answers:
-            continue
+    for question, answers in findings.answered():
         rows = "".join(
             f"<tr><th>{_text(answer.about)}</th><td>"
             + (
@@ -213,17 +210,14 @@ def page(findings: Findings, pictures: dict[str, bytes]) -> str:
             + f"{_text(answer.sentence)}</td></tr>"
             for answer in answers
         )
-        tests = "".join(
-            f"<p class=test>Test: {_text(test)}</p>"
-            for test in dict.fromkeys(a.test for a in answers if a.test)
-        )
+        tests = "".join(f"<p class=test>Test: {_text(test)}</p>" for test in tests_of(answers))
         count = "".join(
             f"<span class='verdict {_COLORS[verdict]}'>{sum(a.verdict == verdict for a in answers)} {verdict}</span> "
             for verdict in _COLORS
             if verdict != "estimate" and any(a.verdict == verdict for a in answers)
         )
         parts.append(
-            f"<details open><summary>{_text(title)} {count}</summary><table>{rows}</table>{tests}</details>"
+            f"<details open><summary>{_text(question.title)} {count}</summary><table>{rows}</table>{tests}</details>"
         )
     notes = "".join(f"<li>{_text(note)}</li>" for note in findings.notes)
     parts.append(f"<h2>What limits these answers</h2><ul>{notes}</ul>")

@@ -1,0 +1,149 @@
+"""What a study found, and the telling of it as text and as Markdown."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from asr_dni.study.findings.question import Answer, Question
+from asr_dni.study.findings.questions import QUESTIONS
+from asr_dni.study.findings.tables import rows_of
+from asr_dni.study.findings.wording import count
+from asr_dni.study.hypothesis_tests import ALPHA, TOO_FEW_SEEDS, Array
+from asr_dni.study.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences to conventional training, ``(T - 1, I)`` each: of every sigma_train > 0, at every sigma_infer.
+
+    Attributes:
+        effect: mean over seeds.
+        low: lower end of its 95 % interval; NaN where there are too few seeds.
+        high: its upper end.
+        significant: whether a test says so, after correction.
+    """
+
+    effect: Array
+    low: Array
+    high: Array
+    significant: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        matrices: one per architecture and setting.
+        answers: by question, then architecture.
+        tables: ``matrix``, ``curves``, and one per question, ``difference`` (to conventional training at the same
+            sigma_infer), ``missing``; numbers as fractions, not percent.
+        notes: what limits the answers.
+        setting: what all matrices have in common, in words.
+        labels: the matrices' names.
+    """
+
+    matrices: tuple[Matrix, ...]
+    answers: tuple[Answer, ...]
+    tables: dict[str, pd.DataFrame]
+    notes: tuple[str, ...]
+    setting: str
+    labels: tuple[str, ...] = field(default=())
+
+    def differences(self, matrix: Matrix, to_clean: bool) -> Differences | None:
+        """Return a matrix's differences to conventional training, as the tables have them.
+
+        Args:
+            matrix: one of :attr:`matrices`, or one with more levels.
+            to_clean: to conventional training with clean inference, instead of at the same sigma_infer.
+
+        Returns:
+            ``None`` where there is nothing to compare with.
+        """
+        names = ("clean_inference", "above_clean") if to_clean else ("difference",)
+        tables = [rows_of(self.tables[name], matrix) for name in names]
+        rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
+        if rows.empty:
+            return None
+        values = np.full((4, len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), np.nan)
+        for row in rows.itertuples():
+            train, infer = (
+                matrix.sigma_train.index(row.sigma_train),
+                matrix.sigma_infer.index(row.sigma_infer),
+            )
+            values[:, train - 1, infer] = row.effect, row.low, row.high, row.p_holm
+        effect, low, high, p = values
+        return Differences(effect, low, high, p < ALPHA)
+
+    def answered(self) -> Iterator[tuple[Question, list[Answer]]]:
+        """Yield the questions that have answers, with these."""
+        for name, question in QUESTIONS.items():
+            answers = [answer for answer in self.answers if answer.question == name]
+            if answers:
+                yield question, answers
+
+    def text(self) -> str:
+        """Return the findings as plain text."""
+        lines = [self.setting, ""]
+        for question, answers in self.answered():
+            lines += [
+                question.title,
+                *(f"  {_line(answer)}" for answer in answers),
+                *(f"  Test: {test}" for test in tests_of(answers)),
+                "",
+            ]
+        return "\n".join([*lines, "What limits these answers", *(f"  {note}" for note in self.notes), ""])
+
+    def markdown(self) -> str:
+        """Return the findings in Markdown, with the matrices as tables."""
+        lines = ["# Findings", "", self.setting, ""]
+        for question, answers in self.answered():
+            lines += [f"## {question.title}", ""]
+            lines += [
+                f"- **{answer.about}**: "
+                + (f"*{answer.verdict}*. " if answer.verdict != "estimate" else "")
+                + answer.sentence
+                for answer in answers
+            ]
+            lines += ["", *(f"Test: {test}" for test in tests_of(answers)), ""]
+        lines += [
+            "## What limits these answers",
+            "",
+            *(f"- {note}" for note in self.notes),
+            "",
+            "## Accuracy (%)",
+            "",
+        ]
+        for matrix, label in zip(self.matrices, self.labels, strict=True):
+            interval = "95 % interval over seeds" if np.isfinite(matrix.interval()).any() else TOO_FEW_SEEDS
+            lines += [f"**{label}**; mean over {count(len(matrix.seeds), 'seed')}, {interval}", ""]
+            lines += [_matrix_markdown(matrix), ""]
+        return "\n".join(lines)
+
+
+def _line(answer: Answer) -> str:
+    verdict = f"{answer.verdict}. " if answer.verdict != "estimate" else ""
+    return f"{answer.about}: {verdict}{answer.sentence}"
+
+
+def tests_of(answers: Iterable[Answer]) -> list[str]:
+    """Return the tests that answers rest on, each once."""
+    return list(dict.fromkeys(answer.test for answer in answers if answer.test))
+
+
+def _matrix_markdown(matrix: Matrix) -> str:
+    mean, (low, high) = matrix.mean, matrix.interval()
+    head = ["σ_train \\ σ_infer", *(f"{sigma:g}" for sigma in matrix.sigma_infer)]
+    rows = [head, ["---:"] * len(head)]
+    for place, sigma in enumerate(matrix.sigma_train):
+        row = [f"{sigma:g}"]
+        for level in range(len(matrix.sigma_infer)):
+            half = (high[place, level] - low[place, level]) / 2
+            text = "" if math.isnan(mean[place, level]) else f"{100 * mean[place, level]:.1f}"
+            row.append(text + ("" if math.isnan(half) else f" ± {100 * half:.1f}"))
+        rows.append(row)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
