@@ -210,6 +210,22 @@ def test_every_part_of_the_background_is_used(length, starts):
         assert len(jumps.unique()) > 500  # of 999, 864 are expected
 
 
+@pytest.mark.parametrize("speed", [None, (0.9, 1.1)])
+def test_samples_in_double_precision_are_changed_alike(speed):
+    augmentation = Augmentation(AugmentationSettings(speed=speed, gain_db=(-6.0, 6.0)), seed=1)
+    waveforms, background = noise(20 * 800).view(20, 800), noise(5000, seed=1)
+    changed = augmentation.waveforms(waveforms.double(), torch.arange(20), 0, background.double())
+    assert changed.dtype == torch.float64
+    single = augmentation.waveforms(waveforms, torch.arange(20), 0, background)
+    torch.testing.assert_close(changed, single.double(), atol=1e-4, rtol=0)
+
+
+def test_a_module_says_its_settings():
+    said = repr(Augmentation(seed=7))
+    assert "time_shift_ms=100.0" in said
+    assert "sample_rate=16000, seed=7" in said
+
+
 def test_a_shift_is_a_time_at_every_rate():
     impulse = torch.zeros(2000, 400)
     impulse[:, 200] = 1.0

@@ -9,7 +9,7 @@ from recordings import tone, write
 from asr_dni.data.folder import Folder
 from asr_dni.data.labels import CANONICAL_WORDS, LabelSettings, label_names, select, select_known
 from asr_dni.data.source import SPLITS
-from asr_dni.data.store import SILENCE_BIT, pack
+from asr_dni.data.store import SILENCE_BIT, clip_id, pack
 from asr_dni.errors import UserError
 
 OTHERS = ("bed", "bird", "tree")
@@ -108,6 +108,7 @@ def test_a_missing_word_is_named():
         ({"words": [1.5, 2]}, "YAML reads 1.5 not as a word; put quotes around it"),
         ({"words": [None, 2]}, "YAML reads None not as a word"),
         ({"words": ["yes", "_silence_"]}, "ask for that class with silence_percent"),
+        ({"words": ["yes", "_unknown_"]}, "ask for that class with unknown_percent"),
         ({"words": "all", "unknown_percent": 10}, "no other words are left"),
         ({"silence_percent": -1}, "silence_percent: -1 is not valid"),
         ({"words": ["yes"], "unknown_percent": math.nan}, "unknown_percent: nan is not valid"),
@@ -152,6 +153,15 @@ def test_unknown_clips_are_drawn_by_the_seed(store):
     assert len({frozenset(drawn(seed)) for seed in range(20)}) > 15
     # every other clip gets its turn: 77 clips, 7 drawn, 200 seeds; a clip is missed with probability 6e-9
     assert len(set().union(*(drawn(seed) for seed in range(200)))) == 11 * 7
+
+
+def test_the_clips_that_are_drawn_stay_the_same_from_version_to_version(store):
+    """Accuracies of two versions compare on the same clips only; these are what the first one drew."""
+    settings = LabelSettings("canonical")
+    chosen = select(store, settings, label_names(settings, store.label_names, "x"), "train")
+    unknown = {clip_id(f"{word}/{k}_nohash_0.wav"): f"{word} {k}" for word in OTHERS for k in range(13)}
+    drawn = sorted(unknown[clip] for clip in chosen.clip_ids.tolist() if clip in unknown)
+    assert drawn == ["bed 3", "bed 4", "bed 5", "bird 4", "bird 6", "tree 2", "tree 3"]
 
 
 def test_a_draw_does_not_depend_on_the_order_of_the_store(store, folder, tmp_path):

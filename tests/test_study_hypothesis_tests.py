@@ -48,6 +48,14 @@ def test_equal_differences_of_a_clip_prove_nothing():
     assert student_t_tests(clips, COUNTING).p == pytest.approx(stats.ttest_1samp(clips, 0).pvalue)
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_a_floor_equal_values_are_certain():
+    """The limit of a t test whose deviation goes to 0: nothing is found where all are 0, everything elsewhere."""
+    values = [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25], [-0.25, -0.25, -0.25]]
+    assert student_t_tests(np.array(values), 0.0).p.tolist() == [1, 0, 0]
+    assert student_t_tests(np.array(values), 0.0, "greater").p.tolist() == [0.5, 0, 1]
+
+
 def rejections(n: int, deviation: float, counting: float, alphas: list[float]) -> list[float]:
     """Return the exact probability of p <= alpha for n rounded normal differences of mean 0, in clips.
 
@@ -134,6 +142,20 @@ def test_what_can_be_found_is_found_as_often_as_stated(n):
             effect = detectable_effect(n, tests, 0.8, alternative)
             p = stats.ttest_1samp(rng.normal(effect, 1, (4000, n)), 0, axis=1, alternative=alternative).pvalue
             assert (p < 0.05 / tests).mean() == pytest.approx(0.8, abs=0.021)
+
+
+@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_what_can_be_found_is_that_of_published_tables(effect, n):
+    """Small, medium and large effects (Cohen): so many pairs a two-sided t test at 5 % needs for a power of 80 %."""
+    assert detectable_effect(n) < effect < detectable_effect(n - 1)
+
+
+def test_one_of_two_is_compared_with_its_only_rival():
+    values = np.random.default_rng(6).normal([[0.0], [1.0]], 1, (2, 5))
+    p, rivals = some_other_is_better(values, 0.0)
+    worse = stats.ttest_rel(values[1], values[0], alternative="greater").pvalue
+    assert p == pytest.approx([worse, 1 - worse])
+    assert rivals.tolist() == [1, 1]
 
 
 # ---------------------------------------------------------------------- whole studies

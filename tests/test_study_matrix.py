@@ -1,10 +1,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from simulated_study import simulate
 
+from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.study.matrix import describe_shared, make_matrices
+from asr_dni.study.matrix import (
+    describe_shared,
+    label_matrices,
+    make_matrices,
+    make_matrices_with_notes,
+    varying_keys,
+)
 
 SMALL = {"sigmas_train": (0.0, 0.5, 1.0), "sigmas_infer": (0.0, 0.5, 1.0, 2.0), "draws": 2}
 
@@ -66,3 +74,171 @@ def test_the_mean_over_levels_is_the_area_below_the_curve():
     assert matrix.mean_over_levels() == pytest.approx(area)
     (one,) = make_matrices(simulate(seeds=range(3), sigmas_infer=(0.5,)))
     assert one.mean_over_levels() == pytest.approx(one.accuracy[:, 0])
+
+
+def test_an_interval_over_seeds_is_students_and_stays_among_accuracies():
+    frame = simulate(**SMALL, seeds=range(3))
+    (matrix,) = make_matrices(frame)
+    low, high = matrix.interval()
+    for place in np.ndindex(3, 4):
+        seeds = matrix.accuracy[place]
+        expected = stats.t.interval(0.95, 2, seeds.mean(), stats.sem(seeds))
+        assert (low[place], high[place]) == pytest.approx(expected)
+    ends = frame.assign(accuracy=np.where(frame["sigma_infer"] < 1, 1.0, 0.0) + 0.001 * frame["seed"])
+    low, high = make_matrices(ends)[0].interval()
+    assert (low.min(), high.max()) == (0.0, 1.0)
+    # The counting of clips alone makes that much, though all seeds are equal.
+    low, high = make_matrices(frame.assign(accuracy=0.5))[0].interval()
+    assert high - low == pytest.approx(2 * 4.302653 / 845 / np.sqrt(12) / np.sqrt(3), rel=1e-6)
+    assert high + low == pytest.approx(1)
+
+
+def test_a_label_has_the_cell_the_units_and_what_differs():
+    base = simulate(**SMALL, seeds=range(2))
+    assert label_matrices(make_matrices(base)) == ["LSTM, 64 units"]
+    other = base.assign(units=32, layers=2, bidirectional=True, scale="absolute", sites="output")
+    assert label_matrices(make_matrices(pd.concat([base, other]))) == [
+        "LSTM, 32 units, 2 layers, both directions, inference scale absolute, noise at output",
+        "LSTM, 64 units, 1 layer, one direction, inference scale signal, noise at input, recurrent, output",
+    ]
+
+
+def test_what_is_shared_is_said_in_words():
+    matrices = make_matrices(simulate(**SMALL, seeds=range(3)))
+    settings, *numbers = describe_shared(matrices).split("; ")
+    assert settings.split(", ") == [
+        "speech commands",
+        "8 words",
+        "test split",
+        "8 classes",
+        "chance 12.5 %",
+        "LSTM",
+        "64 units",
+        "1 layer",
+        "one direction",
+        "40 epochs",
+        "constant training noise",
+        "training scale signal",
+        "inference scale signal",
+        "noise at input",
+        "recurrent",
+        "output",
+        "separate arrays",
+    ]
+    assert numbers == ["845 test clips", "3 seeds", "2 draws", "sigma in multiples of the clean signal's RMS"]
+    single = simulate(**(SMALL | {"draws": 1, "sigmas_train": (0.0,)}), seeds=[4]).assign(scale="absolute")
+    text = describe_shared(make_matrices(single))
+    assert text.endswith("; 845 test clips; 1 seed; 1 draw; sigma in pre-activation units")
+    assert "40 epochs, conventional training, inference scale absolute" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((2, 4), "300–400 test clips; 2–4 seeds; 3–5 draws"),
+        ((2, 3, 4), "300–400 test clips; 2–4 seeds; 3–5 draws"),
+    ],
+)
+def test_of_numbers_that_differ_the_smallest_and_the_largest_are_said(counts, said):
+    frames = [
+        simulate(**(SMALL | {"draws": n + 1}), seeds=range(n), n_clips=200 + 50 * n, sizes=(8 * n,))
+        for n in counts
+    ]
+    matrices = make_matrices(pd.concat(frames))
+    text = describe_shared(matrices)
+    assert said in text
+    assert "units" not in text.split(";")[0]
+    assert varying_keys(matrices) == ["units"]
+
+
+def test_sigma_has_no_unit_where_scales_differ():
+    base = simulate(**SMALL, seeds=range(2))
+    text = describe_shared(make_matrices(pd.concat([base, base.assign(scale="range")])))
+    assert "sigma in" not in text
+    assert "inference scale" not in text
+
+
+def test_conventional_training_belongs_to_every_schedule_and_training_scale():
+    base = simulate(**SMALL, seeds=range(2), schedules=("constant", "linear"))
+    noisy = base[base["sigma_train"] > 0]
+    absolute = noisy.assign(train_scale="absolute", member=noisy["member"] + "a")
+    matrices = make_matrices(pd.concat([base, absolute]))
+    assert sorted((m.key["schedule"], m.key["train_scale"]) for m in matrices) == [
+        ("constant", "absolute"),
+        ("constant", "signal"),
+        ("linear", "absolute"),
+        ("linear", "signal"),
+    ]
+    for matrix in matrices:
+        assert matrix.sigma_train == (0.0, 0.5, 1.0)
+        assert matrix.conventional == pytest.approx(matrices[0].conventional)
+    # Alone, or where its own setting has no training under noise, it is a matrix without a schedule.
+    alone = make_matrices(pd.concat([base, base[base["sigma_train"] == 0].assign(units=32)]))
+    assert [(m.key["units"], m.key["schedule"], m.key["train_scale"]) for m in alone] == [
+        (32, "", ""),
+        (64, "constant", "signal"),
+        (64, "linear", "signal"),
+    ]
+    (without,) = make_matrices(noisy[noisy["schedule"] == "linear"])
+    assert without.conventional is None
+
+
+def test_trainings_that_share_their_place_are_counted_and_their_differences_named():
+    def twins(changes, number=1, **columns):
+        frames = [simulate(**SMALL, seeds=range(2), **columns)]
+        for k in range(number):
+            configuration = {"optimizer": {"lr": 0.1 + k, "weight_decay": 0.0}} | changes
+            more = simulate(**SMALL, seeds=[1], configuration=configuration)
+            frames.append(more[more["sigma_train"] == 0.5])
+        return pd.concat(frames)
+
+    rest = "their mean counts as one training."
+    frame = twins({})
+    (matrix,), notes = make_matrices_with_notes(frame)
+    first = f"1 trainings were there more than once, with other settings (optimizer.lr): {rest}"
+    assert notes == [first]
+    assert matrix.n_seeds.tolist() == [[2] * 4] * 3
+    both = frame[(frame["sigma_train"] == 0.5) & (frame["seed"] == 1)]
+    means = both.groupby(["sigma_infer", "member"])["accuracy"].mean().groupby("sigma_infer").mean()
+    assert matrix.accuracy[1, :, 1] == pytest.approx(means.to_numpy())
+    # Several at once, and settings that only one of them has; four at most are named.
+    assert make_matrices_with_notes(twins({}, number=3))[1] == [first]
+    more = {
+        "network": {"cell": "lstm", "units": 64, "layers": 1, "projection": 8, "dropout": 0.1},
+        "epochs": 9,
+    }
+    (note,) = make_matrices_with_notes(twins(more | {"data": "x"}))[1]
+    assert "(optimizer.lr, data, epochs, network.dropout)" in note
+    # What is not noted, or cannot be read, is not named.
+    unnamed = f"1 trainings were there more than once, with other settings: {rest}"
+    assert make_matrices_with_notes(frame.drop(columns="configuration"))[1] == [unnamed]
+    assert make_matrices_with_notes(frame.assign(configuration="{"))[1] == [unnamed]
+    assert make_matrices_with_notes(simulate(**SMALL, seeds=range(2)))[1] == []
+
+
+def test_an_snr_is_shown_where_all_networks_have_it():
+    frame = simulate(**SMALL, seeds=range(2))
+    (matrix,) = make_matrices(frame)
+    assert matrix.snr_db == pytest.approx([np.inf, 6.0206, 0.0, -6.0206], abs=1e-4)
+    for by, shown in ((0.08, True), (0.12, False)):  # a tenth of a decibel is no difference
+        other = frame.assign(snr_db=frame["snr_db"] + by * frame["seed"])
+        (matrix,) = make_matrices(other)
+        assert np.isinf(matrix.snr_db[0])
+        assert np.isfinite(matrix.snr_db[1:]).tolist() == [shown] * 3
+    assert np.isnan(make_matrices(frame.assign(snr_db=np.nan))[0].snr_db).all()
+
+
+def test_what_is_missing_is_named():
+    frame = simulate(**SMALL, seeds=range(2))
+    with pytest.raises(UserError, match=r"need the columns member, study, .*: snr_db is missing"):
+        make_matrices(frame.drop(columns="snr_db"))
+    with pytest.raises(UserError, match="the study has no results yet: run it first"):
+        make_matrices(frame.iloc[:0])
+    part = frame[(frame["sigma_train"] != 1.0) | (frame["seed"] != 1) | (frame["sigma_infer"] != 2.0)]
+    part = part[(part["sigma_train"] != 0.5) | (part["sigma_infer"] != 1.0)]
+    (matrix,) = make_matrices(part)
+    assert matrix.n_seeds.tolist() == [[2, 2, 2, 2], [2, 2, 0, 2], [2, 2, 2, 1]]
+    assert np.isnan(matrix.accuracy[2, 3, 1])
+    assert matrix.mean[2, 3] == matrix.accuracy[2, 3, 0]
+    assert np.isnan(matrix.mean).sum() == 1
+    assert np.isnan(matrix.midpoints()[1]).all()

@@ -151,6 +151,7 @@ def test_members_of_a_population_have_one_shape_and_fit_its_limit(tmp_path):
 
 def test_members_of_one_seed_come_together(tmp_path):
     members = plan_members(tiny(tmp_path, seeds=5, sigma_train=[0, 1, 2, 3, 4, 5, 6, 7]))
+    assert len(partition(members, 40)) == 1
     populations = partition(members, 16)
     seeds = [{member.data_seed for member in population.members} for population in populations]
     assert sorted(map(len, seeds)) == [1, 2, 2]
@@ -171,17 +172,41 @@ def test_memory_limits_a_population(tmp_path):
     assert largest_population(study, member, 50, 40, 128, 3.5 * one, False) == 3
     assert largest_population(study, member, 50, 40, 128, 1e12, False) == 16
     assert largest_population(study, member, 50, 40, 128, 1e12, True) == 64
-    with pytest.raises(UserError, match=r"takes about .* GB, more than the memory"):
-        largest_population(study, member, 50, 40, 128, 0.5 * one, False)
+    assert largest_population(study, member, 50, 40, 128, one, False) == 1
     given = tiny(tmp_path, population={"members": 5, "memory_gb": 2.5 * one / 1e9})
     assert largest_population(given, member, 50, 40, 128, 1e12, False) == 2
+    for members in (5, 100):
+        given = tiny(tmp_path, population={"members": members})
+        assert largest_population(given, member, 50, 40, 128, 1e12, False) == members
 
 
-def test_memory_covers_the_tensors_that_backward_keeps(tmp_path):
+@pytest.mark.parametrize(
+    ("limits", "where"),
+    [({}, "the memory, 0.5 GB"), ({"population": {"memory_gb": 0.25}}, r"population\.memory_gb, 0.2 GB")],
+    ids=["memory", "setting"],
+)
+def test_a_member_that_does_not_fit_is_refused(tmp_path, limits, where):
+    study = tiny(tmp_path, **limits)
+    member = plan_members(study)[0]
+    clips = 1000
+    while memory_of_member(member.network, 50, 40, clips) < 1.2e9:
+        clips += 100
+    message = f"lstm with 4 units takes about 1.2 GB, more than {where}: give a smaller data.batch_size"
+    with pytest.raises(UserError, match=message):
+        largest_population(study, member, 50, 40, clips, 0.5e9, False)
+
+
+@pytest.mark.parametrize(
+    ("n_features", "more"),
+    [(16, {}), (16, {"bidirectional": True}), (900, {"units": 2, "layers": 1})],
+    ids=["layers", "both directions", "many features"],
+)
+def test_memory_covers_the_tensors_that_backward_keeps(tmp_path, n_features, more):
     """Counted by autograd's own hooks: the estimate has to be above, and not by far."""
     study = tiny(tmp_path, cells=["rnn", "lstm", "gru"], units=[32], n_layers=[2])
     for member in plan_members(study)[::4]:
-        network = KeywordNetwork(member.network, 16, 10)
+        settings = replace(member.network, **more)
+        network = KeywordNetwork(settings, n_features, 10)
         kept: dict[int, int] = {}
 
         def pack(tensor, kept=kept):
@@ -189,10 +214,24 @@ def test_memory_covers_the_tensors_that_backward_keeps(tmp_path):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            network(torch.randn(24, 30, 16)).sum()
+            network(torch.randn(24, 30, n_features)).sum()
         counted = sum(kept.values())
-        estimated = memory_of_member(member.network, 30, 16, 24)
+        estimated = memory_of_member(settings, 30, n_features, 24)
         assert counted < estimated < 6 * counted, (member.cell, counted, estimated)
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional"), [("lstm", 1, False), ("gru", 3, False), ("rnn", 2, True)]
+)
+def test_memory_of_parameters_is_that_of_weights_gradients_and_two_moments(
+    tmp_path, cell, layers, bidirectional
+):
+    """32-bit numbers, as many as torch's own layers have; without clips there is nothing else."""
+    member = plan_members(tiny(tmp_path, cells=[cell], units=[32], n_layers=[layers]))[0]
+    network = replace(member.network, bidirectional=bidirectional)
+    layer = getattr(torch.nn, cell.upper())(20, 32, layers, bidirectional=bidirectional)
+    number = sum(parameter.numel() for parameter in layer.parameters())
+    assert memory_of_member(network, 0, 20, 0) == pytest.approx(16 * number)
 
 
 def test_cost_grows_with_what_there_is_to_do(tmp_path):
@@ -227,3 +266,28 @@ def test_members_are_cut_between_seeds_where_there_are_as_many_seeds_as_parts(tm
     # But not where one would get much larger by it.
     few = [m for m in members if m.seed == 0 or m.sigma_train < 3]
     assert [len(population.members) for population in partition(few, 9)] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("axes", "cut"),
+    [
+        ({"n_layers": [1, 3]}, lambda member: member.network.layers == 3),
+        ({"units": [8, 4]}, lambda member: member.network.units == 8),
+        ({"cells": ["lstm", "rnn"]}, lambda member: member.cell == "lstm"),
+        ({"cells": ["rnn", "lstm"]}, lambda member: member.cell == "lstm"),
+    ],
+    ids=["layers", "units", "cell", "cell last"],
+)
+def test_what_takes_longest_is_cut_for_one_more_worker(tmp_path, axes, cut):
+    members = plan_members(tiny(tmp_path, seeds=6, sigma_train=[1], **axes))
+    assert [len(p.members) for p in partition(members, 100)] == [6, 6]
+    populations = partition(members, 100, at_least=3)
+    assert sorted(len(p.members) for p in populations) == [3, 3, 6]
+    assert all(len(p.members) == 3 for p in populations if cut(p.members[0]))
+
+
+def test_each_shape_has_a_limit_of_its_own(tmp_path):
+    members = plan_members(tiny(tmp_path, cells=["lstm", "rnn"], seeds=6, sigma_train=[1]))
+    limits = {member.shape: {"lstm": 2, "rnn": 3}[member.cell] for member in members}
+    sizes = Counter((p.members[0].cell, len(p.members)) for p in partition(members, limits))
+    assert sizes == {("lstm", 2): 3, ("rnn", 3): 2}
