@@ -14,9 +14,10 @@ import yaml
 from rich.console import Console
 from tiny_study import accuracies, start, tiny, write
 
-from asr_dni.cli import study as study_module
 from asr_dni.cli.main import main
-from asr_dni.cli.study import Display, describe_survey, draw_survey, duration
+from asr_dni.cli.study import estimate, plan
+from asr_dni.cli.study.durations import duration
+from asr_dni.cli.study.progress import Display, describe_survey, draw_survey
 from asr_dni.study import engine, ray_engine
 from asr_dni.study.engine import Survey
 from asr_dni.study.folder import StudyFolder
@@ -284,8 +285,8 @@ def test_an_address_where_something_else_listens_is_told_in_time(here, capsys, m
 
 
 def test_a_plan_of_many_shapes_measures_some_and_lists_some(here, capsys, monkeypatch):
-    monkeypatch.setattr(study_module, "_MEASURING_SECONDS", 0.0)
-    monkeypatch.setattr(study_module, "_LISTED", 3)
+    monkeypatch.setattr(estimate, "MEASURING_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "LISTED", 3)
     said = said_by(capsys, "plan", "tiny.yaml", "--units=2,4,6,8,10")
     assert "and 2 more populations" in said
     assert "estimated, as measured" in said

@@ -59,7 +59,12 @@ processes = multiprocessing.get_context("forkserver")
 # A process that has everything imported and no threads: a start of a command costs a fork of it.
 processes.set_forkserver_preload(
     [
-        *("asr_dni.cli.lightning", "asr_dni.cli.noise_curve", "asr_dni.cli.study", "asr_dni.study.work"),
+        *(
+            "asr_dni.cli.lightning",
+            "asr_dni.cli.noise_curve",
+            "asr_dni.cli.study.commands",
+            "asr_dni.study.work",
+        ),
         *("asr_dni.study.engine", "asr_dni.data.digits", "sklearn.datasets", "matplotlib.pyplot"),
         *("asr_dni.evaluation.figures", "PIL.Image", "wandb"),
     ]

@@ -13,7 +13,7 @@ import yaml
 from simulated_study import member_rows
 from tiny_study import SETTINGS, accuracies, start, tiny
 
-from asr_dni.cli.study import describe_survey
+from asr_dni.cli.study.progress import describe_survey
 from asr_dni.errors import UserError
 from asr_dni.study import engine
 from asr_dni.study.engine import EngineSettings, InProcess, StudyRun, survey

@@ -57,7 +57,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "study": Command(
         "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
-        "asr_dni.cli.study",
+        "asr_dni.cli.study.commands",
         "study",
     ),
     "demo": Command(

@@ -1,0 +1,1 @@
+"""``asr-dni study``: a whole matrix of trainings, planned, run, surveyed and reported."""

@@ -1,0 +1,54 @@
+"""``asr-dni study report``: findings, figures and tables of what there is."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr_dni.cli.study.command_line import folder_of
+from asr_dni.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def report_study(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni study report``."""
+    from rich.console import Console
+
+    write_report(folder_of("report", arguments), Console())
+
+
+def write_report(path: Path, console: "Console") -> None:
+    """Write findings and figures, and print the findings."""
+    from asr_dni.study.folder import StudyFolder
+    from asr_dni.study.report import report
+
+    folder = StudyFolder(path)
+    if not folder.ledger.members():
+        raise UserError(f"{path} holds no results yet: asr-dni study run FILE makes them")
+    with _quiet_matplotlib():
+        files = report(folder.ledger, folder.report)
+    summary = next((file for file in files if file.name == "summary.txt"), None)
+    if summary is None:
+        from asr_dni.study.findings import find
+
+        text = find(folder.ledger.frame()).text()
+    else:
+        text = summary.read_text(encoding="utf-8")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    endings = sorted({file.suffix for file in files})
+    index = next((file for file in files if file.name == "index.html"), None)
+    where = f"{index} shows all" if index is not None else f"they are in {folder.report}"
+    console.print(
+        f"{len(files)} files written ({', '.join(endings)}): {where}", soft_wrap=True, highlight=False
+    )
+
+
+@contextmanager
+def _quiet_matplotlib() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
+        yield
