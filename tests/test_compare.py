@@ -2,6 +2,7 @@ import os
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from test_figures import make_curve
 
 from asr_dni.errors import UserError
@@ -38,6 +39,23 @@ def test_seeds_are_pooled_and_experiments_compared(tmp_path):
     assert frame.groupby("label")["accuracy"].first()["DNI σ_train=2"] == pytest.approx(0.96)
 
 
+def test_the_summaries_are_written_with_what_their_intervals_are(tmp_path):
+    save_runs(tmp_path)
+    path = make_curve(sigma_train=3.0, seed=0).to_csv(tmp_path / "3.0" / "noise_curve.csv")
+    comparison = compare_curves([tmp_path], tmp_path / "out", over="draws", title="My words")
+    frame = pd.read_csv(tmp_path / "out" / "noise_curves.csv")
+    for label, summary in comparison.summaries.items():
+        rows = frame[frame["label"] == label].reset_index(drop=True)
+        expected = summary.frame.assign(interval=summary.interval)
+        pd.testing.assert_frame_equal(rows.drop(columns="label"), expected)
+    one = comparison.summaries["DNI σ_train=3"]
+    assert one.interval == "95 % interval over 3 draws of the noise, on these clips"
+    pd.testing.assert_frame_equal(one.frame, NoiseCurve.from_csv(path).summary("draws").frame)
+    assert comparison.table.title == "My words"
+    assert any(text.get_text() == "My words" for text in comparison.figure.findobj(Text))
+    assert compare_curves([path]).table.title == "Accuracy under computation noise"
+
+
 def test_validation_curves_are_not_taken_for_tests(tmp_path):
     make_curve().to_csv(tmp_path / "a" / "noise_curve_validation.csv")
     with pytest.raises(UserError, match=r"holds no noise_curve\.csv"):
@@ -65,6 +83,30 @@ def test_given_labels_are_kept(tmp_path):
     assert list(compare_curves(paths).summaries) == ["before", "after"]
 
 
+def test_given_labels_are_enough_and_stand_in_order_of_the_noise(tmp_path):
+    """Whatever the order of the files, and in whatever else the experiments differ."""
+    paths = []
+    for place, (name, sigma, units) in enumerate((("much", 2.0, 8), ("none", 0.0, 16), ("some", 0.5, 32))):
+        curve = make_curve(label=name, sigma_train=sigma, units=units, seed=0)
+        paths.append(curve.to_csv(tmp_path / f"{place}.csv"))
+    assert list(compare_curves(paths).summaries) == ["none", "some", "much"]
+
+
+def test_a_label_that_two_have_is_completed(tmp_path):
+    paths = [
+        make_curve(label="mine", epochs=epochs, words=words, seed=0).to_csv(tmp_path / f"{epochs}.csv")
+        for epochs, words in ((30.0, ["yes", "no"]), (0.5, None))
+    ]
+    assert list(compare_curves(paths).summaries) == ["mine, epochs 30, yes no", "mine, epochs 0.5"]
+
+
+@pytest.mark.parametrize(("number", "said"), [(4, "sites a b c d"), (5, "sites of 5")])
+def test_long_lists_of_trainings_are_counted(tmp_path, number, said):
+    sites = list("abcde"[:number])
+    save_trainings(tmp_path, {"model.sites": sites}, {"model.sites": ["z"]})
+    assert list(compare_curves([tmp_path]).summaries) == [f"DNI σ_train=1, {said}", "DNI σ_train=1, sites z"]
+
+
 def test_one_training_is_not_two_seeds(tmp_path):
     first = make_curve(seed=1).to_csv(tmp_path / "a.csv")
     same_seed = make_curve((0.8, 0.7, 0.6), seed=1).to_csv(tmp_path / "b.csv")
@@ -75,12 +117,13 @@ def test_one_training_is_not_two_seeds(tmp_path):
         compare_curves([first, copy])
 
 
+@pytest.mark.parametrize("folder", ["again", "0.again"])
 @pytest.mark.parametrize(
     "same",
     [{"checkpoint": "2.0-0.ckpt"}, {"checkpoint": "moved.ckpt", "weights": "ab12"}],
     ids=["checkpoint", "weights"],
 )
-def test_of_weights_evaluated_twice_the_newest_curve_counts(tmp_path, same):
+def test_of_weights_evaluated_twice_the_newest_curve_counts(tmp_path, same, folder):
     save_runs(tmp_path / "runs")
     older = tmp_path / "runs" / "2.0" / "seed0" / "noise_curve.csv"
     if "weights" in same:
@@ -88,7 +131,7 @@ def test_of_weights_evaluated_twice_the_newest_curve_counts(tmp_path, same):
         NoiseCurve(curve.frame, curve.settings | {"weights": same["weights"]}).to_csv(older)
     os.utime(older, (0, 0))
     settings = {"sigma_train": 2.0, "seed": 0, **same}
-    make_curve((0.5, 0.4, 0.3), **settings).to_csv(tmp_path / "runs" / "again" / "noise_curve.csv")
+    make_curve((0.5, 0.4, 0.3), **settings).to_csv(tmp_path / "runs" / folder / "noise_curve.csv")
     comparison = compare_curves([tmp_path / "runs"])
     assert comparison.left_out == (older,)
     dni = comparison.summaries["DNI σ_train=2"].frame

@@ -364,8 +364,11 @@ def test_summarise_curves_over_seeds():
     two = summarise_curves(curves[:2])
     assert two.frame[["low", "high"]].isna().all(axis=None)
     assert two.interval == "2 seeds, too few for an interval"
+    assert all(pd.api.types.is_float_dtype(summary.frame[name]) for name in ("draws_low", "draws_high"))
     assert "seed" not in summary.settings
     assert summary.settings["n_classes"] == 8
+    wide = summarise_curves([accuracy_curve([accuracy, 1 - accuracy]) for accuracy in (0.99, 1.0, 0.9)])
+    assert (wide.frame["low"].min(), wide.frame["high"].max()) == (0, 1)
 
 
 def test_summary_of_one_curve_keeps_its_own_interval():

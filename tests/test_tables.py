@@ -1,8 +1,10 @@
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
+from rich.style import Style
 from test_figures import make_curve
 
 from asr_dni.evaluation.tables import format_accuracy, noise_curve_markdown, noise_curve_table
@@ -20,6 +22,7 @@ def render(table, width=80):
         ((0.921, 0.917, 0.925), "92.1 ± 0.4"),
         ((0.995, 0.982, 0.999), "99.5 [98.2, 99.9]"),
         ((0.5, math.nan, math.nan), "50.0"),
+        ((0.5, math.nan, 0.6), "50.0"),
         ((0.924, 0.924, 0.924), "92.4 ± 0.0"),
     ],
 )
@@ -58,6 +61,51 @@ def test_five_curves_fit_80_columns():
     assert "conventional" in text
 
 
+def test_numbers_stand_below_each_other_and_below_their_heading():
+    text = render(noise_curve_table({"mine": make_curve(n_classes=4)}), width=100)
+    title, *lines = text.splitlines()
+    assert title.rstrip() == "Accuracy (%) under computation noise"
+    cells = [list(re.finditer(r"\S+(?: \S+)*", line)) for line in lines]
+    table = [found for found in cells if len(found) == 4]
+    assert [found[0].group() for found in table] == ["σ_infer", "0", "1", "2"]
+    for column in range(4):
+        assert len({found[column].end() for found in table}) == 1
+    midpoint = next(found for found in cells if found and found[0].group() == "midpoint")
+    assert midpoint[0].start() == 1  # no room is lost at the edge
+    assert [cell.end() for cell in midpoint] == [table[0][column].end() for column in (0, 2)]
+    caption = [line for line in lines[-4:] if line.strip()]
+    assert caption[0].startswith("845 clips")
+    assert not any(line.startswith(" ") for line in caption)
+
+
+def test_accuracies_stand_out_on_a_terminal():
+    def styles(curves):
+        segments = Console(width=100, file=io.StringIO()).render(noise_curve_table(curves))
+        return {segment.text.strip(): segment.style or Style() for segment in segments}
+
+    found = styles({"mine": make_curve(n_classes=4)})
+    assert found["Accuracy (%) under computation noise"].bold
+    assert all(found[text].dim for text in ("−6.0", "0.500"))
+    assert not found["90.0 [87.8, 91.8]"].dim
+    assert found["1.47"].italic
+    found = styles({"one": make_curve(), "two": make_curve(snr_at_1=3.0)})
+    assert found["3.0 dB"].dim
+    assert not found["90.0 [87.8, 91.8]"].dim
+
+
+def test_an_snr_that_all_share_is_there_once():
+    text = render(noise_curve_table({"one": make_curve(), "two": make_curve((0.9, 0.9, 0.8))}))
+    assert len(re.findall(r"−6\.0", text)) == len(re.findall("∞", text)) == 1
+    assert len(re.findall("dB", text)) == 1
+    assert "loss" not in text
+
+
+def test_a_label_is_there_in_full():
+    label = "x" * 60
+    text = render(noise_curve_table({label: make_curve()}), width=50)
+    assert text.count("x") == 60
+
+
 def test_labels_are_not_markup():
     assert "[bold]mine" in render(noise_curve_table({"[bold]mine": make_curve()}))
 
@@ -77,3 +125,14 @@ def test_markdown_is_a_table():
 def test_levels_that_a_curve_lacks_are_blank():
     text = noise_curve_markdown({"long": make_curve((0.9, 0.8, 0.3, 0.2)), "short": make_curve((0.9, 0.8))})
     assert "| 3 | −9.5 | 21.0 [18.4, 23.9] |  |" in text
+    curves = {"one": make_curve(), "short": make_curve((0.9, 0.8)), "other": make_curve(snr_at_1=3.0)}
+    text = noise_curve_markdown(curves)
+    assert "| 2 | 31.0 [28.0, 34.2] | −6.0 |  |  | 31.0 [28.0, 34.2] | −3.0 |" in text
+    text = render(noise_curve_table(curves))
+    at_2 = next(line for line in text.splitlines() if line.split()[:1] == ["2"])
+    assert at_2.split() == ["2", "31.0", "[28.0,", "34.2]", "31.0", "[28.0,", "34.2]"]
+
+
+def test_a_midpoint_that_is_not_defined_is_a_dash():
+    text = noise_curve_markdown({"no chance": make_curve(n_classes=None)})
+    assert "| midpoint |  | – |  |" in text
