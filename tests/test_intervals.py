@@ -25,6 +25,11 @@ def test_student_t_interval_of_three_seeds_by_hand():
     assert (low, high) == pytest.approx((0.92 - 4.302653 * 0.01 / 3**0.5, 0.92 + 4.302653 * 0.01 / 3**0.5))
 
 
+def test_two_values_have_the_widest_interval():
+    # t(0.975; 1) = 12.7062 from printed tables; the standard error of two values is half their difference.
+    assert student_t_interval([0.8, 0.9]) == pytest.approx((0.85 - 12.7062 * 0.05, 0.85 + 12.7062 * 0.05))
+
+
 def test_equal_values_have_an_interval_without_width():
     assert student_t_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
 

@@ -69,6 +69,22 @@ def test_result_does_not_depend_on_batch_size_or_order(clips):
         assert measure(other)["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist(), abs=1e-15)
 
 
+def test_what_several_processes_counted_adds_up(clips):
+    noise, network = Noise(seed=1), MarginNetwork()
+    whole, *parts = (NoiseCurveMetric([0, 1, 2], 3, noise) for _ in range(4))
+    for batch in batches(clips, 60):
+        whole.update(network, batch)
+    for part, share in zip(parts, (slice(0, 60), slice(60, 120), slice(120, 600)), strict=True):
+        for batch in batches(clips[share], 60):
+            part.update(network, batch)
+    parts[0].merge_state(parts[1])
+    parts[0].merge_state(parts[2])
+    for merged, expected in zip(parts[0].compute(), whole.compute(), strict=True):
+        torch.testing.assert_close(merged, expected, rtol=1e-12, atol=0)
+        assert merged.dtype == torch.float64
+    assert int(parts[0].compute()[2]) == 600
+
+
 def test_draws_and_seeds_differ_and_repeat(clips):
     def accuracies(seed):
         curve = measure_noise_curve(MarginNetwork(), batches(clips, 300), [1], 4, Noise(seed=seed))
@@ -235,6 +251,15 @@ def test_one_draw_has_no_interval_over_draws():
     assert summary.interval == "one draw, no interval"
 
 
+def test_two_draws_are_draws():
+    curve = accuracy_curve([0.9, 0.8], draws=2, spread=0.01)
+    assert "draws of the noise included" in curve.summary().interval
+    summary = curve.summary("draws")
+    assert summary.interval == "95 % interval over 2 draws of the noise, on these clips"
+    half = 12.7062 * 0.005
+    assert summary.frame["low"].tolist() == pytest.approx([0.9, 0.8 - half])
+
+
 def test_an_interval_over_clips_has_a_width_without_noise_and_draws_are_said_too():
     summary = accuracy_curve([0.81, 0.8], draws=5, spread=0.01, n_clips=500).summary()
     expected = stats.binomtest(405, 500).proportion_ci(method="wilson")
@@ -295,7 +320,7 @@ def test_midpoint_takes_chance_from_the_number_of_classes():
 
 def test_midpoint_says_what_it_needs():
     curve = accuracy_curve([0.9, 0.2])
-    with pytest.raises(UserError, match="not above chance"):
+    with pytest.raises(UserError, match=r"clean accuracy 0\.900 is not above chance, 0\.950"):
         curve.midpoint(0.95)
     with pytest.raises(UserError, match="give chance"):
         NoiseCurve(curve.frame).midpoint()
@@ -316,6 +341,7 @@ def test_csv_round_trip_is_exact(tmp_path, clips):
     back = NoiseCurve.from_csv(path)
     pd.testing.assert_frame_equal(back.frame, curve.frame, check_exact=True)
     assert back.settings == curve.settings
+    assert '# label: "σ \\"x\\""' in path.read_text(encoding="utf-8").splitlines()
     assert [file.name for file in path.parent.iterdir()] == ["noise_curve.csv"]
 
 
@@ -402,3 +428,4 @@ def test_save_writes_csv_png_and_svg(tmp_path):
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(path.name for path in paths)
     assert paths[1].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "<svg" in paths[2].read_text(encoding="utf-8")
+    assert "over 845 test clips" in paths[2].read_text(encoding="utf-8")
