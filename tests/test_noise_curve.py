@@ -362,6 +362,13 @@ def test_other_files_are_not_curves(tmp_path, text):
         NoiseCurve.from_csv(path)
 
 
+def test_the_only_column_that_is_missing_is_named():
+    frame = accuracy_curve([0.9]).frame
+    for column in COLUMNS:
+        with pytest.raises(UserError, match=f"the columns sigma, draw, .*: {column} is missing"):
+            NoiseCurve(frame.drop(columns=column))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.csv can't be read"):
         NoiseCurve.from_csv(tmp_path / "nothing.csv")
