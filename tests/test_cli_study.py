@@ -18,9 +18,9 @@ from asr_dni.cli.main import main
 from asr_dni.cli.study import estimate, plan
 from asr_dni.cli.study.durations import duration
 from asr_dni.cli.study.progress import Display, describe_survey, draw_survey
-from asr_dni.study import engine, ray_engine
-from asr_dni.study.engine import Survey
+from asr_dni.study import pool, ray_engine
 from asr_dni.study.folder import StudyFolder
+from asr_dni.study.survey import Survey
 from asr_dni.study.work import Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -177,7 +177,7 @@ def test_what_was_not_done_is_said_by_the_exit_code(here, capsys, monkeypatch, h
     def work_on(*arguments):
         raise ValueError("bad luck") if how == "fails" else KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "work_on", work_on)
+    monkeypatch.setattr(pool, "work_on", work_on)
     with pytest.raises(SystemExit) as ended:
         main(["study", "run", "tiny.yaml", "--workers=0", "--max_retries=0", "--report=false"])
     said = capsys.readouterr().err
@@ -246,7 +246,7 @@ def test_how_far_it_is_is_drawn_while_it_is_trained(tmp_path, monkeypatch):
             assert go_on.wait(60)
         return Outcome(population.id, "done")
 
-    monkeypatch.setattr(engine, "work_on", work_on)
+    monkeypatch.setattr(pool, "work_on", work_on)
     monkeypatch.setattr(StudyFolder, "claimed", lambda self, name, run=None: not go_on.is_set())
     for terminal in (True, False):
         go_on.clear()
@@ -254,7 +254,7 @@ def test_how_far_it_is_is_drawn_while_it_is_trained(tmp_path, monkeypatch):
         console = Console(file=text, force_terminal=terminal, width=150)
         threading.Timer(3.0, go_on.set).start()
         with Display(run, console, every=0.5) as display:
-            run.run(engine.InProcess(run.study, run.folder, "cpu"), on_event=display.say)
+            run.run(pool.InProcess(run.study, run.folder, "cpu"), on_event=display.say)
         written = text.getvalue()
         assert "lstm 4, absolute, 2 members: done, 0 new results" in written
         assert "0/4 results" in written if terminal else "0 of 4 results" in written

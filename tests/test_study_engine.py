@@ -15,10 +15,12 @@ from tiny_study import SETTINGS, accuracies, start, tiny
 
 from asr_dni.cli.study.progress import describe_survey
 from asr_dni.errors import UserError
-from asr_dni.study import engine
-from asr_dni.study.engine import EngineSettings, InProcess, StudyRun, survey
+from asr_dni.study import engine, pool
+from asr_dni.study.engine import EngineSettings, StudyRun
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.ledger import Ledger
+from asr_dni.study.pool import InProcess
+from asr_dni.study.survey import survey
 from asr_dni.study.work import Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -51,7 +53,7 @@ def worked(monkeypatch):
             raise result
         return result
 
-    monkeypatch.setattr(engine, "work_on", work_on)
+    monkeypatch.setattr(pool, "work_on", work_on)
     return calls, happens
 
 
@@ -81,13 +83,13 @@ def test_a_study_is_done_once_and_grows(tmp_path, monkeypatch):
     assert again.plan(2, False) == []
 
     trained = Counter()
-    work_on = engine.work_on
+    work_on = pool.work_on
 
     def counted(study, folder, population, *rest):
         trained.update((member.seed, member.sigma_train) for member in population.members)
         return work_on(study, folder, population, *rest)
 
-    monkeypatch.setattr(engine, "work_on", counted)
+    monkeypatch.setattr(pool, "work_on", counted)
     go(start(tiny(tmp_path, "--seeds=3"), folder))
     assert trained == {(2, 0.0): 1, (2, 1.0): 1}
     after = accuracies(folder)
@@ -201,7 +203,7 @@ def test_two_starts_with_other_populations_train_no_member_twice(tmp_path, fast,
         return Outcome(population.id, "done")
 
     (tmp_path / "done").mkdir()
-    monkeypatch.setattr(engine, "work_on", work_on)
+    monkeypatch.setattr(pool, "work_on", work_on)
     assign = StudyFolder.assign
 
     def slow(self, populations):

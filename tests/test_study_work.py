@@ -13,7 +13,8 @@ from asr_dni.model import KeywordSpotter, NoiseAnnealing, TrainingNoise
 from asr_dni.study import work
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import Population, inference_noise
-from asr_dni.study.work import measure_speed, work_on
+from asr_dni.study.speed import measure_speed
+from asr_dni.study.work import work_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,4 +1,4 @@
-"""Work through a study: which population next, what happens when one fails, and how long it will take."""
+"""Work through a study: which population next, and what happens when one fails."""
 
 import heapq
 import itertools
@@ -6,21 +6,17 @@ import os
 import secrets
 import socket
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes
-from asr_dni.files import write_atomically
 from asr_dni.named_classes import modules_of
-from asr_dni.study.folder import Progress, StudyFolder
+from asr_dni.study.folder import StudyFolder
 from asr_dni.study.ledger import Damage
 from asr_dni.study.plan import (
     DataSize,
@@ -32,15 +28,10 @@ from asr_dni.study.plan import (
     plan_members,
     population_cost,
 )
+from asr_dni.study.pool import Job, Pool
 from asr_dni.study.settings import Study
-from asr_dni.study.work import (
-    CHECKPOINT_SECONDS,
-    Outcome,
-    data_size,
-    ran_out_of_memory,
-    set_threads,
-    work_on,
-)
+from asr_dni.study.survey import Failure, Survey, survey
+from asr_dni.study.work import CHECKPOINT_SECONDS, Outcome, data_size, ran_out_of_memory
 
 _MEMORY_PART = 0.7
 _GPU_MEMORY_UNKNOWN = 16e9
@@ -89,154 +80,6 @@ class EngineSettings:
             raise UserError(
                 "workers is 0, which trains in this process, but there is an address: give one of them"
             )
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to know to train a population, wherever it is.
-
-    Attributes:
-        text: the study's, see :class:`~asr_dni.study.settings.Study`.
-        folder: the study's, as an absolute path.
-        trainings: the population's members.
-        run: which start it belongs to.
-        threads: of the CPU.
-        checkpoint_seconds: time between checkpoints.
-        current_folder: from which relative paths of the study start.
-        modules: that the study may name classes of, see :mod:`asr_dni.named_classes`.
-    """
-
-    text: str
-    folder: str
-    trainings: tuple[str, ...]
-    run: str
-    threads: int
-    checkpoint_seconds: float
-    current_folder: str
-    modules: tuple[str, ...] = ()
-
-
-class Pool(Protocol):
-    """Workers: a population goes in, what became of it comes out."""
-
-    workers: int
-
-    def submit(self, population: Population, job: Job) -> None:
-        """Train a population as soon as there is a worker."""
-        ...
-
-    def wait(self, seconds: float) -> list[tuple[Population, Outcome | BaseException]]:
-        """Return what has ended, after so long at the latest."""
-        ...
-
-    def stop(self) -> None:
-        """End all workers."""
-        ...
-
-    @property
-    def free(self) -> bool:
-        """Whether it takes another population."""
-        ...
-
-
-class InProcess:
-    """No workers: this process trains one population after another.
-
-    Args:
-        device: on what.
-        threads: of the CPU.
-    """
-
-    workers = 1
-
-    def __init__(self, study: Study, folder: StudyFolder, device: str = "auto") -> None:
-        self._study, self._folder, self._device = study, folder, device
-        self._next: tuple[Population, Job] | None = None
-
-    @property
-    def free(self) -> bool:
-        """Whether it has nothing to do."""
-        return self._next is None
-
-    def submit(self, population: Population, job: Job) -> None:
-        """Note what comes next."""
-        self._next = population, job
-
-    def wait(self, seconds: float) -> list[tuple[Population, Outcome | BaseException]]:
-        """Train what was noted."""
-        if self._next is None:
-            time.sleep(seconds)
-            return []
-        (population, job), self._next = self._next, None
-        set_threads(job.threads)
-        try:
-            outcome: Outcome | BaseException = work_noting_failure(
-                self._study, self._folder, population, job, self._device
-            )
-        except Exception as error:
-            outcome = error
-        return [(population, outcome)]
-
-    def stop(self) -> None:
-        """Do nothing: there is nobody else."""
-
-
-def work_noting_failure(
-    study: Study, folder: StudyFolder, population: Population, job: Job, device: str
-) -> Outcome:
-    """Call :func:`~asr_dni.study.work.work_on`; what goes wrong is noted beside the population's progress."""
-    try:
-        return work_on(study, folder, population, job.run, device, job.checkpoint_seconds)
-    except UserError:
-        raise
-    except Exception as error:
-        path = folder.checkpoint(population.id).with_name("error.txt")
-        with suppress(OSError):
-            with write_atomically(path) as temporary:
-                temporary.write_text(traceback.format_exc(), encoding="utf-8")
-            message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            folder.write_progress(population.id, replace(folder.progress(population.id), message=message))
-        raise
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A population that could not be trained.
-
-    Attributes:
-        population: which.
-        message: why, one line.
-    """
-
-    population: Population
-    message: str
-
-
-@dataclass(frozen=True)
-class Survey:
-    """How far a study is.
-
-    Attributes:
-        results: how many there will be: one per member and scale.
-        done: how many there are.
-        running: populations that are worked on, with their progress.
-        waiting: populations that nobody works on yet.
-        populations: all that are not done.
-        fraction: part of all work that is done, in [0, 1].
-        seconds_left: how long it will take; ``None`` before anything was measured.
-        retries: how often a population was begun again.
-        failures: populations that are given up.
-    """
-
-    results: int
-    done: int
-    running: Sequence[tuple[Population, Progress]]
-    waiting: int
-    populations: int
-    fraction: float
-    seconds_left: float | None
-    retries: int = 0
-    failures: Sequence[Failure] = ()
 
 
 @dataclass
@@ -449,88 +292,3 @@ class StudyRun:
             self.study, self.folder, self.members, self.populations, self.size, workers, self._costs
         )
         return replace(found, retries=self.retries, failures=tuple(self.failures))
-
-
-def fraction_done(population: Population, progress: Progress, done: Set[str]) -> float:
-    """Return the part of a population's work that is done, in [0, 1]; 1 only where all of its results are there.
-
-    Args:
-        population: which.
-        progress: how far it is with what it lacks.
-        done: results that are there.
-    """
-    if population.results <= done:
-        return 1.0
-    there = len(population.results & done) / len(population.results)
-    # One that was done, and whose results have gone since, begins anew.
-    under_way = 0.0 if progress.state == "done" else min(max(progress.fraction, 0.0), 1.0)
-    return min(there + (1 - there) * under_way, 0.999)
-
-
-def survey(
-    study: Study,
-    folder: StudyFolder,
-    members: Sequence[PlannedMember],
-    populations: Iterable[Population],
-    size: DataSize | None,
-    workers: int = 1,
-    costs: Mapping[str, float] | None = None,
-) -> Survey:
-    """Return how far a study is, from what is in its folder.
-
-    Args:
-        study: the study.
-        folder: its folder.
-        members: all of its members.
-        populations: those that there is something to do for, or was at the beginning.
-        size: of the data, for estimating the time.
-        workers: how many work on it.
-        costs: of the populations, where they are known.
-    """
-    done = folder.ledger.members()
-    results = frozenset().union(*(member.results for member in members))
-    running, waiting, unfinished = [], 0, 0
-    measured: dict[str, list[float]] = {}
-    left: list[tuple[str, float]] = []
-    total_cost = done_cost = 0.0
-    for population in populations:
-        shape = population.members[0].shape
-        progress = folder.progress(population.id)
-        complete = population.results <= done
-        fraction = fraction_done(population, progress, done)
-        if size is not None:
-            cost = (costs or {}).get(population.id) or population_cost(study, population, size)
-            total_cost += cost
-            done_cost += cost * fraction
-            if progress.seconds > 1 and progress.fraction > 0 and progress.state != "done":
-                measured.setdefault(shape, []).append(cost * progress.fraction / progress.seconds)
-            if not complete and progress.state != "failed":
-                left.append((shape, cost * (1 - fraction)))
-        if complete:
-            continue
-        unfinished += 1
-        if folder.claimed(population.id):
-            running.append((population, progress))
-        elif progress.state != "failed":
-            waiting += 1
-    # Work that was done in earlier starts counts as members, not as operations.
-    total = len(results)
-    n_done = len(results & done)
-    of_members = n_done / total if total else 1.0
-    fraction = of_members
-    if total_cost and unfinished:
-        in_this_start = len(frozenset().union(*(p.results for p in populations)))
-        share = in_this_start / total if total else 1.0
-        fraction = (1 - share) + share * done_cost / total_cost
-    if n_done < total:
-        fraction = min(fraction, 0.999)
-    rates = [rate for values in measured.values() for rate in values]
-    seconds_left = None
-    if not left:
-        seconds_left = 0.0
-    elif rates:
-        average = sum(rates) / len(rates)
-        own = {shape: sum(values) / len(values) for shape, values in measured.items()}
-        each = [cost / own.get(shape, average) for shape, cost in left]
-        seconds_left = max(sum(each) / max(1, min(workers, len(each))), max(each))
-    return Survey(total, n_done, running, waiting, unfinished, fraction, seconds_left)

@@ -16,9 +16,10 @@ from asr_dni import __version__
 from asr_dni.errors import UserError
 from asr_dni.memory import keep_freed_memory
 from asr_dni.named_classes import only_named_classes
-from asr_dni.study.engine import EngineSettings, Job, work_noting_failure
+from asr_dni.study.engine import EngineSettings
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import PlannedMember, Population, plan_members
+from asr_dni.study.pool import Job, work_noting_failure
 from asr_dni.study.settings import study_from_text
 from asr_dni.study.work import Outcome, set_threads
 

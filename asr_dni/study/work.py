@@ -8,12 +8,11 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
@@ -23,24 +22,20 @@ from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoin
 from asr_dni.data import SequenceData
 from asr_dni.data.population import PopulationData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurve, count_passes
+from asr_dni.evaluation import count_passes
 from asr_dni.evaluation.population import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.population import Member, PopulationSpotter
 from asr_dni.model.spotter import TrainingNoise
-from asr_dni.model.step import member_losses
-from asr_dni.noise import Noise
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
     DataSize,
-    Evaluation,
     PlannedMember,
     Population,
-    code_version,
     inference_noise,
-    name_data,
 )
+from asr_dni.study.results import result_rows
 from asr_dni.study.settings import Study
 
 CHECKPOINT_SECONDS = 30.0
@@ -187,6 +182,7 @@ def _finish(folder: StudyFolder, population: Population) -> None:
 
 
 def _device(name: str) -> torch.device:
+    # Not choose_device: that a GPU is full, or gone, is no mistake of the user's; the population is begun again.
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
@@ -454,51 +450,6 @@ class _ResumeCheckpoint(Checkpoint):
             self._save(trainer)
 
 
-def result_rows(
-    study: Study,
-    member: PlannedMember,
-    evaluation: Evaluation,
-    curve: NoiseCurve,
-    data: SequenceData,
-    train_seconds: float,
-) -> pd.DataFrame:
-    """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger.COLUMNS`."""
-    split = study.settings.evaluation.split
-    frame = curve.frame
-    return pd.DataFrame(
-        {
-            "member": evaluation.result,
-            "study": study.settings.name,
-            "data": name_data(data),
-            "protocol": data.protocol_of(split),
-            "split": split,
-            "n_clips": frame["n_clips"].astype(int),
-            "cell": member.cell,
-            "units": member.network.units,
-            "layers": member.network.layers,
-            "bidirectional": member.network.bidirectional,
-            "schedule": member.schedule,
-            "sigma_train": member.sigma_train,
-            "train_scale": member.noise.scale,
-            "scale": evaluation.scale,
-            "sites": "+".join(sorted(member.noise.sites)),
-            "arrays": member.noise.arrays,
-            "seed": member.seed,
-            "data_seed": member.data_seed,
-            "epochs": study.settings.epochs,
-            "sigma_infer": frame["sigma"].astype(float),
-            "draw": frame["draw"].astype(int),
-            "accuracy": frame["accuracy"].astype(float),
-            "correct": (frame["accuracy"] * frame["n_clips"]).round().astype(int),
-            "snr_db": frame["snr_db"].astype(float),
-            "n_classes": len(data.label_names),
-            "code_version": code_version(),
-            "configuration": evaluation.configuration,
-            "train_seconds": float(train_seconds),
-        }
-    )
-
-
 def set_threads(threads: int) -> None:
     """Use so many threads of the CPU in this process."""
     if threads < 1:
@@ -525,81 +476,3 @@ def data_size(study: Study, data: SequenceData) -> DataSize:
 def _clips(loader: Any, batch_size: int) -> int:
     sampler = getattr(loader, "sampler", None)
     return int(getattr(sampler, "n_clips", len(loader) * batch_size))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a member costs in a population.
-
-    Attributes:
-        training: seconds of a training step per member.
-        evaluation: seconds of a noisy pass over a batch per member.
-    """
-
-    training: float
-    evaluation: float
-
-
-def measure_speed(
-    study: Study, member: PlannedMember, size: DataSize, members: int, device: str = "auto"
-) -> Speed:
-    """Measure training steps and noisy passes of a population, on random features.
-
-    Args:
-        study: says how it is trained.
-        member: what is trained.
-        size: of its batches.
-        members: of the population.
-        device: on what.
-    """
-    where = _device(device)
-    noise = TrainingNoise(scale="absolute", sites=list(member.noise.sites), arrays=member.noise.arrays)
-    spotter = PopulationSpotter(
-        [Member(seed=k) for k in range(members)],
-        ["a", "b"],
-        size.n_features,
-        member.network,
-        noise,
-        study.make_optimizer(member.cell),
-    ).to(where)
-    optimizer = spotter.optimizer_callable(spotter.parameters())
-    features = torch.randn(size.batch_size, size.n_frames, size.n_features, device=where)
-    labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
-    under = Noise(sigma=1.0, sites=tuple(noise.sites), arrays=noise.arrays, draw=0)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with spotter.network.under(under):
-            loss = member_losses(spotter.network(features), labels).sum()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-    def evaluate() -> None:
-        with torch.inference_mode(), spotter.network.under(under):
-            spotter.network.classify(projection)
-
-    training = _seconds(step, where)
-    with torch.inference_mode():
-        projection = spotter.network.project(features)
-    spotter.eval()
-    return Speed(training / members, _seconds(evaluate, where) / members)
-
-
-def _seconds(
-    work: Callable[[], None], device: torch.device, at_least: float = 0.3, repeats: int = 3
-) -> float:
-    """Return the seconds of the fastest of some calls, after one that is not counted."""
-    fastest, total, calls = float("inf"), 0.0, 0
-    work()
-    while calls < repeats or (total < at_least and calls < 20):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken = time.perf_counter() - began
-        fastest, total, calls = min(fastest, taken), total + taken, calls + 1
-        if total > 5:
-            break
-    return fastest

@@ -17,9 +17,9 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
     import torch
 
     from asr_dni.evaluation import count_passes
-    from asr_dni.study.engine import fraction_done
     from asr_dni.study.plan import operations_per_clip
-    from asr_dni.study.work import measure_speed
+    from asr_dni.study.speed import measure_speed
+    from asr_dni.study.survey import fraction_done
 
     assert run.size is not None
     threads = torch.get_num_threads()

@@ -12,7 +12,8 @@ from asr_dni.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from asr_dni.study.engine import StudyRun, Survey
+    from asr_dni.study.engine import StudyRun
+    from asr_dni.study.survey import Survey
 
 _SHOWN = 8
 """Populations that are shown while they are trained."""

@@ -70,7 +70,7 @@ def run_study(arguments: Sequence[str]) -> None:
 
 
 def _work(run: "StudyRun", console: "Console") -> None:
-    from asr_dni.study.engine import InProcess, Pool
+    from asr_dni.study.pool import InProcess, Pool
     from asr_dni.study.ray_engine import RayPool
 
     pool: Pool

@@ -13,9 +13,9 @@ def show_status(arguments: Sequence[str]) -> None:
     path = folder_of("status", arguments)
     from rich.console import Console
 
-    from asr_dni.study.engine import survey
     from asr_dni.study.folder import StudyFolder
     from asr_dni.study.plan import Population, plan_members
+    from asr_dni.study.survey import survey
     from asr_dni.study.work import data_size
 
     folder = StudyFolder(path)

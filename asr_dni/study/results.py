@@ -1,0 +1,53 @@
+"""A member's results, as the ledger takes them."""
+
+import pandas as pd
+
+from asr_dni.data import SequenceData
+from asr_dni.evaluation import NoiseCurve
+from asr_dni.study.plan import Evaluation, PlannedMember, code_version, name_data
+from asr_dni.study.settings import Study
+
+
+def result_rows(
+    study: Study,
+    member: PlannedMember,
+    evaluation: Evaluation,
+    curve: NoiseCurve,
+    data: SequenceData,
+    train_seconds: float,
+) -> pd.DataFrame:
+    """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger.COLUMNS`."""
+    split = study.settings.evaluation.split
+    frame = curve.frame
+    return pd.DataFrame(
+        {
+            "member": evaluation.result,
+            "study": study.settings.name,
+            "data": name_data(data),
+            "protocol": data.protocol_of(split),
+            "split": split,
+            "n_clips": frame["n_clips"].astype(int),
+            "cell": member.cell,
+            "units": member.network.units,
+            "layers": member.network.layers,
+            "bidirectional": member.network.bidirectional,
+            "schedule": member.schedule,
+            "sigma_train": member.sigma_train,
+            "train_scale": member.noise.scale,
+            "scale": evaluation.scale,
+            "sites": "+".join(sorted(member.noise.sites)),
+            "arrays": member.noise.arrays,
+            "seed": member.seed,
+            "data_seed": member.data_seed,
+            "epochs": study.settings.epochs,
+            "sigma_infer": frame["sigma"].astype(float),
+            "draw": frame["draw"].astype(int),
+            "accuracy": frame["accuracy"].astype(float),
+            "correct": (frame["accuracy"] * frame["n_clips"]).round().astype(int),
+            "snr_db": frame["snr_db"].astype(float),
+            "n_classes": len(data.label_names),
+            "code_version": code_version(),
+            "configuration": evaluation.configuration,
+            "train_seconds": float(train_seconds),
+        }
+    )

@@ -1,0 +1,93 @@
+"""What a member costs in a population, measured on this machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from asr_dni.device import choose_device
+from asr_dni.model.population import Member, PopulationSpotter
+from asr_dni.model.spotter import TrainingNoise
+from asr_dni.model.step import member_losses
+from asr_dni.noise import Noise
+from asr_dni.study.plan import DataSize, PlannedMember
+from asr_dni.study.settings import Study
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a member costs in a population.
+
+    Attributes:
+        training: seconds of a training step per member.
+        evaluation: seconds of a noisy pass over a batch per member.
+    """
+
+    training: float
+    evaluation: float
+
+
+def measure_speed(
+    study: Study, member: PlannedMember, size: DataSize, members: int, device: str = "auto"
+) -> Speed:
+    """Measure training steps and noisy passes of a population, on random features.
+
+    Args:
+        study: says how it is trained.
+        member: what is trained.
+        size: of its batches.
+        members: of the population.
+        device: on what.
+    """
+    where = choose_device(device)
+    noise = TrainingNoise(scale="absolute", sites=list(member.noise.sites), arrays=member.noise.arrays)
+    spotter = PopulationSpotter(
+        [Member(seed=k) for k in range(members)],
+        ["a", "b"],
+        size.n_features,
+        member.network,
+        noise,
+        study.make_optimizer(member.cell),
+    ).to(where)
+    optimizer = spotter.optimizer_callable(spotter.parameters())
+    features = torch.randn(size.batch_size, size.n_frames, size.n_features, device=where)
+    labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
+    under = Noise(sigma=1.0, sites=tuple(noise.sites), arrays=noise.arrays, draw=0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with spotter.network.under(under):
+            loss = member_losses(spotter.network(features), labels).sum()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.inference_mode(), spotter.network.under(under):
+            spotter.network.classify(projection)
+
+    training = _seconds(step, where)
+    with torch.inference_mode():
+        projection = spotter.network.project(features)
+    spotter.eval()
+    return Speed(training / members, _seconds(evaluate, where) / members)
+
+
+def _seconds(
+    work: Callable[[], None], device: torch.device, at_least: float = 0.3, repeats: int = 3
+) -> float:
+    """Return the seconds of the fastest of some calls, after one that is not counted."""
+    fastest, total, calls = float("inf"), 0.0, 0
+    work()
+    while calls < repeats or (total < at_least and calls < 20):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken = time.perf_counter() - began
+        fastest, total, calls = min(fastest, taken), total + taken, calls + 1
+        if total > 5:
+            break
+    return fastest
