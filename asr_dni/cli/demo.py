@@ -10,11 +10,11 @@ from typing import Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
-from rich.console import Console
+from rich.text import Text
 from wandb import Settings as WandbSettings
 
 from asr_dni.cli.functions import run_function
-from asr_dni.cli.lightning import quiet_expected_warnings
+from asr_dni.cli.quiet import quiet_expected_warnings
 from asr_dni.cli.run import LastCheckpoint, call_trainer
 from asr_dni.cli.run_files import MetricsLog, claimed_folder
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
@@ -22,6 +22,7 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
 from asr_dni.features import MFCCSettings
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
+from asr_dni.terminal import make_console
 
 SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -52,7 +53,7 @@ def demo(
     """
     quiet_expected_warnings()
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    console = Console()
+    console = make_console()
     started = time.monotonic()
     # Mistakes are found before anything is made.
     if epochs < 1:
@@ -67,7 +68,7 @@ def demo(
     for folder in (output, data):
         folder.mkdir(parents=True, exist_ok=True)
     source = Synthetic(root=str(data), seed=seed, speakers=speakers)
-    console.print("[bold]1/3[/] spoken commands: made with eSpeak NG once, then kept")
+    console.print(Text("1/3", "bold"), "spoken commands: made with eSpeak NG once, then kept")
     runs = [
         ("2/3", "conventional", 0.0, "training without noise"),
         ("3/3", "dni", sigma_train, f"training under noise, sigma_train {sigma_train:g}"),
@@ -84,7 +85,7 @@ def demo(
                 seed=seed,
             )
             module.prepare_data()
-            console.print(f"[bold]{step}[/] {what}: {epochs} epochs")
+            console.print(Text(step, "bold"), f"{what}: {epochs} epochs")
             pl.seed_everything(seed, verbose=False)
             spotter = KeywordSpotter(
                 module.label_names,

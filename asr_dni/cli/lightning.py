@@ -1,32 +1,24 @@
 """``asr-dni fit``, ``validate``, ``test`` and ``predict``: Lightning's command line over this project's classes."""
 
-import logging
 import os
-import warnings
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
-from jsonargparse import DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning.callbacks import (
     Callback,
     ModelCheckpoint,
     ProgressBar,
 )
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, WandbLogger
-from rich.console import Console
-from torch.optim import Optimizer
 from wandb import Settings as WandbSettings
 
-from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
-from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
+from asr_dni.cli.quiet import quiet_expected_warnings
 from asr_dni.cli.run import (
     BareProgressBar,
     BestCheckpoint,
@@ -38,6 +30,7 @@ from asr_dni.cli.run import (
     on_terminal,
 )
 from asr_dni.cli.run_arguments import name_of_data_class, with_configuration
+from asr_dni.cli.run_checks import check_fits, check_length, check_name, check_optimizer, progress_of
 from asr_dni.cli.run_files import (
     MetricsLog,
     SaveConfiguration,
@@ -46,83 +39,28 @@ from asr_dni.cli.run_files import (
     resumed_folder,
     wandb_run_in,
 )
+from asr_dni.cli.run_parser import RunParser, describe
 from asr_dni.cli.trainer_settings import (
     check_callbacks,
     check_trainer_settings,
     make_settings_readable_again,
     raised_by_lightning,
 )
-from asr_dni.configuration import check_groups, explain
-from asr_dni.data import DATA_MODULES, KeywordData, SequenceData
+from asr_dni.configuration import explain
+from asr_dni.data import KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
 from asr_dni.model import (
     AveragedWeights,
-    KeywordSpotter,
-    NoiseAnnealing,
     averages_weights,
     load_checkpoint,
 )
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
+from asr_dni.terminal import make_console
 
 make_settings_readable_again()
-
-_DESCRIPTIONS = {
-    "fit": "Train a keyword spotter, then test it and draw its noise curve.",
-    "validate": "Evaluate a checkpoint on the validation split.",
-    "test": "Evaluate a checkpoint on the test split and draw its noise curve.",
-    "predict": "Write a checkpoint's decisions on the test split to predictions.csv.",
-}
-_KEYS = """
-The settings that matter most; all of them are listed below, and "asr-dni conf list" has names of files of them:
-  --config FILE                          YAML, or such a name; several are layered, later ones and the command line win
-  --data.source, --data.source.path      where the recordings come from (asr_dni.data.Folder, ...)
-  --data_class                           which data; without it recordings. --data.* are the settings of this class
-  --data.augmentation.*                  what happens to training clips
-  --model.network.cell, .units, .layers  the network
-  --annealing.sigma                      sigma_train: the noise that is trained under; 0 is conventional training
-  --trainer.max_epochs                   length of the run
-  --noise_curve.sigmas                   the levels at which accuracy is measured
-  --name, --runs                         results go to RUNS/NAME/version_0, version_1, ...
-  --ckpt_path FILE                       {use}
-  --allow MODULE                         may name classes of this module of yours too, as often as given; without it
-                                         only those of asr_dni, Lightning and torch.optim
-  --print_config                         shows what would be used, and ends
-"""
-_USES = {
-    "fit": "resume this checkpoint; alone it finds its settings",
-    "validate": "the checkpoint; alone it finds its settings",
-    "test": "the checkpoint; alone it finds its settings",
-    "predict": "the checkpoint; alone it finds its settings",
-}
-
-
-def quiet_expected_warnings() -> None:
-    """Leave out Lightning's chatter and advice that does not apply here."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
-    # "Received SIGTERM": the command's last line says so.
-    logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    for message in (
-        ".*LightningCLI's args parameter is intended.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",  # they only matter to a training
-        ".*is smaller than the logging interval.*",  # epoch metrics are logged all the same
-        ".*GPU available but not used.*",  # then the user chose so
-        ".*does not have many workers.*",  # batches are gathered from memory, not made by workers
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*Experiment logs directory .* exists and is not empty.*",  # W&B's folder is in it
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*loading a checkpoint outside the 'fit' stage.*",  # what is averaged is in the checkpoint
-        ".*The checkpoint was not created with WeightAveraging.*",
-        ".*SWA is currently only supported every epoch.*",  # it takes the place of the schedule by step
-        ".*Couldn't infer the batch indices.*",  # clips are told apart by their own identities
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in all processes
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 class _Began(Callback):
@@ -137,11 +75,7 @@ class _Began(Callback):
     on_validation_start = on_test_start = on_predict_start = on_train_start
 
 
-class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description as they are."""
-
-
-class SpotterCLI(LightningCLI):
+class SpotterCLI(RunParser):
     """Lightning's command line with the noise's annealing, the noise curve and the run's folder as settings."""
 
     def __init__(
@@ -152,149 +86,27 @@ class SpotterCLI(LightningCLI):
         folder_is_named: bool = True,
         **keywords: Any,
     ) -> None:
-        self._only = subcommand
         self._held = held
         self._folder_is_named = folder_is_named
         self._done = (0, 0)
-        self._data_class = data_class
         self._checkpoint: Mapping[str, Any] = {}
-        module = cast(type[pl.LightningDataModule], DATA_MODULES[data_class])
-        super().__init__(KeywordSpotter, module, **keywords)
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the one subcommand that is run: building the parsers of the others takes a second each."""
-        skipped = LightningCLI.subcommands()[self._only]
-        return {self._only: {*skipped, "verbose", "weights_only", "return_predictions"}}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what every run has."""
-        parser.add_argument("--name", type=str, default="spotter", help="folder of the run, under --runs")
-        parser.add_argument("--runs", type=str, default="runs", help="folder that all results go to")
-        parser.add_argument(
-            "--wandb",
-            type=Literal["auto", "online", "offline", "disabled"],
-            default="auto",
-            help="W&B: auto is online where there is a login and a network, else offline; WANDB_MODE decides before it",
-        )
-        parser.add_argument(
-            "--wandb_project",
-            type=str | None,
-            default=None,
-            help="project in W&B; by default that of WANDB_PROJECT, else asr-dni",
-        )
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=True,
-            help="test the chosen checkpoint (without a choice the last one) when the training has ended",
-        )
-        parser.add_argument(
-            "--data_class",
-            type=Literal[tuple(DATA_MODULES)],
-            default=self._data_class,
-            help="the data module that --data.* are the settings of: KeywordData for recordings, or another task's",
-        )
-        parser.add_lightning_class_args(NoiseAnnealing, "annealing")
-        parser.add_lightning_class_args(NoiseCurveCallback, "noise_curve")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.filename": "best",
-                "checkpoint.enable_version_counter": False,
-            }
-        )
-        parser.link_arguments("data.label_names", "model.label_names", apply_on="instantiate")
-        parser.link_arguments("data.n_features", "model.n_features", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed_of)
-        parser.link_arguments("seed_everything", "model.noise.seed", compute_fn=_seed_of)
-
-    def setup_parser(self, *arguments: Any) -> None:
-        """Build the parser; its help begins with the lines that matter most."""
-        super().setup_parser(*arguments)
-        for parser in self._subcommand_parsers.values():
-            parser.formatter_class = _HelpFormatter
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Check the configurations' groups, then parse the command line, on which lists need no brackets."""
-        own = self._subcommand_parsers[self._only]
-        check_groups(own, args)
-        super().parse_arguments(parser, with_brackets(args, own))
-
-    def _parse_ckpt_path(self) -> None:
-        # The settings of a checkpoint's run come as a configuration, see _with_configuration.
-        pass
-
-    def _set_seed(self) -> None:
-        if self._get(self.config, "seed_everything") is False:
-            raise UserError(
-                "seed_everything is false, but every run has a seed: give a number, or true (Lightning's choice)"
-            )
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            raise UserError(f"seed_everything: {' '.join(str(error).split())}") from error
+        super().__init__(subcommand, data_class, **keywords)
 
     def before_instantiate_classes(self) -> None:
         """Find mistakes in what the run is, before anything is built or written."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        name = Path(config.name)
-        if name.is_absolute() or ".." in name.parts:
-            raise UserError(
-                f"name is {config.name}: give a folder below --runs, such as spotter or words/lstm"
-            )
+        check_name(config.name)
         if config.ckpt_path is not None:
             self._checkpoint = load_checkpoint(config.ckpt_path)
-            self._done = _progress_of(self._checkpoint)
+            self._done = progress_of(self._checkpoint)
         elif self.subcommand != "fit":
             raise UserError(
                 f"{self.subcommand} needs a trained network: give --ckpt_path FILE, a .ckpt that asr-dni fit wrote"
             )
         check_trainer_settings(config.trainer, fitting=self.subcommand == "fit")
-        epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps")
-        if self.subcommand == "fit" and epochs is not None and (epochs < -1 or epochs == 0):
-            raise UserError(f"trainer.max_epochs is {epochs}: give 1 or more")
-        if self.subcommand == "fit" and (steps < -1 or steps == 0 or (epochs == -1 and steps == -1)):
-            raise UserError(
-                f"trainer.max_epochs is {epochs} and trainer.max_steps {steps}: noise and learning rate are scheduled"
-                " over a run of known length; give 1 or more of either"
-            )
-
-    def _check_model(self) -> None:
-        """Find what Lightning would find only when the run's folder is there."""
-        assert self.subcommand is not None
-        optimizer = self.model.optimizer_callable
-        if not callable(optimizer):
-            raise UserError(
-                f"model.optimizer is {optimizer}: give a class_path, such as torch.optim.Adam, and init_args"
-            )
-        try:
-            made = optimizer(self.model.parameters())
-        except (ValueError, TypeError) as error:
-            raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
-        if not isinstance(made, Optimizer):
-            raise UserError(
-                f"model.optimizer makes a {type(made).__name__}: give an optimiser, such as torch.optim.Adam"
-            )
-        if not self._checkpoint:
-            return
-        checkpoint, self._checkpoint, contents = self.config[self.subcommand].ckpt_path, {}, self._checkpoint
-        trained = contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {})
-        known, asked = trained.get("label_names", self.model.label_names), self.model.label_names
-        if known != asked:
-            differ = (
-                f"{checkpoint}: knows the labels {', '.join(known)}, but the data have {', '.join(asked)}"
-            )
-            raise UserError(
-                f"{differ}; a training goes on with its own labels"
-                if self.subcommand == "fit"
-                else f"{differ}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
-            )
-        check_evaluable(contents, str(checkpoint))
-        load_weights(self.model, contents, str(checkpoint))  # the trainer does so again
         if self.subcommand == "fit":
-            check_resumable(contents, str(checkpoint), optimizer, self.model)
+            check_length(config.trainer)
 
     def _check_data(self) -> None:
         """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
@@ -318,9 +130,12 @@ class SpotterCLI(LightningCLI):
 
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
-        self._check_model()
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        contents, self._checkpoint = self._checkpoint, {}
+        check_optimizer(self.model)
+        if contents:
+            check_fits(self.model, contents, str(config.ckpt_path), training=self.subcommand == "fit")
         self._check_data()
         if config.trainer.logger is not None or config.trainer.fast_dev_run:
             trainer = super().instantiate_trainer(**keywords)
@@ -490,7 +305,7 @@ class SpotterCLI(LightningCLI):
         if not self.trainer.is_global_zero or f"{prefix}/accuracy" not in metrics:
             return
         accuracy, loss = float(metrics[f"{prefix}/accuracy"]), float(metrics[f"{prefix}/loss"])
-        console = Console()
+        console = make_console()
         evaluated = f" of {_shorten(self.trainer.ckpt_path)}" if self.trainer.ckpt_path else ""
         console.print(
             f"{split} split{evaluated}: accuracy {100 * accuracy:.1f} %, loss {loss:.3f}, without noise",
@@ -504,27 +319,10 @@ class SpotterCLI(LightningCLI):
             print(f"results are in {folder}")
 
 
-def _seed_of(seed: bool | int) -> int:
-    """Return the seed of data and noise: the run's, also where Lightning chooses it (true)."""
-    try:
-        return seed_everything(workers=True, verbose=False) if seed is True else int(seed)
-    except ValueError as error:  # what the environment says
-        raise UserError(f"seed_everything: {error}") from error
-
-
 def _shorten(path: str | Path) -> Path:
     """Return the path relative to the current folder where it is below it."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the epochs and steps that a checkpoint's training had done."""
-    try:
-        epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return int(epochs), int(contents["global_step"])
-    except (KeyError, TypeError, ValueError):
-        return 0, 0
 
 
 def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
@@ -551,7 +349,7 @@ def _run_lightning(
     }
     if subcommand == "predict":
         defaults["callbacks"] = [PredictionTable()]
-    description = _DESCRIPTIONS[subcommand] + "\n" + _KEYS.format(use=_USES[subcommand])
+    description = describe(subcommand)
     try:
         return SpotterCLI(
             subcommand,

@@ -1,0 +1,95 @@
+"""Mistakes in what a run is, found before anything is built or written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
+from asr_dni.errors import UserError
+from asr_dni.model import KeywordSpotter
+
+
+def check_name(given: str) -> None:
+    """Check that a run's folder is one below ``--runs``.
+
+    Raises:
+        UserError: it is not.
+    """
+    name = Path(given)
+    if name.is_absolute() or ".." in name.parts:
+        raise UserError(f"name is {given}: give a folder below --runs, such as spotter or words/lstm")
+
+
+def check_length(trainer: Mapping[str, Any]) -> None:
+    """Check that a training's length is known.
+
+    Raises:
+        UserError: it is not, or there is nothing to train.
+    """
+    epochs, steps = trainer.get("max_epochs"), int(trainer.get("max_steps", -1))
+    if epochs is not None and (epochs < -1 or epochs == 0):
+        raise UserError(f"trainer.max_epochs is {epochs}: give 1 or more")
+    if steps < -1 or steps == 0 or (epochs == -1 and steps == -1):
+        raise UserError(
+            f"trainer.max_epochs is {epochs} and trainer.max_steps {steps}: noise and learning rate are scheduled"
+            " over a run of known length; give 1 or more of either"
+        )
+
+
+def check_optimizer(model: KeywordSpotter) -> None:
+    """Check that the optimiser is one, which Lightning does only when the run's folder is there.
+
+    Raises:
+        UserError: it is not, or its settings are not valid.
+    """
+    optimizer = model.optimizer_callable
+    if not callable(optimizer):
+        raise UserError(
+            f"model.optimizer is {optimizer}: give a class_path, such as torch.optim.Adam, and init_args"
+        )
+    try:
+        made = optimizer(model.parameters())
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
+    if not isinstance(made, Optimizer):
+        raise UserError(
+            f"model.optimizer makes a {type(made).__name__}: give an optimiser, such as torch.optim.Adam"
+        )
+
+
+def check_fits(model: KeywordSpotter, contents: Mapping[str, Any], checkpoint: str, training: bool) -> None:
+    """Check that a checkpoint is of this network and these labels, and load its weights.
+
+    Args:
+        model: as the settings describe it.
+        contents: of the checkpoint.
+        checkpoint: its file, for messages.
+        training: whether a training goes on from it.
+
+    Raises:
+        UserError: it is of others, or cannot be used so.
+    """
+    trained = contents.get(KeywordSpotter.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("model", {})
+    known, asked = trained.get("label_names", model.label_names), model.label_names
+    if known != asked:
+        differ = f"{checkpoint}: knows the labels {', '.join(known)}, but the data have {', '.join(asked)}"
+        raise UserError(
+            f"{differ}; a training goes on with its own labels"
+            if training
+            else f"{differ}; for another folder's clips use: asr-dni noise-curve {checkpoint} --data FOLDER"
+        )
+    check_evaluable(contents, checkpoint)
+    load_weights(model, contents, checkpoint)  # the trainer does so again
+    if training:
+        check_resumable(contents, checkpoint, model.optimizer_callable, model)
+
+
+def progress_of(contents: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the epochs and steps that a checkpoint's training had done."""
+    try:
+        epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(epochs), int(contents["global_step"])
+    except (KeyError, TypeError, ValueError):
+        return 0, 0
