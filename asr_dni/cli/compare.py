@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from asr_dni.cli.functions import check_folder, run_function
+from asr_dni.terminal import make_console
 
 
 def compare(
@@ -23,7 +22,7 @@ def compare(
 
     check_folder(output)
     comparison = compare_curves(runs, output, title=title)
-    console = Console()
+    console = make_console()
     console.print(comparison.table)
     for path in comparison.left_out:
         console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr_dni.cli.lists import with_brackets
 from asr_dni.configuration import explain
 from asr_dni.errors import UserError
+from asr_dni.terminal import make_console
 
 CHECKPOINT = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
 """The argument of commands that begin with a checkpoint."""
@@ -50,7 +50,7 @@ def progress_bar() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=make_console(stderr=True),
     )
 
 

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
 from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
+from asr_dni.terminal import make_console
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "wandb", "triton")
 
@@ -243,9 +243,9 @@ def info() -> None:
         torch.device("cpu"),
         *(torch.device(f"cuda:{k}") for k in range(torch.cuda.device_count())),
     ]
-    console = Console()
+    console = make_console()
     if not console.is_terminal:  # a file or a pipe has no width
-        console = Console(width=120)
+        console = make_console(width=120)
     console.print(recurrence_table(devices))
 
 

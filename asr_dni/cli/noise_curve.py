@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.terminal import make_console
 
 DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 _DEFAULT_DRAWS = 10
@@ -66,7 +65,7 @@ def noise_curve(
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())
-    console = Console()
+    console = make_console()
     with progress_bar() as progress:
         task = progress.add_task("noise curve", total=None)
         curve = spotter.noise_curve(

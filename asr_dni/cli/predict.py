@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
-from rich.console import Console
 from rich.text import Text
 
 from asr_dni.cli.functions import CHECKPOINT, progress_bar, run_function
@@ -20,6 +19,7 @@ from asr_dni.evaluation.noise_curve import check_sites
 from asr_dni.files import write_atomically
 from asr_dni.inference import FilePrediction, Spotter, load
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.terminal import make_console
 
 _ENDINGS = ", ".join(sorted(AUDIO_SUFFIXES))
 _EPILOG = (
@@ -78,7 +78,7 @@ def predict(
     decided = spotter.predict_files(
         recordings, noise=noise, draws=draws, hop_seconds=hop, batch_size=batch_size
     )
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = make_console(stderr=True, highlight=False, soft_wrap=True)
     if passed_over:
         errors.print(_text(f"passed over, for their endings: {first_few(passed_over, _LISTED)}"))
     bad = longer = 0
@@ -173,7 +173,7 @@ def _writer(chosen: str, stream: TextIO, labels: Sequence[str], hop: bool) -> Wr
 
 def _table(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
     """Rows of a table that appear as they are decided: the file, whose length is not known, comes last."""
-    console = Console(file=stream, highlight=False, soft_wrap=True)
+    console = make_console(file=stream, highlight=False, soft_wrap=True)
     width = max(map(len, (*labels, "decision")))
     start = f"{'start':>8}  " if hop else ""
     console.print(

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -28,6 +27,7 @@ from rich.progress import (
 
 from asr_dni.errors import UserError
 from asr_dni.files import flush_to_disk, publish_folder
+from asr_dni.terminal import make_console
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _fetch(address: str, part: Path, pause_seconds: float) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=make_console(stderr=True)) as progress:
         task = progress.add_task(part.name.removesuffix(".part"), total=None)
         failures = 0
         while failures < _ATTEMPTS:
@@ -183,7 +183,7 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
             archive.open("rb") as file,
             gzip.open(file) as unzipped,
             tarfile.open(fileobj=unzipped, mode="r:") as tar,
-            Progress(*columns, console=Console(stderr=True)) as progress,
+            Progress(*columns, console=make_console(stderr=True)) as progress,
         ):
             task = progress.add_task(f"unpacking {archive.name}", total=archive.stat().st_size)
             for member in tar:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr_dni.data.audio import DamagedRecording, load_recording, read_recording
@@ -23,6 +22,7 @@ from asr_dni.data.origins import count_kinds, kind_of
 from asr_dni.data.source import SPLITS, Clip
 from asr_dni.errors import UserError
 from asr_dni.files import publish_folder, read_sealed_json, write_sealed_json
+from asr_dni.terminal import make_console
 
 logger = logging.getLogger(__name__)
 
@@ -386,7 +386,7 @@ def _decode_all(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     workers = num_workers or usable_cores()
     with (
-        Progress(*columns, console=Console(stderr=True)) as progress,
+        Progress(*columns, console=make_console(stderr=True)) as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
         task = progress.add_task("decoding clips", total=len(clips))

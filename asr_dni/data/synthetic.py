@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr_dni.bounds import at_most
@@ -37,6 +36,7 @@ from asr_dni.data.speech_synthesis import CLIP_SAMPLES, SAMPLE_RATE, coloured_no
 from asr_dni.data.store import usable_cores
 from asr_dni.errors import UserError
 from asr_dni.files import publish_folder
+from asr_dni.terminal import make_console
 
 DEFAULT_WORDS = ("yes", "no", "up", "down", "left", "right", "stop", "go")
 
@@ -252,7 +252,7 @@ class Synthetic(Source):
         columns = (TextColumn("Speaking words"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         stop = threading.Event()
         with (
-            Progress(*columns, console=Console(stderr=True)) as progress,
+            Progress(*columns, console=make_console(stderr=True)) as progress,
             ThreadPoolExecutor(processes) as executor,
         ):
             bar = progress.add_task("", total=len(plan) * len(self._words) * self.takes)

@@ -29,10 +29,11 @@ def print_plan(run: "StudyRun", measure: bool) -> None:
         run: which is planned.
         measure: whether its time is estimated, from a few steps of every shape.
     """
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from asr_dni.terminal import make_console
+
+    console = make_console()
     run.prepare()
     workers, on_gpu = _workers(run)
     tell_damages(run.damages(), console)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def report_study(arguments: Sequence[str]) -> None:
     """Run ``asr-dni study report``."""
-    from rich.console import Console
+    from asr_dni.terminal import make_console
 
-    write_report(folder_of("report", arguments), Console())
+    write_report(folder_of("report", arguments), make_console())
 
 
 def write_report(path: Path, console: "Console") -> None:
@@ -36,7 +36,7 @@ def write_report(path: Path, console: "Console") -> None:
         text = find(folder.ledger.frame()).text()
     else:
         text = summary.read_text(encoding="utf-8")
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text, soft_wrap=True, highlight=False)
     endings = sorted({file.suffix for file in files})
     index = next((file for file in files if file.name == "index.html"), None)
     where = f"{index} shows all" if index is not None else f"they are in {folder.report}"

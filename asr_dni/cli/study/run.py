@@ -24,10 +24,10 @@ def run_study(arguments: Sequence[str]) -> None:
     if parsed.dry_run:
         print_plan(run, parsed.measure)
         return
-    from rich.console import Console
+    from asr_dni.terminal import make_console
 
-    console = Console()
-    errors = Console(stderr=True)
+    console = make_console()
+    errors = make_console(stderr=True)
     began = time.monotonic()
     run.prepare()
     for line in run.repair():

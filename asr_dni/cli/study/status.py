@@ -11,12 +11,11 @@ from asr_dni.errors import UserError
 def show_status(arguments: Sequence[str]) -> None:
     """Run ``asr-dni study status``."""
     path = folder_of("status", arguments)
-    from rich.console import Console
-
     from asr_dni.study.folder import StudyFolder
     from asr_dni.study.plan import Population, plan_members
     from asr_dni.study.survey import survey
     from asr_dni.study.work import data_size
+    from asr_dni.terminal import make_console
 
     folder = StudyFolder(path)
     study = folder.read_study()
@@ -36,7 +35,7 @@ def show_status(arguments: Sequence[str]) -> None:
         size = None
     running = sum(folder.claimed(population.id) for population in populations)
     found = survey(study, folder, members, populations, size, max(1, running))
-    console = Console()
+    console = make_console()
     console.print(f"study {study.settings.name} in {path}", soft_wrap=True, highlight=False)
     tell_damages(folder.ledger.damages(), console)
     console.print(draw_survey(found) if console.is_terminal else describe_survey(found))
