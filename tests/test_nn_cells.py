@@ -291,8 +291,11 @@ def test_a_new_cell_is_a_class_and_its_name(monkeypatch, x):
     ("wrong", "said"),
     [
         ({"cell": "lstn"}, "no cell 'lstn'"),
+        ({"input_size": 0}, "input_size is 0"),
         ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": 2.0}, "dropout is 2.0"),
+        ({"proj_size": H}, f"proj_size is {H}: .*lstm, lstm_peephole.* less than hidden_size"),
         ({"cell": "gru", "proj_size": 2}, "proj_size is 2"),
     ],
 )

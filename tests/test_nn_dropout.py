@@ -191,6 +191,18 @@ class TestCounterDropout:
             raise ZeroDivisionError
         assert not torch.equal(dropout(x), outer)
 
+    def test_shapes_can_be_computed_without_numbers(self):
+        dropout = CounterDropout(0.5)
+        with seeded_dropout(dropout, DropoutSeed(1)):
+            assert dropout(torch.empty(T, N, H, device="meta")).device.type == "meta"
+
+    def test_masks_are_those_of_every_version(self):
+        """Changing this changes every recorded training with dropout."""
+        dropout = CounterDropout(0.5)
+        with seeded_dropout(dropout, DropoutSeed(3, step=7)):
+            mask = dropout(torch.ones(1, 1, 16)) > 0
+        assert mask.flatten().nonzero().flatten().tolist() == [2, 6, 7, 9, 10, 15]
+
     def test_mistakes(self):
         dropout = CounterDropout(0.5)
         two = [DropoutSeed(0)] * 2

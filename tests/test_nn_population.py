@@ -379,8 +379,12 @@ class TestCalibrate:
         for member in (None, 3, -4):
             with pytest.raises(UserError, match=f"member is {member}"):
                 population.statistics(member)
-        with pytest.raises(UserError, match="ordinary network"):
-            make("lstm")[0].statistics(2)
+        assert population.statistics(-1) is population.statistics(2)
+        ordinary = make("lstm")[0]
+        assert ordinary.statistics(0) is ordinary.statistics()
+        for member in (1, 2, -1):
+            with pytest.raises(UserError, match=f"member is {member}, but this is an ordinary network"):
+                ordinary.statistics(member)
 
 
 class TestStack:
@@ -540,6 +544,11 @@ class TestMistakes:
         (key,) = change
         with pytest.raises(UserError, match=rf"{key}.* in network 1"):
             stack_networks([*keyword_networks(1), *keyword_networks(1, **change)])
+
+    def test_layers_with_and_without_biases(self):
+        said = r"list of parameters is \['weight', 'bias'\] in network 0 and \['weight'\] in network 1"
+        with pytest.raises(UserError, match=said):
+            stack_networks([NoisyLinear(2, 3), NoisyLinear(2, 3, bias=False)])
 
     def test_nothing_to_stack(self):
         with pytest.raises(UserError, match="give at least one"):

@@ -204,6 +204,15 @@ class TestWrongInputs:
                 module(torch.randn(shape))
 
     @every_cell
+    def test_no_steps_is_said_as_torch_says_it(self, cell):
+        said = []
+        for module in pair(cell, 3, 5):
+            with pytest.raises(RuntimeError) as raised:
+                module(torch.randn(0, 6, 3))
+            said.append(str(raised.value))
+        assert said[0] == said[1]
+
+    @every_cell
     @pytest.mark.parametrize("shape", [(1, 5, 5), (2, 6, 5), (1, 6, 4), (6, 5)])
     def test_states(self, cell, shape):
         theirs, ours = pair(cell, 3, 5)
@@ -507,6 +516,12 @@ class TestIndependence:
         ]
         assert len(drawn) == (1 if arrays == "joint" else 2)
         uncorrelated(torch.cat(drawn))
+
+    @pytest.mark.parametrize("site", ["input", "recurrent", "elementwise"])
+    def test_every_forward_pass_is_fresh_at_every_site(self, site):
+        layer, x = NoisyLSTM(3, 5, proj_size=2), torch.randn(4, 6, 3)
+        layer.noise = Noise(1.0, sites=(site,))
+        assert not torch.isclose(layer(x)[0], layer(x)[0])[1:].any()
 
     def test_every_forward_pass_is_fresh_and_the_sequence_of_passes_is_reproducible(self):
         layer, x = NoisyLSTM(3, 5), torch.randn(4, 6, 3)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from asr_dni.errors import UserError
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, calibrate, snr_db
@@ -35,6 +35,20 @@ def hidden_before(outputs):
 def check(statistics, site, rms_, bound):
     assert statistics.rms[site] == pytest.approx(rms_, rel=1e-9)
     assert statistics.bound[site] == pytest.approx(bound, rel=1e-9)
+
+
+def test_over_all_of_one_process_is_over_its_own():
+    alone, together = (NoisyLSTM(F, H, proj_size=2, dtype=torch.float64) for _ in range(2))
+    together.load_state_dict(alone.state_dict())
+    calibrate(alone, batches())
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        calibrate(together, batches(), over_processes=True)
+    finally:
+        distributed.destroy_process_group()
+    mine, its = alone.statistics()["l0"], together.statistics()["l0"]
+    assert (its.rms, its.bound) == (mine.rms, mine.bound)
+    assert its.known
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(NoisyRNN, nn.RNN), (NoisyLSTM, nn.LSTM)])

@@ -320,3 +320,37 @@ def test_shapes_under_noise_can_be_computed_without_numbers(ids):
         output = network(x)
     assert output.shape == (5, 5, 2)
     assert output.device.type == "meta"
+
+
+def test_the_last_step_has_its_own_noise():
+    layer, x = NoisyLinear(2, 3), torch.randn(5, 2, 2)
+    last = 2**32 - 1
+    with layer.under(Noise(1.0, draw=0, first_step=last - 1)):
+        both = layer(x)
+    with layer.under(Noise(1.0, draw=0, first_step=last)):
+        torch.testing.assert_close(layer(x[:, 1:]), both[:, 1:])
+        with pytest.raises((UserError, ValueError), match="steps"):
+            layer(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sites", "recorded"),
+    [
+        (NoisyLinear(1, 4), ("output",), [-1.1187, -0.8518, -1.2066, 0.0355]),
+        (NoisyLSTM(1, 3), ("input", "recurrent"), [0.0087, 0.0352, 0.1909]),
+        (NoisyLSTM(1, 3), ("input",), [-0.4090, 0.1059, -0.1503]),
+        (NoisyLSTM(1, 3), ("recurrent",), [0.0281, -0.1293, -0.2512]),
+        (NoisyLSTM(1, 3), ("elementwise",), [-0.5675, 0.8837, 2.7343]),
+        (NoisyLSTM(1, 4, proj_size=3), ("recurrent",), [-0.9334, -0.9966, -0.6194]),
+    ],
+    ids=["output", "joint", "input", "recurrent", "elementwise", "projection"],
+)
+def test_numbers_are_those_of_every_version(layer, sites, recorded):
+    """Changing them changes every recorded result; they are read off layers whose weights are zero."""
+    layer = copy.deepcopy(layer)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    noise = Noise(1.0, sites=sites, seed=5, draw=3, sample_ids=torch.tensor([2**40]), first_step=7)
+    with layer.under(noise):
+        outputs = layer(torch.zeros(1, 1)) if sites == ("output",) else layer(torch.zeros(1, 1, 1))[0]
+    torch.testing.assert_close(outputs.detach().flatten(), torch.tensor(recorded), atol=2e-4, rtol=0)

@@ -220,3 +220,22 @@ def test_numbers_are_made_where_the_samples_are():
     assert normal((1, 2), samples, times, 4, 5).device.type == "meta"
     assert normal([(1, 2), (3, 4)], samples.expand(2, 3), times, 4, 5).shape == (2, 2, 3, 20)
     assert uniform((1, 2), samples, 5).device.type == "meta"
+
+
+def test_numbers_do_not_depend_on_torchs_default_type():
+    """Which is another one in Lightning's precisions 64-true, bf16-true and 16-true."""
+    samples, times, before = torch.arange(3), torch.arange(2), torch.get_default_dtype()
+
+    def drawn():
+        return normal((1, 2), samples, times, 3, 5), uniform((1, 2), samples, 5)
+
+    expected = drawn()
+    for other in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(other)
+        try:
+            found = drawn()
+        finally:
+            torch.set_default_dtype(before)
+        for one, its in zip(found, expected, strict=True):
+            assert one.dtype == torch.float32
+            assert torch.equal(one, its)

@@ -177,7 +177,8 @@ class TestPrograms:
         "make", [torch.jit.trace, lambda m, x: torch.export.export(m, (x,), strict=False)]
     )
     def test_noise_is_not_frozen_into_a_program(self, layer, make):
-        with layer.under(Noise(1.0)), pytest.raises(UserError, match="same noise in every call"):
+        refused = f"{type(layer).__name__} would have the same noise in every call"
+        with layer.under(Noise(1.0)), pytest.raises(UserError, match=refused):
             make(layer, torch.randn(5, 2, 3))
 
 
@@ -265,6 +266,10 @@ class TestWhatTheKernelsTakeForGranted:
             ({"w_hh": torch.zeros(2, 16, 3)}, "recurrent weights"),
             ({"w_hh": torch.zeros(2, 15, 4)}, "recurrent weights"),
             ({"b_hh": torch.zeros(2, 12)}, "recurrent biases"),
+            (
+                {"inputs": None, "w_ih": None, "b_ih": None, "projection": torch.zeros(2, 5, 6, 15)},
+                "projected inputs",
+            ),
             ({"w_ih": None}, "no input weights"),
             ({"own": {"peephole_i": torch.zeros(2, 4)}}, "of its own"),
             ({"lengths": torch.full((6,), torch.nan)}, r"lengths are .*float32"),
