@@ -1,7 +1,9 @@
 import math
+import re
 
 import pytest
 import torch
+import yaml
 
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.errors import UserError
@@ -332,6 +334,15 @@ def test_bad_settings_name_the_key(key, values):
     with pytest.raises(UserError, match=rf"^{key}\b") as error:
         AugmentationSettings(**values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["speed", "gain_db", "background_snr_db"])
+def test_the_example_in_a_message_is_a_setting(key):
+    level = {"background_volume": None} if key == "background_snr_db" else {}
+    with pytest.raises(UserError, match=r"such as \[.*\], or null$") as error:
+        AugmentationSettings(**level, **{key: (3.0, 2.0)})
+    example = yaml.safe_load(re.search(r"such as (.*), or null", str(error.value)).group(1))
+    AugmentationSettings(**level, **{key: tuple(example)})
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,13 @@ def test_given_labels_are_enough_and_stand_in_order_of_the_noise(tmp_path):
 
 def test_a_label_that_two_have_is_completed(tmp_path):
     paths = [
-        make_curve(label="mine", epochs=epochs, words=words, seed=0).to_csv(tmp_path / f"{epochs}.csv")
-        for epochs, words in ((30.0, ["yes", "no"]), (0.5, None))
+        make_curve(label="mine", epochs=epochs, words=words, own=own, seed=0).to_csv(
+            tmp_path / f"{epochs}.csv"
+        )
+        for epochs, words, own in ((30.0, ["yes", "no"], {"a": 1}), (0.5, None, None))
     ]
-    assert list(compare_curves(paths).summaries) == ["mine, epochs 30, yes no", "mine, epochs 0.5"]
+    labels = list(compare_curves(paths).summaries)
+    assert labels == ["mine, epochs 30, yes no, own {'a': 1}", "mine, epochs 0.5"]
 
 
 @pytest.mark.parametrize(("number", "said"), [(4, "sites a b c d"), (5, "sites of 5")])

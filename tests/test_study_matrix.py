@@ -101,6 +101,8 @@ def test_a_label_has_the_cell_the_units_and_what_differs():
         "LSTM, 32 units, 2 layers, both directions, inference scale absolute, noise at output",
         "LSTM, 64 units, 1 layer, one direction, inference scale signal, noise at input, recurrent, output",
     ]
+    cells = label_matrices(make_matrices(pd.concat([base, base.assign(cell="gru", units=32)])))
+    assert cells == ["GRU, 32 units", "LSTM, 64 units"]
 
 
 def test_what_is_shared_is_said_in_words():
