@@ -80,11 +80,9 @@ class TestDraw:
         assert torch.equal(results[0], results[2])
 
     def test_empty(self):
-        drawn = native.draw_gaussian(SiteNoise(1.0, (3, 4)), torch.arange(0), 0, 4, 4, 17)
-        assert (
-            drawn.shape
-            == draw_plain(SiteNoise(1.0, (3, 4)), torch.arange(0), 0, 4, 4, 17, torch.zeros(1)).shape
-        )
+        for rows, steps, width in ((0, 4, 17), (3, 0, 17), (3, 4, 0)):
+            what = SiteNoise(1.0, (3, 4)), torch.arange(rows), 0, steps, 4, width
+            assert native.draw_gaussian(*what).shape == draw_plain(*what, torch.zeros(1)).shape
 
 
 @needs_compiler

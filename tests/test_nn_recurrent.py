@@ -193,6 +193,17 @@ class TestCleanEqualsTorch:
         for a, b in ((outputs, again), (h, h_again), (c, c_again)):
             assert torch.equal(a, b)
 
+    @every_cell
+    def test_projected_with_lengths_equals_packed(self, cell):
+        layer, x = pair(cell, 3, 5, num_layers=2, bidirectional=True)[1], torch.randn(4, 6, 3)
+        lengths = torch.tensor([4, 1, 3, 2, 4, 1])
+        packed, final = layer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        expected = pad_packed_sequence(packed)[0], *(final if isinstance(final, tuple) else (final,))
+        projection = layer.input_projection(x)
+        outputs, state = layer.forward_projected(projection, layer.initial_state(6, projection), lengths)
+        for got, its in zip((outputs, *state), expected, strict=True):
+            torch.testing.assert_close(got, its)
+
 
 class TestWrongInputs:
     @every_cell

@@ -302,4 +302,5 @@ class TestSignalToNoise:
         powers = [recurrent["l0"].rms["gates"], recurrent["l1"].rms["gates"], classifier["l0"].rms["output"]]
         expected = 10 * math.log10(sum(p**2 for p in powers) / 3 / 0.7**2)
         assert snr_db(network, Noise(0.7)) == pytest.approx(expected)
+        assert snr_db(network, Noise(0.7, sites=SITES)) == pytest.approx(expected)  # of matrix products only
         assert snr_db(network, Noise(0.7)) - snr_db(network, Noise(1.4)) == pytest.approx(20 * math.log10(2))

@@ -1,6 +1,7 @@
 """What a noise may be, and how it is set on modules."""
 
 import copy
+import dataclasses
 import io
 import pickle
 import threading
@@ -84,6 +85,15 @@ class TestNoise:
     def test_at_changes_the_strength_only(self):
         noise = Noise(0.5, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
         assert noise.at(2.0) == Noise(2.0, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
+
+    def test_of_names_the_realisation_and_the_samples_only(self):
+        noise, ids = (
+            Noise(0.5, scale="signal", sites=("input",), arrays="separate", seed=3, first_step=9),
+            torch.arange(3),
+        )
+        named = noise.of(4, ids)
+        assert named == dataclasses.replace(noise, draw=4)
+        assert named.sample_ids is ids
 
     def test_can_be_a_key_and_be_pickled(self):
         noise = Noise(0.5, sites=["input"], sample_ids=torch.arange(3))
