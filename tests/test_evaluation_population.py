@@ -58,7 +58,9 @@ def test_numbers_are_those_of_each_member_alone(networks, batches, scale):
     assert curves[0].frame["loss"].nunique() == 7
 
 
-def test_the_network_is_as_it_was_and_how_much_is_done_at_once_does_not_matter(networks, batches):
+def test_the_network_is_as_it_was_and_how_much_is_done_at_once_does_not_matter(
+    networks, batches, monkeypatch
+):
     population = stack_networks(networks).train()
     noises = [Noise(0.1 * k, seed=k) for k in range(3)]
     population.noise = noises
@@ -71,12 +73,17 @@ def test_the_network_is_as_it_was_and_how_much_is_done_at_once_does_not_matter(n
     assert population.noise == tuple(noises)
     one_batch = Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
     passes.clear()
-    for rows in (1, 7, 100):
+    at_once, project = [], population.project
+    monkeypatch.setattr(population, "project", lambda clips: at_once.append(len(clips)) or project(clips))
+    for rows, most in ((1, 1), (7, 2), (100, 17)):
+        at_once.clear()
         again = evaluate_population(
             population, [one_batch], SIGMAS, 2, Noise(), progress=lambda: passes.append(1), rows=rows
         )
         for one, other in zip(again, curves, strict=True):
             pd.testing.assert_frame_equal(one.frame, other.frame, rtol=1e-5)
+        assert max(at_once) == most
+        assert sum(at_once) == 17
     assert len(passes) == 3 * count_passes(SIGMAS, 2)
 
 

@@ -286,6 +286,15 @@ def test_what_takes_longest_is_cut_for_one_more_worker(tmp_path, axes, cut):
     assert all(len(p.members) == 3 for p in populations if cut(p.members[0]))
 
 
+def test_many_small_members_may_take_longer_than_few_large_ones(tmp_path):
+    """A step's products grow with the square of the units: nine of 4 are more than two of 8."""
+    members = plan_members(tiny(tmp_path, units=[4, 8], seeds=9, sigma_train=[1]))
+    some = [member for member in members if member.network.units == 4 or member.seed < 2]
+    populations = partition(some, 100, at_least=3)
+    sizes = Counter((p.members[0].network.units, len(p.members)) for p in populations)
+    assert sizes == {(4, 4): 1, (4, 5): 1, (8, 2): 1}
+
+
 def test_each_shape_has_a_limit_of_its_own(tmp_path):
     members = plan_members(tiny(tmp_path, cells=["lstm", "rnn"], seeds=6, sigma_train=[1]))
     limits = {member.shape: {"lstm": 2, "rnn": 3}[member.cell] for member in members}
