@@ -26,7 +26,7 @@ def curves(folder):
 
 
 def test_a_tiny_demo_writes_what_the_whole_one_does(tmp_path, capsys):
-    sizes = ["--speakers", "10", "--epochs", "1", "--units", "4", "--draws", "1"]
+    sizes = ["--speakers", "10", "--epochs", "3", "--units", "4", "--draws", "1"]
     main(["demo", *sizes, "--output", "out", "--data", "words", "--wandb", "disabled"])
     found = curves(tmp_path / "out")
     assert found["conventional"].settings["sigma_train"] == 0
