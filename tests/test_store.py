@@ -162,6 +162,7 @@ def test_a_name_in_latin_1_is_kept(tmp_path, caplog):
     store = pack_folder(path, tmp_path / "cache", damaged="skip")
     assert f"yes/{name}" in [store.name(row) for row in range(len(store))]
     assert "left out 1 damaged" in caplog.text
+    assert r"br\xfcn_nohash_0.wav" in caplog.text
     again = pack_folder(path, tmp_path / "cache", damaged="skip")
     assert again.path == store.path
     assert again.skipped == store.skipped

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asr_dni.data.audio import DamagedRecording, load_recording, read_recording
 from asr_dni.data.origins import count_kinds, kind_of
 from asr_dni.data.source import SPLITS, Clip
-from asr_dni.errors import UserError
+from asr_dni.errors import UserError, printable
 from asr_dni.files import publish_folder, read_sealed_json, write_sealed_json
 from asr_dni.terminal import make_console
 
@@ -397,7 +397,7 @@ def _decode_all(
 
 def _some(damaged: Sequence[tuple[str, str]]) -> str:
     rest = len(damaged) - 3
-    named = "; ".join(f"{path}: {reason}" for path, reason in damaged[:3])
+    named = "; ".join(f"{printable(path)}: {reason}" for path, reason in damaged[:3])
     return named + (f"; and {rest} more" if rest > 0 else "")
 
 
