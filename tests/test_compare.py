@@ -186,6 +186,25 @@ def test_the_training_is_not_shown_where_labels_differ_anyway(tmp_path):
     assert list(compare_curves([tmp_path]).summaries) == ["conventional", "DNI σ_train=2"]
 
 
+def test_networks_of_unknown_noise_are_named_by_their_training(tmp_path):
+    save_trainings(tmp_path, {"optimizer.lr": 0.1}, {"optimizer.lr": 0.2}, sigma_train=None)
+    assert list(compare_curves([tmp_path]).summaries) == ["lr 0.1", "lr 0.2"]
+
+
+def test_no_experiment_is_lost_where_labels_are_the_same(tmp_path):
+    save_trainings(tmp_path / "a", {"optimizer.lr": 0.1})
+    save_trainings(tmp_path / "b", {})
+    save_trainings(tmp_path / "c", None)
+    label = "DNI σ_train=1"
+    comparison = compare_curves([tmp_path], tmp_path / "out")
+    assert list(comparison.summaries) == [f"{label} ({number})" for number in (1, 2, 3)]
+    assert set(pd.read_csv(tmp_path / "out" / "noise_curves.csv")["label"]) == set(comparison.summaries)
+    # Nor where one has the name that a number would make.
+    save_trainings(tmp_path / "d", None, label=f"{label} (2)")
+    found = list(compare_curves([tmp_path]).summaries)
+    assert found == [f"{label} (1)", f"{label} (3)", f"{label} (4)", f"{label} (2)"]
+
+
 def test_many_differences_of_trainings_are_counted(tmp_path):
     save_trainings(tmp_path, *({f"model.n{k}": float(value) for k in range(6)} for value in (1, 2)))
     assert list(compare_curves([tmp_path]).summaries) == [

@@ -1,6 +1,8 @@
 """Compare saved noise curves: pool the seeds of each experiment, draw and tabulate all of them together."""
 
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,11 +212,20 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
             for place, text in zip(places, texts, strict=True):
                 more = ([] if label == "network" and text else [label]) + ([text] if text else [])
                 labels[place] = ", ".join(more)
-    for index, label in enumerate(labels):
-        same = [place for place, other in enumerate(labels) if other == label]
-        if len(same) > 1:
-            labels[index] = f"{label} ({same.index(index) + 1})"
-    return labels
+    return _distinct(labels)
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Number the labels that several have; no number makes a label that is there already."""
+    taken = set(labels)
+    numbered = {
+        label: (
+            name for name in (f"{label} ({number})" for number in itertools.count(1)) if name not in taken
+        )
+        for label in taken
+    }
+    counts = Counter(labels)
+    return [next(numbered[label]) if counts[label] > 1 else label for label in labels]
 
 
 def _order(settings: Mapping[str, Any]) -> float:
