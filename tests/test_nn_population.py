@@ -623,6 +623,12 @@ class TestMistakes:
         with pytest.raises((ValueError, RuntimeError), match=r"expected|Expected"):
             stack_networks(make("lstm"))(torch.randn(shape))
 
+    @pytest.mark.parametrize(("batch_first", "axes"), [(False, "T, N, F"), (True, "N, T, F")])
+    def test_both_shapes_of_inputs_are_said(self, batch_first, axes):
+        said = rf"expected an input \({axes}\) for all or \({K}, {axes}\), got \(2, {T}, {N}, {F}\)$"
+        with pytest.raises(ValueError, match=said):
+            stack_networks(make("lstm", batch_first=batch_first))(torch.randn(2, T, N, F))
+
     @pytest.mark.parametrize("shape", [(F,), (K, F), (2, N, F)])
     def test_inputs_of_a_linear_layer(self, shape):
         population = stack_networks([NoisyLinear(F, C) for _ in range(K)])

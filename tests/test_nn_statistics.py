@@ -295,6 +295,19 @@ class TestSignalToNoise:
         calibrate(network, batches())
         assert snr_db(network, Noise(0.1, scale="signal", sites=sites)) == pytest.approx(20)
 
+    @pytest.mark.parametrize("arrays", ["joint", "separate"])
+    def test_powers_of_every_site(self, arrays):
+        layer = NoisyLSTM(F, H, proj_size=2, bidirectional=True, dtype=torch.float64)
+        calibrate(layer, batches())
+        rows = layer.signal_and_noise_power(Noise(0.5, scale="signal", sites=SITES, arrays=arrays))
+        of_gates = ["input"] if arrays == "joint" else ["input", "recurrent"]
+        sites = sorted([*of_gates, "recurrent", "elementwise"])  # recurrent: of the projection
+        for part in ("l0", "l0_reverse"):
+            assert sorted(row[1] for row in rows if row[0] == part) == sites
+        for _, _, signal, power in rows:
+            assert signal > 0
+            assert power == pytest.approx(signal / 4)
+
     def test_absolute_is_the_ratio_of_the_mean_powers(self):
         network = Network().eval()
         calibrate(network, batches())
