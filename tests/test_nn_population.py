@@ -225,6 +225,16 @@ def test_noise_of_every_member_without_draws_and_identities():
             assert_close(its_pass[k], member(x)[0], 1e-6)
 
 
+@pytest.mark.parametrize("implementation", ["auto", "reference"])
+def test_a_clean_member_beside_noisy_ones(implementation):
+    members, x = [NoisyLinear(F, H) for _ in range(K)], torch.randn(K, N, F)
+    population = stack_networks(members)
+    with use_implementation(implementation), population.under([Noise(0.5), Noise(), Noise(0.5, seed=1)]):
+        outputs = population(x)
+    for k, member in enumerate(members):
+        assert torch.isclose(outputs[k], member(x[k]), atol=1e-6).all() == (k == 1)
+
+
 def test_one_noise_is_every_members():
     members = make("gru")
     population, x = stack_networks(members), torch.randn(T, N, F)

@@ -344,20 +344,20 @@ def test_the_last_step_has_its_own_noise():
 
 
 @pytest.mark.parametrize(
-    ("layer", "sites", "recorded"),
+    ("make", "sites", "recorded"),
     [
-        (NoisyLinear(1, 4), ("output",), [-1.1187, -0.8518, -1.2066, 0.0355]),
-        (NoisyLSTM(1, 3), ("input", "recurrent"), [0.0087, 0.0352, 0.1909]),
-        (NoisyLSTM(1, 3), ("input",), [-0.4090, 0.1059, -0.1503]),
-        (NoisyLSTM(1, 3), ("recurrent",), [0.0281, -0.1293, -0.2512]),
-        (NoisyLSTM(1, 3), ("elementwise",), [-0.5675, 0.8837, 2.7343]),
-        (NoisyLSTM(1, 4, proj_size=3), ("recurrent",), [-0.9334, -0.9966, -0.6194]),
+        (lambda: NoisyLinear(1, 4), ("output",), [-1.1187, -0.8518, -1.2066, 0.0355]),
+        (lambda: NoisyLSTM(1, 3), ("input", "recurrent"), [0.0087, 0.0352, 0.1909]),
+        (lambda: NoisyLSTM(1, 3), ("input",), [-0.4090, 0.1059, -0.1503]),
+        (lambda: NoisyLSTM(1, 3), ("recurrent",), [0.0281, -0.1293, -0.2512]),
+        (lambda: NoisyLSTM(1, 3), ("elementwise",), [-0.5675, 0.8837, 2.7343]),
+        (lambda: NoisyLSTM(1, 4, proj_size=3), ("recurrent",), [-0.9334, -0.9966, -0.6194]),
     ],
     ids=["output", "joint", "input", "recurrent", "elementwise", "projection"],
 )
-def test_numbers_are_those_of_every_version(layer, sites, recorded):
+def test_numbers_are_those_of_every_version(make, sites, recorded):
     """Changing them changes every recorded result; they are read off layers whose weights are zero."""
-    layer = copy.deepcopy(layer)
+    layer = make()
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     noise = Noise(1.0, sites=sites, seed=5, draw=3, sample_ids=torch.tensor([2**40]), first_step=7)
