@@ -287,6 +287,13 @@ def test_a_new_cell_is_a_class_and_its_name(monkeypatch, x):
     assert 0.01 < float((noisy - clean).detach().std()) < 1
 
 
+def test_is_shown_with_all_that_tells_it_from_others():
+    layer = NoisyRecurrent("lstm", F, H, 2, batch_first=True, dropout=0.5, bidirectional=True, proj_size=2)
+    shown = f"lstm, {F}, {H}, num_layers=2, batch_first=True, dropout=0.5, bidirectional=True, proj_size=2"
+    assert repr(layer) == f"NoisyRecurrent({shown})"
+    assert repr(NoisyRecurrent("gru", F, H)) == f"NoisyRecurrent(gru, {F}, {H}, num_layers=1)"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -3,6 +3,7 @@
 Each gives what ``torch.nn``'s layers give, or what the loop gives one by one; or it is refused.
 """
 
+import contextlib
 import copy
 import io
 import warnings
@@ -144,10 +145,24 @@ class TestFunctionTransforms:
                 close(its, layer(x)[0])
 
     @needs_compiler
-    def test_a_kernel_that_was_asked_for_names_the_reference(self):
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize(
+        ("name", "call"),
+        [
+            ("torch.func", lambda layer, x: jacrev(lambda x: layer(x)[0])(x)),
+            ("torch.jit.trace", torch.jit.trace),
+            ("torch.export", lambda layer, x: torch.export.export(layer, (x,), strict=False)),
+            ("forward-mode", lambda layer, x: layer(forward_ad.make_dual(x, x))),
+        ],
+    )
+    def test_a_kernel_that_was_asked_for_names_the_reference(self, name, call):
         layer, x = NoisyLSTM(3, 4), torch.randn(5, 2, 3)
-        with use_implementation("fused"), pytest.raises(RuntimeError, match=r"torch\.func.*\"reference\""):
-            jacrev(lambda x: layer(x)[0])(x)
+        with (
+            use_implementation("fused"),
+            forward_ad.dual_level() if name == "forward-mode" else contextlib.nullcontext(),
+            pytest.raises(RuntimeError, match=rf"cannot run: .*\b{name} .*\"reference\""),
+        ):
+            call(layer, x)
 
 
 @pytest.mark.filterwarnings("ignore")
