@@ -53,7 +53,10 @@ def test_the_summaries_are_written_with_what_their_intervals_are(tmp_path):
     pd.testing.assert_frame_equal(one.frame, NoiseCurve.from_csv(path).summary("draws").frame)
     assert comparison.table.title == "My words"
     assert any(text.get_text() == "My words" for text in comparison.figure.findobj(Text))
-    assert compare_curves([path]).table.title == "Accuracy under computation noise"
+    by_default = compare_curves([path])
+    assert by_default.table.title == "Accuracy under computation noise"
+    (one,) = by_default.summaries.values()
+    pd.testing.assert_frame_equal(one.frame, NoiseCurve.from_csv(path).summary("clips").frame)
 
 
 def test_validation_curves_are_not_taken_for_tests(tmp_path):
