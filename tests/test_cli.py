@@ -378,6 +378,8 @@ FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "offline"
         (["--trainer.max_steps", "0"], "trainer.max_steps 0"),
         (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "-1"], "model.optimizer: Invalid"),
         (["--seed_everything", "-1"], "seed_everything: "),
+        (["--wandb_project", "a/b"], "wandb_project: Invalid project name 'a/b'"),
+        (["--wandb_project", "a" * 129], "exceeded 128 characters"),
     ],
 )
 def test_mistakes_in_settings(here, capsys, options, named):
@@ -395,7 +397,7 @@ def test_nothing_is_evaluated_without_a_checkpoint(command, here, capsys):
     assert not (here / "runs" / "mistake").exists()
 
 
-@pytest.mark.parametrize("name", ["../up", "a/../../up", "/up"])
+@pytest.mark.parametrize("name", ["../up", "a/../../up", "/up", "", "."])
 def test_a_run_stays_in_its_folder(name, here, capsys):
     assert "give a folder below --runs" in fails(capsys, "predict", "--ckpt_path", LAST, "--name", name)
     assert not (here / "up").exists()
@@ -528,6 +530,13 @@ def test_a_wandb_mode_that_is_none(here, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "nonsense")
     said = fails(capsys, "fit", "--config", "tiny.yaml", "--runs", str(tmp_path), *SHORT)
     assert "WANDB_MODE is 'nonsense'" in said
+
+
+def test_a_wandb_project_that_cannot_be(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "a#b")
+    said = fails(capsys, "fit", "--config", "tiny.yaml", "--runs", str(tmp_path), *SHORT)
+    assert re.search("WANDB_PROJECT.*Invalid project name 'a#b'", said)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_curve_says_how_it_came_about(here):

@@ -50,7 +50,7 @@ from asr_dni.configuration import explain
 from asr_dni.data import KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, noise_curve_table
+from asr_dni.evaluation import NoiseCurveCallback, check_wandb, make_wandb_logger, noise_curve_table
 from asr_dni.evaluation.noise_curve import curve_label
 from asr_dni.model import (
     AveragedWeights,
@@ -107,6 +107,14 @@ class SpotterCLI(RunParser):
         check_trainer_settings(config.trainer, fitting=self.subcommand == "fit")
         if self.subcommand == "fit":
             check_length(config.trainer)
+        if self._logs_to_wandb():
+            check_wandb(config.wandb_project, None if config.wandb == "auto" else config.wandb)
+
+    def _logs_to_wandb(self) -> bool:
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        own = config.trainer.logger is None and not config.trainer.fast_dev_run
+        return own and self.subcommand in ("fit", "test") and config.wandb != "disabled"
 
     def _check_data(self) -> None:
         """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
@@ -149,7 +157,7 @@ class SpotterCLI(RunParser):
             return trainer
         folder, resumed = self._take_folder()
         loggers: list[Logger] = [MetricsLog(folder, self._done[1] if resumed else None)]
-        if self.subcommand in ("fit", "test") and config.wandb != "disabled":
+        if self._logs_to_wandb():
             mode = None if config.wandb == "auto" else config.wandb
             wandb = make_wandb_logger(
                 config.wandb_project,

@@ -18,8 +18,10 @@ def check_name(given: str) -> None:
         UserError: it is not.
     """
     name = Path(given)
-    if name.is_absolute() or ".." in name.parts:
-        raise UserError(f"name is {given}: give a folder below --runs, such as spotter or words/lstm")
+    if not name.parts or name.is_absolute() or ".." in name.parts:
+        raise UserError(
+            f"name is {given or 'empty'}: give a folder below --runs, such as spotter or words/lstm"
+        )
 
 
 def check_length(trainer: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from asr_dni.evaluation.noise_curve import (
 from asr_dni.evaluation.population import evaluate_population
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
-from asr_dni.evaluation.wandb_mode import resolve_wandb_mode
+from asr_dni.evaluation.wandb_mode import check_wandb, resolve_wandb_mode
 
 __all__ = [
     "Comparison",
@@ -23,6 +23,7 @@ __all__ = [
     "NoiseCurveCallback",
     "NoiseCurveMetric",
     "PromptlessWandbLogger",
+    "check_wandb",
     "compare_curves",
     "count_passes",
     "draw_noise_curves",

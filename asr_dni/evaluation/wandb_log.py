@@ -46,7 +46,7 @@ class PromptlessWandbLogger(WandbLogger):
         **kwargs: further arguments of ``pytorch_lightning.loggers.WandbLogger`` and ``wandb.init``.
 
     Raises:
-        UserError: see :func:`~asr_dni.evaluation.wandb_mode.resolve_wandb_mode`; the folder cannot be written to.
+        UserError: see :func:`~asr_dni.evaluation.wandb_mode.check_wandb`; the folder cannot be written to.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PromptlessWandbLogger(WandbLogger):
         if kwargs.pop("offline", False):
             mode = "offline"  # Lightning's own `offline` changes the environment of the whole process
         resolved = working_wandb_mode(mode)
-        own = wandb_settings()
+        own = wandb_settings(project)
         chosen = own.model_fields_set
         # Agents of a sweep set WANDB_DIR to where they were started.
         if "root_dir" in chosen and not os.environ.get("WANDB_SWEEP_ID"):
@@ -80,7 +80,7 @@ class PromptlessWandbLogger(WandbLogger):
         super().__init__(
             name=own.run_name or name,
             save_dir=save_dir,
-            project=project or own.project or "asr-dni",
+            project=own.project or "asr-dni",
             mode=resolved,
             settings=_impatient(kwargs.pop("settings", None), own),
             **kwargs,

@@ -33,11 +33,14 @@ _VARIABLES = {
 }
 
 
-def wandb_settings() -> "Settings":
+def wandb_settings(project: str | None = None) -> "Settings":
     """Return W&B's settings from its files and the environment, without starting its service.
 
+    Args:
+        project: name of a project that is chosen before theirs.
+
     Raises:
-        UserError: a value in them is not valid.
+        UserError: a value in them is not valid, or no project of W&B can have this name.
     """
     import wandb  # takes most of a second
     from pydantic import ValidationError
@@ -54,9 +57,31 @@ def wandb_settings() -> "Settings":
         raise UserError(
             f"W&B: {variable} is {first['input']!r}: {reason} (in the environment, or as {key} in a settings file)"
         ) from None
-    except ValueError as error:
-        raise UserError(f"W&B's settings are not valid: {' '.join(str(error).split())}") from None
+    except (ValueError, wandb.errors.UsageError) as error:
+        raise UserError(
+            f"W&B's settings (WANDB_PROJECT, WANDB_RUN_ID, ... in the environment, or a settings file) are not valid:"
+            f" {' '.join(str(error).split())}"
+        ) from None
+    if project:
+        try:
+            settings.project = project
+        except wandb.errors.UsageError as error:
+            raise UserError(f"wandb_project: {' '.join(str(error).split())}; give another name") from None
     return settings
+
+
+def check_wandb(project: str | None, mode: WandbMode | None) -> None:
+    """Find what would keep W&B from being started, before anything is written; nothing is connected to.
+
+    Args:
+        project: name of the project; ``None``: that of the environment or a settings file.
+        mode: see :func:`resolve_wandb_mode`.
+
+    Raises:
+        UserError: see :func:`resolve_wandb_mode` and :func:`wandb_settings`.
+    """
+    resolve_wandb_mode(mode)
+    wandb_settings(project)
 
 
 def _has_login(settings: "Settings") -> bool:
