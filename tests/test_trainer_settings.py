@@ -43,6 +43,7 @@ REFUSED = {
     "--trainer.min_epochs -3": "min_epochs is -3",
     "--trainer.num_nodes 0": "num_nodes is 0",
     "--trainer.devices 0": "devices is 0",
+    "--trainer.devices 5000": "devices is 5000: on the CPU each is a process",
     "--trainer.devices nonsense": "should be an int > 0",
     "--trainer.strategy fsdp": "give one of auto, ddp",
     "--trainer.strategy ddp_spawn": "give one of auto, ddp",

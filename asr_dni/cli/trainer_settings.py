@@ -1,5 +1,6 @@
 """Settings of Lightning's trainer that it takes without a look, and trips over later or does nothing with."""
 
+import os
 import traceback
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -64,6 +65,7 @@ def check_trainer_settings(settings: Mapping[str, Any], fitting: bool) -> None:
         raise UserError("trainer.val_check_interval is 0: give a part of an epoch, or a number of batches")
     if settings.get("devices") in (0, "0"):
         raise UserError("trainer.devices is 0: give 1 or more, or auto")
+    _check_processes(settings)
     strategy = settings.get("strategy")
     if isinstance(strategy, str) and strategy not in _STRATEGIES:
         raise UserError(f"trainer.strategy is {strategy}: give one of {', '.join(_STRATEGIES)}")
@@ -75,6 +77,25 @@ def check_trainer_settings(settings: Mapping[str, Any], fitting: bool) -> None:
         raise UserError(
             "trainer.precision is 16-true, in which small gradients are 0 and nothing is learnt: give 16-mixed or"
             " bf16-true"
+        )
+
+
+def _check_processes(settings: Mapping[str, Any]) -> None:
+    """Refuse more processes than cores: on the CPU each of the devices is one, and Lightning starts any number."""
+    accelerator = settings.get("accelerator")
+    name = getattr(accelerator, "class_path", accelerator)
+    on_cpu = str(name).rpartition(".")[2] in ("cpu", "CPUAccelerator") or (
+        name in (None, "auto") and not torch.accelerator.is_available()
+    )
+    try:
+        asked = int(settings.get("devices"))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # auto, or numbers of GPUs
+        return
+    cores = os.cpu_count() or 1
+    if on_cpu and asked > cores:
+        raise UserError(
+            f"trainer.devices is {asked}: on the CPU each is a process, and this machine has {cores} cores; give 1 to"
+            f" {cores}"
         )
 
 
