@@ -37,6 +37,18 @@ def check(statistics, site, rms_, bound):
     assert statistics.bound[site] == pytest.approx(bound, rel=1e-9)
 
 
+def test_the_larger_factor_of_a_product_is_its_bound():
+    """Without weights an LSTM's gates are 1/2 and its other factors 0; its cells then take the larger values in."""
+    layer = NoisyLSTM(F, H)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    calibrate(layer, [torch.zeros(T, N, F)])
+    assert layer.statistics()["l0"].bound["elementwise"] == 0.5
+    nn.init.constant_(layer.bias_ih_l0, 50.0)  # all gates open: c grows by 1 with each step
+    calibrate(layer, [torch.zeros(T, N, F)])
+    assert layer.statistics()["l0"].bound["elementwise"] == T - 1
+
+
 def test_over_all_of_one_process_is_over_its_own():
     alone, together = (NoisyLSTM(F, H, proj_size=2, dtype=torch.float64) for _ in range(2))
     together.load_state_dict(alone.state_dict())
