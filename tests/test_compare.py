@@ -1,10 +1,12 @@
 import os
+import re
 
 import pandas as pd
 import pytest
 from matplotlib.text import Text
 from test_figures import make_curve
 
+from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation.compare import compare_curves, find_curves
 from asr_dni.evaluation.noise_curve import NoiseCurve
@@ -63,6 +65,19 @@ def test_validation_curves_are_not_taken_for_tests(tmp_path):
     make_curve().to_csv(tmp_path / "a" / "noise_curve_validation.csv")
     with pytest.raises(UserError, match=r"holds no noise_curve\.csv"):
         find_curves([tmp_path])
+
+
+def test_a_file_that_is_cut_is_not_shown(tmp_path, capsys):
+    path = make_curve(draws=3).to_csv(tmp_path / "noise_curve.csv")
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert re.fullmatch(
+        rf"asr-dni: error: {re.escape(str(path))} is not a noise curve: line \d+: .*\n",
+        capsys.readouterr().err,
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_named_twice_counts_once(tmp_path):

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,8 @@ from standin_network import MarginNetwork, batches, make_clips
 
 from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve_file import COLUMNS
 from asr_dni.evaluation.noise_curve import (
-    COLUMNS,
     NoiseCurve,
     NoiseCurveMetric,
     count_passes,
@@ -359,6 +360,69 @@ def test_other_files_are_not_curves(tmp_path, text):
     path = tmp_path / "other.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=r"other\.csv is not a noise curve"):
+        NoiseCurve.from_csv(path)
+
+
+NOTED = "# draws: 2\n"
+HEADER = f"{','.join(COLUMNS)}\n"
+ROWS = "0.0,0,inf,0.9,0.5,845\n4.0,0,-12.0,0.5,inf,845\n4.0,1,,0.5,,845\n"
+
+
+def test_an_snr_or_loss_may_be_unknown_or_infinite(tmp_path):
+    path = tmp_path / "noise_curve.csv"
+    path.write_text(f"{NOTED}{HEADER}{ROWS}")
+    frame = NoiseCurve.from_csv(path).frame
+    assert frame["snr_db"].isna().tolist() == frame["loss"].isna().tolist() == [False, False, True]
+    assert frame["n_clips"].tolist() == [845] * 3
+    assert frame.dtypes[["draw", "n_clips"]].tolist() == ["int64", "int64"]
+
+
+def test_wherever_a_file_is_cut_it_is_no_curve(tmp_path):
+    """A level that is cut off as a whole is the exception: its file does not know of it."""
+    path = tmp_path / "noise_curve.csv"
+    whole = f"{NOTED}{HEADER}{ROWS}"
+    clean = whole.index("4.0,0")
+    for end in range(len(whole)):
+        path.write_text(whole[:end])
+        if end == clean:
+            assert NoiseCurve.from_csv(path).sigmas == [0.0]
+            continue
+        with pytest.raises(UserError, match=r"noise_curve\.csv is not a noise curve: ") as caught:
+            NoiseCurve.from_csv(path)
+        assert "\n" not in str(caught.value)
+        if end > clean:
+            assert re.search(r"line [45]\b", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("0.9", "7.6", "line 3: accuracy is 7.6, expected a share of 1, from 0 to 1"),
+        ("0.9", "-0.1", r"line 3: accuracy is -0\.1"),
+        ("0.9", "nan", "line 3: accuracy is missing"),
+        ("0.9", "x", "line 3: accuracy is x"),
+        ("inf,845", "inf,", "line 4: n_clips is missing"),
+        ("inf,845", "inf,84", "line 4: n_clips is 84, but 845 in line 3"),
+        ("inf,845", "inf,844.5", r"line 4: n_clips is 844\.5"),
+        ("inf,845", "inf,inf", "line 4: n_clips is inf"),
+        ("845", "0", "line 3: n_clips is 0"),
+        ("0.0,0", "inf,0", "line 3: sigma is inf"),
+        ("0.0,0", "-1,0", "line 3: sigma is -1"),
+        ("0.0,0", ",0", "line 3: sigma is missing"),
+        ("4.0,1,", "4.0,1.5,", r"line 5: draw is 1\.5"),
+        ("4.0,1,", "4.0,1,x", "line 5: snr_db is x"),
+        ("4.0,1,", "4.0,0,", "line 5: sigma 4 has draw 0 a second time"),
+        ("4.0,1,", "3.0,1,", "sigma 3, up to line 5, lacks draw 0 of 0 to 1"),
+        ("draws: 2", "draws: 3", "sigma 4, up to line 5, lacks draw 2 of 0 to 2"),
+        ("draws: 2", "draws: 1", "sigma 4, up to line 5, has 2 draws, but draws is 1"),
+        ("inf,845", "-1,845", "line 4: loss is -1"),
+        ("0.9,0.5,845", "0.9,0.5,845,1", "line 3 has more values than there are columns"),
+    ],
+)
+def test_a_damaged_row_is_told_with_its_line(tmp_path, old, new, said):
+    path = tmp_path / "noise_curve.csv"
+    path.write_text(f"{NOTED}{HEADER}{ROWS}".replace(old, new, 1))
+    with pytest.raises(UserError, match=rf"noise_curve\.csv is not a noise curve: {said}"):
         NoiseCurve.from_csv(path)
 
 

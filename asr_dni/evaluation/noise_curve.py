@@ -19,15 +19,13 @@ from torchmetrics import Metric
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve_file import COLUMNS, check_columns, read_curve_file
 from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
 from asr_dni.files import write_atomically
 from asr_dni.noise import MVM_SITES, Noise, Site
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
-
-COLUMNS = ("sigma", "draw", "snr_db", "accuracy", "loss", "n_clips")
-"""Columns of a noise curve's table, one row per sigma and draw."""
 
 REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings in which repetitions of one experiment differ; all others tell experiments apart."""
@@ -401,9 +399,7 @@ class NoiseCurve:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        missing = [column for column in COLUMNS if column not in self.frame.columns]
-        if missing:
-            raise UserError(f"a noise curve needs the columns {', '.join(COLUMNS)}: {missing[0]} is missing")
+        check_columns(self.frame)
         ordered = self.frame.sort_values(["sigma", "draw"], ignore_index=True)
         object.__setattr__(self, "frame", ordered)
 
@@ -485,29 +481,11 @@ class NoiseCurve:
         """Read what :meth:`to_csv` wrote.
 
         Raises:
-            UserError: the file can't be read or is not a noise curve.
+            UserError: the file can't be read, is not a noise curve, or is cut or damaged, see
+                :func:`~asr_dni.evaluation.curve_file.read_curve_file`.
         """
-        path = Path(path)
-        settings: dict[str, Any] = {}
-        try:
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    if not line.startswith("#"):
-                        break
-                    key, _, value = line[1:].partition(":")
-                    settings[key.strip()] = json.loads(value)
-            frame = pd.read_csv(path, comment="#")
-        except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-        except ValueError as error:  # includes JSON, Unicode and pandas parser errors
-            raise UserError(f"{path} is not a noise curve: {str(error).splitlines()[0]}") from error
-        try:
-            curve = cls(frame, settings)
-        except UserError as error:
-            raise UserError(f"{path} is not a noise curve: {error}") from error
-        if curve.frame.empty or not all(pd.api.types.is_numeric_dtype(frame[column]) for column in COLUMNS):
-            raise UserError(f"{path} is not a noise curve: it needs rows of numbers")
-        return curve
+        settings, frame = read_curve_file(Path(path))
+        return cls(frame, settings)
 
     def save(self, directory: Path | str, stem: str = "noise_curve", over: Over = "clips") -> list[Path]:
         """Write ``noise_curve.csv``, ``noise_curve.png`` and ``noise_curve.svg`` into a directory.
