@@ -35,20 +35,26 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tone_words, tone_cache) -> dict[str, dict[str, Any]]:
-    """Contents of the checkpoints of a training on digits and of one on recordings."""
-    folder = tmp_path_factory.mktemp("trained")
+def configurations(tone_words, tone_cache) -> dict[str, dict[str, Any]]:
+    """Those of a training on digits and of one on recordings."""
     source = {"class_path": "asr_dni.data.Folder", "init_args": {"path": str(tone_words)}}
     kinds: dict[str, Any] = {
         "digits": {"data_class": "DigitsData"},
         "recordings": {"data": {"source": source, "cache_dir": str(tone_cache), "batch_size": 9}},
     }
+    return {kind: {**TINY, **data, "name": kind} for kind, data in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, configurations) -> dict[str, dict[str, Any]]:
+    """Contents of the checkpoints of both."""
+    folder = tmp_path_factory.mktemp("trained")
     contents = {}
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for kind, data in kinds.items():
-            (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY, **data, "name": kind}))
+        for kind, settings_of_kind in configurations.items():
+            (folder / "tiny.yaml").write_text(yaml.safe_dump(settings_of_kind))
             main(["fit", "--config", "tiny.yaml", "--test_after_fit", "false"])
             path = folder / "runs" / kind / "version_0" / "checkpoints" / "last.ckpt"
             contents[kind] = torch.load(path, weights_only=True)
@@ -58,23 +64,25 @@ def trained(tmp_path_factory, tone_words, tone_cache) -> dict[str, dict[str, Any
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, configurations):
     monkeypatch.chdir(tmp_path)
+    for kind, settings_of_kind in configurations.items():
+        (tmp_path / f"{kind}.yaml").write_text(yaml.safe_dump(settings_of_kind))
     return tmp_path
 
 
 COMMANDS = ("noise-curve", "test", "validate", "predict", "fit")
 
 
-def command_line(command: str, path: str = "changed.ckpt") -> list[str]:
+def command_line(command: str, path: str = "changed.ckpt", kind: str = "recordings") -> list[str]:
     if command == "noise-curve":
         return ["noise-curve", path, "--sigmas", "0", "--draws", "1"]
-    options = ["--trainer.max_epochs", "2", "--test_after_fit", "false"] if command == "fit" else []
+    fit = ["--config", f"{kind}.yaml", "--trainer.max_epochs", "2", "--test_after_fit", "false"]
     return [
         command,
         "--ckpt_path",
         path,
-        *options,
+        *(fit if command == "fit" else []),
         *(["--wandb", "disabled"] if command != "predict" else []),
     ]
 
@@ -106,6 +114,8 @@ def put(contents: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 EVERY = ("noise-curve", "test", "fit")
+ALONE = ("noise-curve", "test")
+"""Commands that take their settings from a checkpoint alone."""
 MISTAKES = [
     ("state_dict", ..., EVERY, "is not a Lightning checkpoint"),
     ("state_dict", [1], EVERY, "state_dict"),
@@ -113,22 +123,22 @@ MISTAKES = [
     ("state_dict/network.classifier.bias", "x", EVERY, "network.classifier.bias"),
     ("state_dict/network.classifier.bias", ..., EVERY, "holds another network"),
     ("hyper_parameters", [1], EVERY, "hyper_parameters"),
-    ("hyper_parameters", ..., EVERY, "holds no keyword spotter"),
-    ("hyper_parameters/model/colour", "red", EVERY, "colour"),
-    ("hyper_parameters/model/network/units", "many", EVERY, "units"),
-    ("hyper_parameters/model/network/units", None, EVERY, "units"),
-    ("hyper_parameters/model/network/units", 10**9, EVERY, "units"),
-    ("hyper_parameters/model/network/depth", 3, EVERY, "depth"),
-    ("hyper_parameters/model/network", 3, EVERY, "network"),
-    ("hyper_parameters/model/noise", ..., EVERY, "noise"),
-    ("hyper_parameters/model/label_names", "abc", EVERY, "label_names"),
-    ("hyper_parameters/model/n_features", 10**12, EVERY, "number of features"),
-    ("datamodule_hyper_parameters/data/frontend/n_mels", 10**7, EVERY, "n_mels"),
-    ("datamodule_hyper_parameters/data/clip_seconds", 1e9, EVERY, "clip_seconds"),
-    ("datamodule_hyper_parameters/data/batch_size", -1, ("test", "fit"), "batch_size"),
-    ("datamodule_hyper_parameters/data/source/init_args/colour", "red", EVERY, "colour"),
-    ("datamodule_hyper_parameters/data/source/init_args/path", ["x"], EVERY, "path"),
-    ("datamodule_hyper_parameters/data/source", 7, EVERY, "source"),
+    ("hyper_parameters", ..., ALONE, "holds no keyword spotter"),
+    ("hyper_parameters/model/colour", "red", ALONE, "colour"),
+    ("hyper_parameters/model/network/units", "many", ALONE, "units"),
+    ("hyper_parameters/model/network/units", None, ALONE, "units"),
+    ("hyper_parameters/model/network/units", 10**9, ALONE, "units"),
+    ("hyper_parameters/model/network/depth", 3, ALONE, "depth"),
+    ("hyper_parameters/model/network", 3, ALONE, "network"),
+    ("hyper_parameters/model/noise", ..., ALONE, "noise"),
+    ("hyper_parameters/model/label_names", "abc", ALONE, "label_names"),
+    ("hyper_parameters/model/n_features", 10**12, ("noise-curve",), "number of features"),
+    ("datamodule_hyper_parameters/data/frontend/n_mels", 10**7, ALONE, "n_mels"),
+    ("datamodule_hyper_parameters/data/clip_seconds", 1e9, ALONE, "clip_seconds"),
+    ("datamodule_hyper_parameters/data/batch_size", -1, ("test",), "batch_size"),
+    ("datamodule_hyper_parameters/data/source/init_args/colour", "red", ALONE, "colour"),
+    ("datamodule_hyper_parameters/data/source/init_args/path", ["x"], ALONE, "path"),
+    ("datamodule_hyper_parameters/data/source", 7, ALONE, "source"),
     ("datamodule_hyper_parameters/data/frontend", ..., ("noise-curve",), "frontend"),
     ("KeywordData/statistics", ..., EVERY, "statistics"),
     ("KeywordData/statistics/mean", torch.zeros(3), EVERY, "front end"),
@@ -276,7 +286,8 @@ def runs_or_refuses(command: list[str]) -> None:
 
 
 def fuzz(here, trained, data) -> None:
-    contents, changes = changed(trained[data.draw(st.sampled_from(sorted(trained)))], data)
+    kind = data.draw(st.sampled_from(sorted(trained)))
+    contents, changes = changed(trained[kind], data)
     torch.save(contents, here / "changed.ckpt")
     command = data.draw(st.sampled_from((*COMMANDS, "load")))
     shutil.rmtree(here / "runs", ignore_errors=True)
@@ -284,7 +295,7 @@ def fuzz(here, trained, data) -> None:
     if command == "load":
         works_or_refuses(asr_dni.load, "changed.ckpt")
     else:
-        runs_or_refuses(command_line(command))
+        runs_or_refuses(command_line(command, kind=kind))
 
 
 FUZZ = {

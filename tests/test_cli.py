@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,6 +160,29 @@ def test_a_checkpoint_finds_its_settings(command, here, capsys):
     assert f"split of {LAST}: accuracy" in said
     assert "σ_infer" in said
     assert (here / "runs" / f"again_{command}" / "version_0" / "config.yaml").is_file()
+
+
+def test_a_checkpoint_that_was_moved_is_not_trained_on_with_other_settings(
+    here, tmp_path, monkeypatch, capsys
+):
+    moved = tmp_path / "elsewhere" / "moved.ckpt"
+    moved.parent.mkdir()
+    moved.write_bytes(Path(LAST).read_bytes())
+    configuration = here / Path(LAST).parents[1] / "config.yaml"
+    more = ["--trainer.max_epochs", "4", "--test_after_fit", "false", "--wandb", "disabled"]
+    monkeypatch.chdir(tmp_path)
+    said = fails(capsys, "fit", "--ckpt_path", str(moved), "--annealing.sigma", "1", *more)
+    for part in (str(moved), "no config.yaml beside it", "annealing, optimizer and trainer", "--config FILE"):
+        assert part in said
+    assert not (tmp_path / "runs").exists()
+
+    main(["fit", "--config", str(configuration), "--ckpt_path", str(moved), *more])
+    shutil.copy(configuration, moved.parent)
+    main(["fit", "--ckpt_path", str(moved), *more])
+    for path in (tmp_path / "runs").glob("tiny/version_*/checkpoints/last.ckpt"):
+        trained = torch.load(path, weights_only=True)
+        assert (trained["epoch"], trained["sigma_train"]["annealed_to"]) == (3, 1.0)
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_a_checkpoint_that_was_moved_brings_its_settings_along(here, tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_command_is_understood(command, monkeypatch, tmp_path):
     for module in (lightning, run_arguments):
         monkeypatch.setattr(module, "load_checkpoint", lambda path: {})
     found = run_arguments.expand_layers(["--config", experiment])
-    monkeypatch.setattr(run_arguments, "configuration_of", lambda path, contents: found)
+    monkeypatch.setattr(run_arguments, "configuration_of", lambda *arguments: found)
 
     def stop(*arguments, **keywords):
         raise Parsed

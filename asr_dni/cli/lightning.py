@@ -343,7 +343,9 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
     naming = ("--name", "--runs", "--config", "-c")
     folder_is_named = any(argument.partition("=")[0] in naming for argument in arguments)
     with ExitStack() as held, only_named_classes():
-        return _run_lightning(subcommand, with_configuration(list(arguments)), held, folder_is_named)
+        return _run_lightning(
+            subcommand, with_configuration(subcommand, list(arguments)), held, folder_is_named
+        )
 
 
 def _run_lightning(

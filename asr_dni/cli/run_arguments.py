@@ -14,8 +14,18 @@ from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.model.spotter import arguments_from_settings
 
 
-def configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds."""
+def configuration_of(checkpoint: Path, contents: Mapping[str, Any], training: bool) -> list[str]:
+    """Return the settings of a checkpoint's run, as arguments: from its folder, else what the checkpoint holds.
+
+    Args:
+        checkpoint: its file.
+        contents: what is in it.
+        training: whether a training goes on from it.
+
+    Raises:
+        UserError: it is none, or a training goes on and nothing is in its folder: a checkpoint does not hold the
+            annealing, the optimiser and the trainer's settings, in place of which there would be others.
+    """
     for folder in checkpoint.resolve().parents[:2]:
         if (folder / "config.yaml").is_file():
             return expand_layers(["--config", str(folder / "config.yaml")])
@@ -27,6 +37,12 @@ def configuration_of(checkpoint: Path, contents: Mapping[str, Any]) -> list[str]
     if not model or not data or data_class is None:
         raise UserError(
             f"{checkpoint}: holds no keyword spotter; expected a checkpoint that asr-dni fit wrote"
+        )
+    if training:
+        raise UserError(
+            f"{checkpoint}: has no config.yaml beside it or in the folder above, and does not say itself with which"
+            " annealing, optimizer and trainer settings to go on: give its run's as well, --config FILE, or put"
+            " config.yaml there"
         )
     seed = data.pop("seed", 0)
     # These follow from the data and from seed_everything.
@@ -62,7 +78,7 @@ def name_of_data_class(arguments: Sequence[str]) -> str:
     return chosen
 
 
-def with_configuration(arguments: list[str]) -> list[str]:
+def with_configuration(subcommand: str, arguments: list[str]) -> list[str]:
     """Read the layers of configurations; where there is a checkpoint alone, take the settings of its run."""
     checkpoint: str | None = None
     for index, argument in enumerate(arguments):
@@ -78,4 +94,4 @@ def with_configuration(arguments: list[str]) -> list[str]:
     names_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in arguments)
     if names_config:
         return expand_layers(arguments)
-    return [*configuration_of(Path(checkpoint), contents), *arguments]
+    return [*configuration_of(Path(checkpoint), contents, subcommand == "fit"), *arguments]

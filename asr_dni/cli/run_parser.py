@@ -39,7 +39,7 @@ The settings that matter most; all of them are listed below, and "asr-dni conf l
   --print_config                         shows what would be used, and ends
 """
 _USES = {
-    "fit": "resume this checkpoint; alone it finds its settings",
+    "fit": "resume this checkpoint; alone it finds the config.yaml of its run's folder",
     "validate": "the checkpoint; alone it finds its settings",
     "test": "the checkpoint; alone it finds its settings",
     "predict": "the checkpoint; alone it finds its settings",
@@ -125,7 +125,7 @@ class RunParser(LightningCLI):
         super().parse_arguments(parser, with_brackets(args, own))
 
     def _parse_ckpt_path(self) -> None:
-        # The settings of a checkpoint's run come as a configuration, see _with_configuration.
+        # The settings of a checkpoint's run come as a configuration, see with_configuration.
         pass
 
     def _set_seed(self) -> None:
