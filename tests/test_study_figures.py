@@ -188,6 +188,15 @@ def test_best_shows_the_set(findings):
         ]
 
 
+@pytest.mark.parametrize(("seeds", "tested"), [(1, False), (2, False), (3, True)])
+def test_best_tells_whether_anything_was_tested(seeds, tested):
+    found = find(simulate(**SMALL, sizes=(32,), seeds=range(seeds)))
+    small_print = draw_best(found.matrices, found).get_supxlabel().replace("\n", " ")
+    for part in ("95 %", "paired t tests"):
+        assert (part in small_print) is tested
+    assert ("too few seeds for tests, 3 are needed: nothing is ruled out" in small_print) is not tested
+
+
 def test_units_show_every_size(findings):
     figure = draw_units(findings.matrices, levels=[1.0])
     (axes,) = figure.axes

@@ -22,7 +22,7 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import GREY, RC, SCALE_UNITS, format_snr, math_text
 from asr_dni.study.findings import Findings, rows_of
-from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
+from asr_dni.study.hypothesis_tests import MIN_SEEDS, TOO_FEW_SEEDS
 from asr_dni.study.matrix import KEYS, Matrix, describe_key, describe_shared, varying_keys
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -452,17 +452,22 @@ def draw_best(matrices: Sequence[Matrix], findings: Findings) -> Figure:
     """
     matrices = _on_one_grid(matrices)
     with matplotlib.rc_context(RC):
-        below = (
-            "light: may be the best too (the light set and the best hold the truly best one with 95 % at each σ_infer;"
-            " paired t tests over seeds, corrected over rivals)"
-        )
+        tables = [rows_of(findings.tables["best"], matrix) for matrix in matrices]
+        tested = any(bool(table["p_some_other_is_better"].notna().any()) for table in tables if len(table))
+        if tested:
+            why = (
+                "the light set and the best hold the truly best one with 95 % at each σ_infer; paired t tests over"
+                " seeds, corrected over rivals"
+            )
+        else:
+            why = f"too few seeds for tests, {MIN_SEEDS} are needed: nothing is ruled out"
+        below = f"light: may be the best too ({why})"
         sizes = len({matrix.key["units"] for matrix in matrices})
         columns = sizes if 1 < sizes <= 4 else _COLUMNS
         title = _title(matrices, "Best training noise", ("units", "cell"))
         height = 0.21 * max(len(matrix.sigma_train) for matrix in matrices) + 1.05
         figure, panels = _panels(title, matrices, (3.4, height), below, columns=columns, legend=True)
-        for axes, matrix, name in zip(panels, matrices, _panel_titles(matrices), strict=True):
-            rows = rows_of(findings.tables["best"], matrix)
+        for axes, matrix, name, rows in zip(panels, matrices, _panel_titles(matrices), tables, strict=True):
             infers, trains = list(matrix.sigma_infer), list(matrix.sigma_train)
             for row in rows.to_dict("records"):
                 if row["in_set"]:
