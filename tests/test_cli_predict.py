@@ -145,6 +145,38 @@ def test_long_recordings_are_named_and_heard_with_a_hop(checkpoint, tmp_path, ca
     assert [line.split()[4] for line in out.splitlines()[1:]] == ["0.00", "0.50", "1.00"]
 
 
+def test_recordings_that_are_heard_badly_are_told_once_with_numbers(checkpoint, tmp_path, capsys, caplog):
+    full = [write(tmp_path / f"full{k}.wav", tone(220 + 40 * k)) for k in range(5)]
+    rates = (4000, 8000, 8000)
+    low = [write(tmp_path / f"low{k}.wav", tone(300, rate=r), rate=r) for k, r in enumerate(rates)]
+    soundfile.write(tmp_path / "a.mp3", tone(360), 16000)
+    ran(capsys, checkpoint, *full, "--format", "csv")
+    assert caplog.messages == []
+    absent = tmp_path / "absent.wav"
+    ran(capsys, checkpoint, *full, *low, tmp_path / "a.mp3", absent, "--format", "csv", "--hop", 0.5, code=1)
+    (said,) = caplog.messages
+    assert said.startswith(
+        "predict: 3 of 9 recordings are sampled at less than the 16,000 Hz that are wanted"
+    )
+    assert "(4,000 Hz: 1, 8,000 Hz: 2)" in said
+    assert "1 of 9 recordings are MP3" in said
+    files = list(asr_dni.load(checkpoint).predict_files([full[0], low[0], tmp_path / "a.mp3"]))
+    assert [file.origin for file in files] == ["", "low rate 4000", "MP3"]
+
+
+def test_a_recording_far_beyond_full_scale_is_not_decided_on(checkpoint, tmp_path, capsys):
+    write(tmp_path / "clips" / "loud.wav", tone(300, level=340), subtype="FLOAT")
+    write(tmp_path / "clips" / "over.wav", tone(300, level=1.5), subtype="FLOAT")
+    out, said = ran(capsys, checkpoint, tmp_path / "clips", "--format", "csv", code=1)
+    loud, over = csv.DictReader(io.StringIO(out))
+    assert re.fullmatch(
+        r"its samples reach 3\d\d\S*; expected floating-point samples in \[-1, 1\]", loud["error"]
+    )
+    assert loud["decision"] == ""
+    assert over["decision"]
+    assert "1 of 2 recordings could not be used" in said
+
+
 def test_names_that_are_no_text(checkpoint, spoken, tmp_path, capsys):
     name = os.fsencode(tmp_path) + b"/caf\xe9.wav"
     try:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 FULL_SCALE = 32768
 """The 16-bit value that stands for 1.0."""
+LOUDEST = 16.0
+"""Floating-point samples beyond are not on the scale of [-1, 1]."""
 
 Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 
@@ -53,11 +55,14 @@ class Recording:
         samples: ``(n_samples,)`` int16 at the rate that was asked for.
         rate: samples per second of the file.
         encoding: of the file, as libsndfile calls it, such as ``PCM_16`` or ``MPEG_LAYER_III``.
+        peak: the largest absolute value in the file, as far as it was read; 1.0 is full scale, beyond which samples
+            are clipped.
     """
 
     samples: NDArray[np.int16]
     rate: int
     encoding: str
+    peak: float
 
 
 def read_recording(path: Path, sample_rate: int, n_samples: int | None = None) -> NDArray[np.int16]:
@@ -109,14 +114,15 @@ def load_recording(path: Path, sample_rate: int, n_samples: int | None = None) -
                     raise DamagedRecording(path, "holds no samples")
                 if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                     raise DamagedRecording(path, f"a sampling rate of {sound.samplerate} Hz")
-                samples = _decode(path, sound, sample_rate, n_samples, endless)
+                samples, peak = _decode(path, sound, sample_rate, n_samples, endless)
                 rate, encoding = sound.samplerate, str(sound.subtype)
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
         raise DamagedRecording(path, f"not a recording that can be decoded ({reason})") from None
     except OSError as error:
         raise DamagedRecording(path, f"cannot be read ({error.strerror or error})") from None
-    return Recording(samples if n_samples is None else fit_length(samples, n_samples), rate, encoding)
+    fitted = samples if n_samples is None else fit_length(samples, n_samples)
+    return Recording(fitted, rate, encoding, peak)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -200,7 +206,7 @@ def _lacks_frame_count(file: BinaryIO) -> bool:
 
 def _decode(
     path: Path, sound: soundfile.SoundFile, sample_rate: int, n_samples: int | None, endless: bool
-) -> NDArray[np.int16]:
+) -> tuple[NDArray[np.int16], float]:
     rate = sound.samplerate
     announced = None if endless or sound.frames > _MOST_FRAMES else sound.frames
     as_is = rate == sample_rate and sound.channels == 1
@@ -216,9 +222,10 @@ def _decode(
         raise DamagedRecording(path, "holds no samples")
     if not np.isfinite(samples).all():
         raise DamagedRecording(path, "has samples that are not finite numbers")
+    peak = max(float(samples.max()), -float(samples.min())) / (FULL_SCALE if dtype == "int16" else 1)
     if dtype == "float32":  # beyond full scale all are clipped; sums of the largest floats would overflow
         np.clip(samples, -_BEYOND_FULL_SCALE, _BEYOND_FULL_SCALE, out=samples)
-    return to_mono(samples, rate, sample_rate)
+    return to_mono(samples, rate, sample_rate), peak
 
 
 def _read_blocks(

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from asr_dni.data.audio import Samples
+from asr_dni.data.audio import LOUDEST, Samples
 from asr_dni.errors import UserError
 
-_LOUDEST = 16.0  # float samples beyond are not on the scale of [-1, 1]
 _INTEGERS_PER_UNIT = {"int16": 2**15, "int32": 2**31}
 
 _Item = TypeVar("_Item")
@@ -57,7 +56,7 @@ def as_samples(waveform: ArrayLike | Tensor) -> Samples:
     if not np.isfinite(scaled).all():
         raise UserError("the waveform has samples that are not finite numbers")
     loudest = float(np.abs(scaled).max())
-    if loudest > _LOUDEST:
+    if loudest > LOUDEST:
         raise UserError(
             f"the waveform reaches {loudest:g}: give floating-point samples in [-1, 1], or 16-bit samples as int16"
         )

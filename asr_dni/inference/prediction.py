@@ -38,11 +38,14 @@ class FilePrediction:
         predictions: one; with a hop one for every clip of the recording, in their order; none where the file cannot
             be used.
         error: why the file cannot be used; ``None``: it could.
+        origin: what a network may hear badly: ``low rate 8000``, ``band-limited`` (as if upsampled from 8 kHz) or
+            ``MP3``; else empty. See :func:`asr_dni.data.origins.kind_of`.
     """
 
     path: Path
     predictions: tuple[Prediction, ...] = ()
     error: str | None = None
+    origin: str = ""
 
     @property
     def label(self) -> str | None:

@@ -1,5 +1,6 @@
 """A trained network with all that it needs to hear a recording: from a checkpoint to decisions, under any noise."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ from torch import Tensor
 from asr_dni.data import FrontEnd, KeywordData, SequenceData, data_class_of, data_from_checkpoint
 from asr_dni.data.audio import (
     HIGHEST_RATE,
+    LOUDEST,
     LOWEST_RATE,
     DamagedRecording,
     fit_length,
-    read_recording,
+    load_recording,
     to_mono,
 )
 from asr_dni.data.folder import Folder
+from asr_dni.data.origins import count_kinds, kind_of, origins_remark
 from asr_dni.data.source import Split
 from asr_dni.data.store import clip_id
 from asr_dni.device import choose_device
@@ -34,7 +37,11 @@ from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.noise import Noise
 
+logger = logging.getLogger(__name__)
+
 _SHORTEST_HOP = 0.01
+_ORIGIN_SECONDS = 60
+"""From the beginning of a recording: enough to tell what it was before."""
 
 
 class Spotter:
@@ -159,7 +166,8 @@ class Spotter:
         """Decide on recordings, one after the other and in their order; memory does not grow with their number.
 
         A file's noise belongs to its name and that of its folder (``yes/0a7c2a8d_nohash_0.wav``), as in a noise curve,
-        and is the same wherever the folder lies.
+        and is the same wherever the folder lies. Recordings that a network may hear badly (of a lower rate, upsampled,
+        MP3) are warned of after the last one, with their numbers.
 
         Args:
             paths: files that libsndfile can read (WAV, FLAC, Ogg, MP3), of any rate and number of channels.
@@ -184,10 +192,18 @@ class Spotter:
         def read(path: str | Path) -> _File:
             file = _File(Path(path))
             try:
-                samples = read_recording(file.path, front_end.sample_rate)
+                recording = load_recording(file.path, front_end.sample_rate)
             except DamagedRecording as problem:
                 file.error = problem.reason
                 return file
+            if recording.peak > LOUDEST:
+                file.error = (
+                    f"its samples reach {recording.peak:g}; expected floating-point samples in [-1, 1]"
+                )
+                return file
+            samples = recording.samples
+            beginning = samples[: _ORIGIN_SECONDS * front_end.sample_rate]
+            file.origin = kind_of(replace(recording, samples=beginning), front_end.sample_rate)
             name = f"{file.path.absolute().parent.name}/{file.path.name}"
             seconds = len(samples) / front_end.sample_rate
             file.pieces = cut(samples, seconds, front_end.n_samples, hop, name)
@@ -205,6 +221,7 @@ class Spotter:
     ) -> Iterator[FilePrediction]:
         waiting: deque[_File] = deque()
         batch: list[tuple[_File, Piece]] = []
+        origins: list[str] = []
 
         def decide() -> None:
             decided = self._decide([piece for _, piece in batch], noise, draws)
@@ -215,7 +232,9 @@ class Spotter:
         def finished() -> Iterator[FilePrediction]:
             while waiting and len(waiting[0].predictions) == len(waiting[0].pieces):
                 file = waiting.popleft()
-                yield FilePrediction(file.path, tuple(file.predictions), file.error)
+                if file.error is None:
+                    origins.append(file.origin)
+                yield FilePrediction(file.path, tuple(file.predictions), file.error, file.origin)
 
         for file in files:
             if file.error is not None and damaged == "error":
@@ -232,6 +251,9 @@ class Spotter:
         if batch:
             decide()
         yield from finished()
+        remark = origins_remark("predict", count_kinds(origins), len(origins), self._hearing().sample_rate)
+        if remark is not None:
+            logger.warning("%s", remark)
 
     def predict_features(
         self, features: Tensor, *, noise: Noise | None = None, draws: int = 1
@@ -448,6 +470,7 @@ class _File:
     pieces: Sequence[Piece] = ()
     predictions: list[Prediction] = field(default_factory=list)
     error: str | None = None
+    origin: str = ""
 
 
 def _is_folder(data: SequenceData) -> bool:
