@@ -1,7 +1,6 @@
 """Compare saved noise curves: pool the seeds of each experiment, draw and tabulate all of them together."""
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -217,15 +216,15 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _distinct(labels: Sequence[str]) -> list[str]:
     """Number the labels that several have; no number makes a label that is there already."""
-    taken = set(labels)
-    numbered = {
-        label: (
-            name for name in (f"{label} ({number})" for number in itertools.count(1)) if name not in taken
-        )
-        for label in taken
-    }
-    counts = Counter(labels)
-    return [next(numbered[label]) if counts[label] > 1 else label for label in labels]
+    taken, counts, distinct = set(labels), Counter(labels), []
+    for label in labels:
+        name, number = label, 0
+        while counts[label] > 1 and name in taken:
+            number += 1
+            name = f"{label} ({number})"
+        taken.add(name)
+        distinct.append(name)
+    return distinct
 
 
 def _order(settings: Mapping[str, Any]) -> float:
