@@ -42,6 +42,13 @@ def test_table_of_one_curve():
     assert "over 845 test clips, draws of the noise included (Wilson)" in " ".join(text.split())
 
 
+def test_below_a_table_stands_what_the_midpoint_is():
+    curves = {"mine": make_curve(n_classes=4)}
+    meaning = "midpoint: the σ_infer at which accuracy has fallen half-way from its clean value to chance"
+    assert " ".join(render(noise_curve_table(curves)).split()).endswith(meaning)
+    assert noise_curve_markdown(curves).endswith(f"; {meaning}.\n")
+
+
 def test_table_of_curves_with_their_own_snr():
     text = render(
         noise_curve_table({"one": make_curve(n_classes=4), "two": make_curve((0.9, 0.9, 0.8), snr_at_1=3.0)})
@@ -73,7 +80,8 @@ def test_numbers_stand_below_each_other_and_below_their_heading():
     midpoint = next(found for found in cells if found and found[0].group() == "midpoint")
     assert midpoint[0].start() == 1  # no room is lost at the edge
     assert [cell.end() for cell in midpoint] == [table[0][column].end() for column in (0, 2)]
-    caption = [line for line in lines[-4:] if line.strip()]
+    above = lines.index(next(line for line in lines if line.split()[:1] == ["midpoint"]))
+    caption = [line for line in lines[above + 1 :] if line.strip()]
     assert caption[0].startswith("845 clips")
     assert not any(line.startswith(" ") for line in caption)
 

@@ -30,12 +30,20 @@ def format_accuracy(accuracy: float, low: float, high: float) -> str:
     return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+_MIDPOINT = "midpoint: the σ_infer at which accuracy has fallen half-way from its clean value to chance"
+
+
 def _format_midpoint(summary: CurveSummary) -> str:
     try:
         midpoint = summary.midpoint()
     except UserError:
         return "–"
     return f"> {summary.frame['sigma'].max():g}" if midpoint is None else f"{midpoint:.2f}"
+
+
+def _describe(summaries: Mapping[str, CurveSummary]) -> str:
+    """Return what stands below a table: how it was measured, and what its last row is."""
+    return f"{describe_settings(summaries)}; {describe_intervals(summaries)}; {_MIDPOINT}"
 
 
 _Cell: TypeAlias = tuple[str, str]
@@ -92,7 +100,7 @@ def noise_curve_table(curves: Curves, title: str = "Accuracy (%) under computati
         title=title,
         title_justify="left",
         title_style="bold",
-        caption=f"{describe_settings(summaries)}; {describe_intervals(summaries)}",
+        caption=_describe(summaries),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         collapse_padding=several,
@@ -130,4 +138,4 @@ def noise_curve_markdown(curves: Curves) -> str:
     header, rows, midpoints = _cells(summaries, own_snr_columns=True)
     lines = [header, ["---:"] * len(header), *([text for text, _ in row] for row in rows), midpoints]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{text}\n\nAccuracy in %; {describe_settings(summaries)}; {describe_intervals(summaries)}.\n"
+    return f"{text}\n\nAccuracy in %; {_describe(summaries)}.\n"
