@@ -246,16 +246,20 @@ def _check_mapping(value: Mapping[Any, Any], form: Mapping[str, Form], where: st
 # ---------------------------------------------------------------------- taking parts of it
 
 
-def load_weights(module: nn.Module, contents: Mapping[str, Any], where: str) -> None:
+def load_weights(
+    module: nn.Module, contents: Mapping[str, Any], where: str, may_have_diverged: bool = False
+) -> None:
     """Give a network the weights of a checkpoint.
 
     Args:
         module: made with the checkpoint's settings.
         contents: what :func:`open_checkpoint` returned.
         where: the same.
+        may_have_diverged: whether weights that are not finite numbers are taken as well: those of a population, in
+            which a member that diverged harms nobody else.
 
     Raises:
-        UserError: the checkpoint has none, or those of another network.
+        UserError: the checkpoint has none, those of another network, or some that are not finite numbers.
     """
     if "state_dict" not in contents:
         raise UserError(f"{where}: is not a Lightning checkpoint; {_EXPECTED}")
@@ -266,6 +270,12 @@ def load_weights(module: nn.Module, contents: Mapping[str, Any], where: str) -> 
         raise UserError(
             f"{where}: holds another network than its settings describe ({first[:200]})"
         ) from error
+    wrong = [name for name, value in contents["state_dict"].items() if not value.isfinite().all()]
+    if wrong and not may_have_diverged:
+        raise UserError(
+            f"{where}: holds weights that are not finite numbers ({wrong[0]}), as of a training that diverged; give an"
+            " earlier checkpoint, or train anew with a lower learning rate"
+        )
 
 
 def check_evaluable(contents: Mapping[str, Any], where: str) -> None:

@@ -116,12 +116,16 @@ def put(contents: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 EVERY = ("noise-curve", "test", "fit")
 ALONE = ("noise-curve", "test")
 """Commands that take their settings from a checkpoint alone."""
+NOT_FINITE = "holds weights that are not finite numbers (network.classifier.bias)"
 MISTAKES = [
     ("state_dict", ..., EVERY, "is not a Lightning checkpoint"),
     ("state_dict", [1], EVERY, "state_dict"),
     ("state_dict/network.classifier.bias", torch.zeros(7), EVERY, "network.classifier.bias"),
     ("state_dict/network.classifier.bias", "x", EVERY, "network.classifier.bias"),
     ("state_dict/network.classifier.bias", ..., EVERY, "holds another network"),
+    ("state_dict/network.classifier.bias", torch.tensor([0.0, 0.0, torch.nan]), EVERY, NOT_FINITE),
+    ("state_dict/network.classifier.bias", torch.tensor([torch.inf, 0.0, 0.0]), EVERY, NOT_FINITE),
+    ("state_dict/network.classifier.bias", torch.tensor([0.0, -torch.inf, 0.0]), EVERY, NOT_FINITE),
     ("hyper_parameters", [1], EVERY, "hyper_parameters"),
     ("hyper_parameters", ..., ALONE, "holds no keyword spotter"),
     ("hyper_parameters/model/colour", "red", ALONE, "colour"),

@@ -264,7 +264,7 @@ class PopulationSpotter(pl.LightningModule):
         if clip is not None and not isinstance(clip, int | float):
             raise UserError(f"{where}: population.gradient_clip is {clip!r}, not a number")
         population = cls(**arguments)
-        load_weights(population, contents, where)
+        load_weights(population, contents, where, may_have_diverged=True)
         population.on_load_checkpoint(dict(contents))
         return population.eval()
 
