@@ -1,9 +1,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from asr_dni.cli.main import main
 from asr_dni.evaluation.noise_curve import NoiseCurve
@@ -38,6 +40,18 @@ def test_a_tiny_demo_writes_what_the_whole_one_does(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "noise_curves.png" in said
     assert "σ_infer" in said
+
+    last = Path("out", "dni", "version_0", "checkpoints", "last.ckpt")
+    before = torch.load(last, weights_only=True)
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_epochs", "5"])
+    after = torch.load(last, weights_only=True)
+    assert (before["epoch"], after["epoch"]) == (2, 4)
+    (settings,) = before["trainings"]
+    assert after["trainings"] == [settings, {**settings, "trainer.max_epochs": 5}]
+    assert after["sigma_train"]["annealed_to"] == 2
+    assert curves(tmp_path / "out")["dni"].frame["sigma"].tolist() == found["dni"].frame["sigma"].tolist()
+    assert sorted(path.name for path in last.parents[2].iterdir()) == ["version_0"]
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

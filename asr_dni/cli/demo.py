@@ -5,9 +5,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
+import yaml
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.text import Text
@@ -16,11 +17,13 @@ from wandb import Settings as WandbSettings
 from asr_dni.cli.functions import run_function
 from asr_dni.cli.quiet import quiet_expected_warnings
 from asr_dni.cli.run import LastCheckpoint, call_trainer
+from asr_dni.cli.run_arguments import settings_of_run
 from asr_dni.cli.run_files import MetricsLog, claimed_folder
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
 from asr_dni.features import MFCCSettings
+from asr_dni.files import write_atomically
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
 from asr_dni.terminal import make_console
 
@@ -95,7 +98,22 @@ def demo(
                 ),
                 TrainingNoise(seed=seed),
             )
+            annealing: dict[str, Any] = {"sigma": sigma, "schedule": "linear", "warm_up": 0.1, "length": 0.4}
+            noise_curve: dict[str, Any] = {"sigmas": SIGMAS, "draws": draws, "every_n_epochs": 0}
+            length: dict[str, Any] = {"max_epochs": epochs, "log_every_n_steps": 5}
             files = MetricsLog(held.enter_context(claimed_folder(output / name)))
+            configuration = {
+                "runs": str(output),
+                "name": name,
+                **settings_of_run(KeywordData.__qualname__, module.hparams["data"], spotter.hparams["model"]),
+                "annealing": annealing,
+                "noise_curve": {**noise_curve, "sigmas": list(SIGMAS)},
+                "checkpoint": {"monitor": None},  # the last state is the result
+                "trainer": length,
+                "wandb": wandb,
+            }
+            with write_atomically(Path(files.log_dir, "config.yaml")) as temporary:
+                temporary.write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
             loggers: list[Logger] = [files]
             if wandb != "disabled":
                 mode = None if wandb == "auto" else wandb
@@ -104,15 +122,14 @@ def demo(
                     make_wandb_logger(name=f"demo-{name}", save_dir=files.log_dir, mode=mode, settings=quiet)
                 )
             trainer = pl.Trainer(
-                max_epochs=epochs,
+                **length,
                 accelerator="auto",
                 logger=loggers,
-                log_every_n_steps=5,
                 num_sanity_val_steps=0,
                 enable_model_summary=False,
                 callbacks=[
-                    NoiseAnnealing(sigma, schedule="linear", warm_up=0.1, length=0.4),
-                    NoiseCurveCallback(SIGMAS, draws=draws, every_n_epochs=0),
+                    NoiseAnnealing(**annealing),
+                    NoiseCurveCallback(**noise_curve),
                     LastCheckpoint(),
                     RichProgressBar(leave=False),
                 ],

@@ -44,12 +44,27 @@ def configuration_of(checkpoint: Path, contents: Mapping[str, Any], training: bo
             " annealing, optimizer and trainer settings to go on: give its run's as well, --config FILE, or put"
             " config.yaml there"
         )
-    seed = data.pop("seed", 0)
-    # These follow from the data and from seed_everything.
-    del model["label_names"], model["n_features"]
-    model["noise"] = {key: value for key, value in model["noise"].items() if key != "seed"}
-    settings = {"data_class": data_class.__qualname__, "data": data, "model": model, "seed_everything": seed}
+    settings = settings_of_run(data_class.__qualname__, data, model)
     return ["--config", as_text(settings, checkpoint)]
+
+
+def settings_of_run(data_class: str, data: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings of data and network, as a configuration has them.
+
+    Args:
+        data_class: name of the data module's class.
+        data: hyper-parameters of the data module.
+        model: hyper-parameters of the keyword spotter.
+    """
+    # What is left out follows from the data and from seed_everything.
+    noise = {key: value for key, value in model["noise"].items() if key != "seed"}
+    own = {key: value for key, value in model.items() if key not in ("label_names", "n_features")}
+    return {
+        "seed_everything": data.get("seed", 0),
+        "data_class": data_class,
+        "data": {key: value for key, value in data.items() if key != "seed"},
+        "model": {**own, "noise": noise},
+    }
 
 
 def name_of_data_class(arguments: Sequence[str]) -> str:
