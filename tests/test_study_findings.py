@@ -48,6 +48,15 @@ def test_matrix_has_means_and_student_t_intervals_over_seeds():
             assert row["chance"] == pytest.approx(1 / 8)
 
 
+@pytest.mark.parametrize(("gain", "said"), [(0.1, "is above the"), (-0.1, "is not above the")])
+def test_of_one_level_it_is_not_said_how_many(gain, said):
+    few = {"sigmas_train": (0.0, 1.0), "sigmas_infer": (0.0, 1.0)}
+    text = find(simulate(truth=flat(0.7, gain), **few)).text()
+    assert f"The only level of training noise {said}" in text
+    assert f"The only pair {said}" in text
+    assert "of 1 " not in text
+
+
 def test_tests_of_pairs_against_scipy():
     frame = simulate(**SMALL)
     findings = find(frame)

@@ -134,6 +134,14 @@ def test_what_is_shared_is_said_in_words():
     assert "40 epochs, conventional training, inference scale absolute" in text
 
 
+def test_one_epoch_is_no_epochs_and_the_split_is_said_once():
+    frame = simulate(**(SMALL | {"draws": 1}), seeds=range(1)).assign(epochs=1)
+    assert ", 1 epoch, " in describe_shared(make_matrices(frame))
+    assert "test split" in describe_shared(make_matrices(frame))
+    named = frame.assign(protocol="8 words, own test split")
+    assert describe_shared(make_matrices(named)).count("test split") == 1
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [

@@ -49,6 +49,17 @@ def test_below_a_table_stands_what_the_midpoint_is():
     assert noise_curve_markdown(curves).endswith(f"; {meaning}.\n")
 
 
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("all words, own test split", "all words, own test split; 845 clips; "),
+        ("12 labels, test archive", "12 labels, test archive; 845 clips (test split); "),
+    ],
+)
+def test_the_split_is_said_once(protocol, said):
+    assert said in noise_curve_markdown({"mine": make_curve(protocol=protocol, split="test")})
+
+
 def test_table_of_curves_with_their_own_snr():
     text = render(
         noise_curve_table({"one": make_curve(n_classes=4), "two": make_curve((0.9, 0.9, 0.8), snr_at_1=3.0)})

@@ -26,6 +26,7 @@ from asr_dni.features import MFCCSettings
 from asr_dni.files import write_atomically
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
 from asr_dni.terminal import make_console
+from asr_dni.wording import count
 
 SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -88,7 +89,7 @@ def demo(
                 seed=seed,
             )
             module.prepare_data()
-            console.print(Text(step, "bold"), f"{what}: {epochs} epochs")
+            console.print(Text(step, "bold"), f"{what}: {count(epochs, 'epoch')}")
             pl.seed_everything(seed, verbose=False)
             spotter = KeywordSpotter(
                 module.label_names,

@@ -20,6 +20,7 @@ from asr_dni.files import write_atomically
 from asr_dni.inference import FilePrediction, Spotter, load
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.terminal import make_console
+from asr_dni.wording import count
 
 _ENDINGS = ", ".join(sorted(AUDIO_SUFFIXES))
 _EPILOG = (
@@ -100,13 +101,13 @@ def predict(
             progress.advance(task)
     if longer:
         errors.print(
-            f"{_count(longer, 'recording')} longer than {clip_seconds:g} s, of which the beginning was heard; --hop"
+            f"{count(longer, 'recording')} longer than {clip_seconds:g} s, of which the beginning was heard; --hop"
             f" {clip_seconds / 2:g} hears all of it"
         )
     if output is not None:
         errors.print(_text(f"written: {printable(output)}"))
     if bad:
-        errors.print(f"{bad} of {_count(len(recordings), 'recording')} could not be used")
+        errors.print(f"{bad} of {count(len(recordings), 'recording')} could not be used")
         sys.exit(1)
 
 
@@ -235,10 +236,6 @@ def _jsonl(stream: TextIO, labels: Sequence[str], hop: bool) -> Writer:
 def _text(text: str, style: str = "") -> Text:
     """Return text for a console that is not markup: names may hold brackets."""
     return Text(text, style)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def run(arguments: Sequence[str]) -> None:

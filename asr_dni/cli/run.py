@@ -13,6 +13,7 @@ from asr_dni.cli.run_files import MetricsLog
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, metric_name
 from asr_dni.model import KeywordSpotter
+from asr_dni.wording import count
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -36,7 +37,7 @@ class LastCheckpoint(ModelCheckpoint):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print(
-                    f"the training is finished: it was stopped early after {stopped[0]} epochs;"
+                    f"the training is finished: it was stopped early after {count(stopped[0], 'epoch')};"
                     " to train longer leave out EarlyStopping"
                 )
 
@@ -97,14 +98,15 @@ class TrainingLog(Callback):
         network = pl_module.network.settings
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         directions = "bidirectional " if network.bidirectional else ""
-        layers = f"{network.layers} layers" if network.layers > 1 else "1 layer"
+        batches = count(trainer.num_training_batches, "batch", "batches")
+        size = f"{count(network.layers, 'layer')} of {count(network.units, 'unit')}"
         print(
-            f"{directions}{network.cell.upper()}, {layers} of {network.units} units, {parameters:,} parameters;"
-            f" {len(pl_module.label_names)} labels; {trainer.num_training_batches} batches per epoch;"
+            f"{directions}{network.cell.upper()}, {size}, {parameters:,} parameters;"
+            f" {len(pl_module.label_names)} labels; {batches} per epoch;"
             f" on {pl_module.device}"
         )
         if trainer.ckpt_path:
-            print(f"resumed from {trainer.ckpt_path} after {trainer.current_epoch} epochs")
+            print(f"resumed from {trainer.ckpt_path} after {count(trainer.current_epoch, 'epoch')}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the metrics of an epoch that was validated."""

@@ -110,6 +110,11 @@ def common_chance(summaries: Mapping[str, CurveSummary]) -> float | None:
     return chances.pop() if len(chances) == 1 else None
 
 
+def names_split(protocol: str, split: str) -> bool:
+    """Return whether a protocol, such as "all words, own test split", says which split was evaluated."""
+    return f"{split} split" in protocol
+
+
 def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     """Return one line on how the curves were measured: data, noise, repetitions."""
     settings = [summary.settings for summary in summaries.values()]
@@ -129,7 +134,8 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
         parts.append(" · ".join(data))
     clips = f"{span('n_clips')[1]} clips"
     split = shared("split")
-    parts.append(f"{clips} ({split} split)" if split and split != "all" else clips)
+    told = not split or split == "all" or names_split(str(shared("protocol")), split)
+    parts.append(clips if told else f"{clips} ({split} split)")
     size = " × ".join(str(shared(key)) for key in ("layers", "units") if shared(key))
     network = [str(shared("cell")).upper()] if shared("cell") else []
     network += [f"{size} units"] if size and shared("units") else []

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import SCALE_UNITS
+from asr_dni.evaluation.figures import SCALE_UNITS, names_split
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger import COLUMNS
+from asr_dni.wording import count
 
 KEYS = (
     "data",
@@ -292,10 +293,10 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
 
 _NAMES: dict[str, Any] = {
     "cell": lambda cell: str(cell).upper(),
-    "units": lambda units: f"{units} units",
-    "layers": lambda layers: f"{layers} layer" + ("s" if layers != 1 else ""),
+    "units": lambda units: count(units, "unit"),
+    "layers": lambda layers: count(layers, "layer"),
     "bidirectional": lambda both: "both directions" if both else "one direction",
-    "epochs": lambda epochs: f"{epochs} epochs",
+    "epochs": lambda epochs: count(epochs, "epoch"),
     "schedule": lambda name: f"{name} training noise" if name else "conventional training",
     "train_scale": lambda scale: f"training scale {scale}" if scale else "",
     "scale": lambda scale: f"inference scale {scale}",
@@ -333,6 +334,8 @@ def describe_shared(matrices: Sequence[Matrix]) -> str:
         str(key["data"]).lower()
     ):
         names.remove("data")  # the protocol begins with it
+    if {"protocol", "split"} <= set(names) and names_split(str(key["protocol"]), str(key["split"])):
+        names.remove("split")
     parts = [describe_key(key, names)]
     clips = sorted({matrix.n_clips for matrix in matrices})
     parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")

@@ -7,6 +7,7 @@ from asr_dni.cli.study.command_line import prepare, read
 from asr_dni.cli.study.damages import tell_damages
 from asr_dni.cli.study.durations import duration
 from asr_dni.cli.study.estimate import estimate
+from asr_dni.wording import count
 
 if TYPE_CHECKING:
     from asr_dni.study.engine import StudyRun
@@ -61,18 +62,17 @@ def print_plan(run: "StudyRun", measure: bool) -> None:
         table.add_row(*row, *([duration(seconds[population.id])] if seconds else []))
     console.print(table)
     if len(populations) > LISTED:
-        console.print(f"and {len(populations) - LISTED} more populations", highlight=False)
-    many = "population" if len(populations) == 1 else "populations"
+        console.print(f"and {count(len(populations) - LISTED, 'more population')}", highlight=False)
     console.print(
-        f"{len(run.members)} members ({len(run.members) - len(missing)} done), {len(populations)} {many} for"
-        f" {workers} {'worker' if workers == 1 else 'workers'}; {len(results & done)} of {len(results)} results are in"
-        f" {run.folder.ledger.path}",
+        f"{count(len(run.members), 'member')} ({len(run.members) - len(missing)} done),"
+        f" {count(len(populations), 'population')} for {count(workers, 'worker')};"
+        f" {len(results & done)} of {len(results)} results are in {run.folder.ledger.path}",
         soft_wrap=True,
         highlight=False,
     )
     console.print(
         f"{size.n_train} training clips in batches of {size.batch_size}, {size.n_frames} frames of"
-        f" {size.n_features} features; {settings.epochs} epochs; evaluated on {size.n_evaluated} clips of the"
+        f" {size.n_features} features; {count(settings.epochs, 'epoch')}; evaluated on {size.n_evaluated} clips of the"
         f" {settings.evaluation.split} split",
         soft_wrap=True,
         highlight=False,

@@ -22,13 +22,15 @@ class AboveConventional(MatrixQuestion):
     It is asked of the means over a cell's sizes too, which show smaller effects.
 
     Attributes:
-        noun: what is tested, in the plural.
+        noun: what is tested.
+        nouns: its plural.
         levels: which sigma_infer are.
         family: over which the tests are corrected, as the table says it.
         test: the test, as the answer says it.
     """
 
     noun: ClassVar[str]
+    nouns: ClassVar[str]
     levels: ClassVar[slice]
     family: ClassVar[str]
     test: ClassVar[str]
@@ -62,24 +64,31 @@ class AboveConventional(MatrixQuestion):
 
     def _describe(self, table: pd.DataFrame, base: str, relevant: float) -> str:
         best, above = largest(table), significant(table)
-        noun, name = self.noun, self._name
+        name, only = self._name, len(table) == 1
         reference = f"{base} % of conventional training with clean inference"
         if len(above):
             best = largest(above)
             ordered = above.sort_values("effect", ascending=False)
             shown = ", ".join(name(row) for row in ordered.head(6).itertuples())
             more = f" and {len(ordered) - 6} more" if len(ordered) > 6 else ""
-            is_are = "is" if len(above) == 1 else "are"
-            sentence = f"{len(above)} of {len(table)} {noun} {is_are} above the {reference}: {shown}{more};"
+            sentence = f"{self._share(len(above), len(table))} above the {reference}: {shown}{more};"
             sentence += (
                 f" {'the most, ' + name(best) + ', ' if len(above) > 1 else ''}by {describe_effect(best)}."
             )
             return sentence + (" The largest of many is likely overestimated." if len(table) > 1 else "")
         if judge(table, relevant) == "does not support":
             sentence = (
-                f"None of {len(table)} {noun} is above the {reference} by {points(relevant, sign=False)} points or"
+                f"{self._share(0, len(table))} above the {reference} by {points(relevant, sign=False)} points or"
                 " more;"
             )
         else:
-            sentence = f"None of {len(table)} {noun} is shown to be above the {reference}, but not all are ruled out;"
-        return sentence + f" the highest, {name(best)}, differs by {describe_effect(best)}."
+            left = "it is not ruled out" if only else "not all are ruled out"
+            sentence = f"{self._share(0, len(table))} shown to be above the {reference}, but {left};"
+        which = "it" if only else "the highest"
+        return f"{sentence} {which}, {name(best)}, differs by {describe_effect(best)}."
+
+    def _share(self, number: int, total: int) -> str:
+        """Return the beginning of a sentence about some of what is tested, up to its verb."""
+        if total == 1:
+            return f"The only {self.noun} is" + ("" if number else " not")
+        return f"{number or 'None'} of {total} {self.nouns} {'are' if number > 1 else 'is'}"

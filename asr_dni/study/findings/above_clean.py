@@ -14,7 +14,8 @@ class AboveClean(AboveConventional):
     title = (
         "Are there noisy pairs (sigma_train, sigma_infer) above conventional training with clean inference?"
     )
-    noun = "pairs"
+    noun = "pair"
+    nouns = "pairs"
     levels = slice(1, None)
     family = "all pairs (sigma_train > 0, sigma_infer > 0) of this architecture"
     test = f"{PAIRED}, one-sided (above); Holm over all pairs of the architecture with both sigmas above 0."

@@ -11,7 +11,8 @@ class CleanInference(AboveConventional):
 
     key = "clean_inference"
     title = "Is training under noise better than conventional training when inference is clean?"
-    noun = "levels of training noise"
+    noun = "level of training noise"
+    nouns = "levels of training noise"
     levels = slice(0, 1)
     family = "every sigma_train > 0 of this architecture at sigma_infer 0"
     test = f"{PAIRED}, one-sided (above); Holm over every sigma_train > 0 of the architecture."

@@ -11,9 +11,9 @@ import pandas as pd
 from asr_dni.study.findings.question import Answer, Question
 from asr_dni.study.findings.questions import QUESTIONS
 from asr_dni.study.findings.tables import rows_of
-from asr_dni.study.findings.wording import count
 from asr_dni.study.hypothesis_tests import ALPHA, TOO_FEW_SEEDS, Array
 from asr_dni.study.matrix import Matrix
+from asr_dni.wording import count
 
 
 @dataclass(frozen=True)

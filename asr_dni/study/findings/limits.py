@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from asr_dni.study.findings.wording import count
 from asr_dni.study.hypothesis_tests import MIN_SEEDS, detectable_effect, student_t_tests
 from asr_dni.study.matrix import Matrix
+from asr_dni.wording import count
 
 
 def limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFrame) -> list[str]:

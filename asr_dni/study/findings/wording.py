@@ -12,11 +12,6 @@ PAIRED = "paired Student t test over seeds"
 NO_PAIR = "No seed has both a conventional and a noisy training."
 
 
-def count(number: int, word: str) -> str:
-    """Return a number of things."""
-    return f"{number} {word}" + ("" if number == 1 else "s")
-
-
 def sentence_case(text: str) -> str:
     """Return a text that begins with a capital."""
     return text[:1].upper() + text[1:]
