@@ -292,6 +292,7 @@ def check_resumable(
     where: str,
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
     module: nn.Module,
+    may_have_diverged: bool = False,
 ) -> None:
     """Find out whether a training can go on from a checkpoint.
 
@@ -299,7 +300,8 @@ def check_resumable(
         contents: what :func:`open_checkpoint` returned.
         where: the same.
         make_optimizer: makes the training's optimiser.
-        module: that is trained; it is not changed.
+        module: that is trained, with its weights; it is not changed.
+        may_have_diverged: as for :func:`load_weights`.
 
     Raises:
         UserError: names what is missing or does not fit.
@@ -324,6 +326,11 @@ def check_resumable(
             f"{where}: cannot be resumed, the optimiser's state is not that of {type(optimizer).__name__} and this"
             " network; give the optimiser and network that it was trained with"
         ) from error
+    if not may_have_diverged and not all(parameter.isfinite().all() for parameter in copies):
+        raise UserError(
+            f"{where}: cannot be resumed, the optimiser's state holds values that are not finite numbers, as of a"
+            " training that diverged; give an earlier checkpoint, or train anew with a lower learning rate"
+        )
 
 
 def _check_has(keys: Iterable[str], contents: Mapping[str, Any], where: str, otherwise: str = "") -> None:

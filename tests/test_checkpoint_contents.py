@@ -156,6 +156,12 @@ MISTAKES = [
     ("optimizer_states", [], ("fit",), "one optimiser"),
     ("optimizer_states/0/state/0/exp_avg", torch.zeros(7), ("fit",), "optimiser's state"),
     ("optimizer_states/0/state/0/exp_avg", "x", ("fit",), "optimiser's state"),
+    (
+        "optimizer_states/0/state/5/exp_avg",
+        torch.tensor([0.0, torch.nan, 0.0]),
+        ("fit",),
+        "not finite numbers",
+    ),
     ("lr_schedulers/0/last_epoch", "x", ("fit",), "last_epoch"),
     ("lr_schedulers/0/optimizer", 7, ("fit",), "optimizer"),
     ("loops", 7, ("fit",), "loops"),

@@ -51,6 +51,8 @@ def test_a_tiny_demo_writes_what_the_whole_one_does(tmp_path, capsys):
     assert after["sigma_train"]["annealed_to"] == 2
     assert curves(tmp_path / "out")["dni"].frame["sigma"].tolist() == found["dni"].frame["sigma"].tolist()
     assert sorted(path.name for path in last.parents[2].iterdir()) == ["version_0"]
+    main(["validate", "--ckpt_path", str(last), "--wandb", "disabled"])
+    assert sorted(path.name for path in last.parents[2].iterdir()) == ["version_0", "version_1"]
     assert not (tmp_path / "runs").exists()
 
 

@@ -296,7 +296,13 @@ class _Work:
         resumed = str(self.checkpoint) if self.checkpoint.is_file() else None
         if resumed is not None:
             try:
-                check_resumable(read_checkpoint(resumed), resumed, spotter.optimizer_callable, spotter)
+                check_resumable(
+                    read_checkpoint(resumed),
+                    resumed,
+                    spotter.optimizer_callable,
+                    spotter,
+                    may_have_diverged=True,
+                )
             except UserError as error:
                 raise _CannotBeResumed(_in_one_line(error).removeprefix(f"{resumed}: ")) from error
         in_main_thread = threading.current_thread() is threading.main_thread()
