@@ -61,6 +61,14 @@ def _check_bytes(path: Path) -> None:
         raise ValueError(f"{changed} does not have its checksum")
 
 
+class NamedCheckpoint(dict[str, Any]):
+    """Contents of a checkpoint file, in whose place messages name the file."""
+
+    def __init__(self, contents: Mapping[str, Any], file: str | Path) -> None:
+        super().__init__(contents)
+        self.file = file
+
+
 def open_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """Return a checkpoint's contents, whose form is checked, and what a message calls it.
 
@@ -71,7 +79,8 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> tuple[Mapping
         UserError: the file is missing or cannot be read, or something in it is not what it has to be.
     """
     if isinstance(checkpoint, Mapping):
-        contents, where = checkpoint, "the checkpoint"
+        contents = checkpoint
+        where = str(checkpoint.file) if isinstance(checkpoint, NamedCheckpoint) else "the checkpoint"
     else:
         contents, where = read_checkpoint(checkpoint), str(checkpoint)
     _check_form(contents, _FORM, where, "")

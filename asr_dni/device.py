@@ -17,5 +17,9 @@ def choose_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown, or not there
-        raise UserError(f"device {str(name)!r} cannot be used here: give auto, cpu or cuda") from error
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        there = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
+        raise UserError(
+            f"device {str(name)!r} cannot be used here: give {', '.join(there[:-1])} or {there[-1]}"
+        ) from error
     return device

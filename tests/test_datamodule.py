@@ -132,6 +132,7 @@ def test_what_the_network_needs_is_known_at_once(tmp_path):
         ({"seed": -1}, "seed: -1"),
         ({"clip_seconds": 0.0}, r"clip_seconds: 0\.0"),
         ({"clip_seconds": math.nan}, "clip_seconds: nan"),
+        ({"clip_seconds": 0.001}, r"clip_seconds: 0\.001 .*window_ms"),
     ],
 )
 def test_settings_that_are_not_valid(make, options, message):

@@ -61,7 +61,7 @@ def noise_curve(
     where = choose_device(device)
     check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.sites, sigmas)
+    check_sites(noise.sites, sigmas, ("--sites", "--sigmas 0"))
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())

@@ -18,6 +18,7 @@ from asr_dni.errors import UserError, first_few, printable
 from asr_dni.evaluation.noise_curve import check_sites
 from asr_dni.files import write_atomically
 from asr_dni.inference import FilePrediction, Spotter, load
+from asr_dni.inference.clips import check_hop
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 from asr_dni.terminal import make_console
 from asr_dni.wording import count
@@ -73,8 +74,10 @@ def predict(
     """
     chosen = _format_of(format, output)
     noise = Noise(sigma=sigma, scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.sites, [sigma])
+    check_sites(noise.sites, [sigma], ("--sites", "--sigma 0"))
     spotter = load(checkpoint, choose_device(device))
+    if hop is not None and spotter.front_end is not None:
+        check_hop(hop, spotter.front_end.clip_seconds, "--hop")
     recordings, passed_over = find_recordings(files)
     decided = spotter.predict_files(
         recordings, noise=noise, draws=draws, hop_seconds=hop, batch_size=batch_size

@@ -54,10 +54,15 @@ def check_clip(seconds: float, frontend: MFCCSettings) -> float:
     """Return a clip's length, if there are clips so long.
 
     Raises:
-        UserError: it is not above 0, or a clip would be longer than any word is.
+        UserError: it is not above 0, less than a window of the front end, or longer than any word is.
     """
     if not seconds > 0:
         raise UserError(f"clip_seconds: {seconds} is not valid; give a length in seconds above 0")
+    if round(seconds * frontend.sample_rate) < frontend.window_samples:
+        window = frontend.window_samples / frontend.sample_rate
+        raise UserError(
+            f"clip_seconds: {seconds} is not valid; give at least a window of the front end (window_ms), {window:g}"
+        )
     at_most("clip_seconds", seconds, _MOST_CLIP_SECONDS)
     at_most("clip_seconds x sample_rate", seconds * frontend.sample_rate, _MOST_SAMPLES)
     return seconds
@@ -459,14 +464,14 @@ class KeywordData(SplitData[AudioBatch]):
         Raises:
             UserError: the file is missing or is not a checkpoint of a network that hears recordings.
         """
-        settings, state = cls._kept(checkpoint, otherwise="was not trained on recordings")
-        frontend = checked_arguments(MFCCSettings, settings.get("frontend"), "the checkpoint's data.frontend")
+        settings, state, where = cls._kept(checkpoint, otherwise="was not trained on recordings")
+        frontend = checked_arguments(MFCCSettings, settings.get("frontend"), f"{where}: data.frontend")
         flat = {key: value for key, value in settings.items() if key not in _NESTED}
-        flat = checked_arguments(cls, flat, "the checkpoint's data", skip=_NESTED)
+        flat = checked_arguments(cls, flat, f"{where}: data", skip=_NESTED)
         settings_of_features = MFCCSettings(**frontend)
         clip_seconds = check_clip(flat.get("clip_seconds", 1.0), settings_of_features)
         features = MFCC(settings_of_features)
-        load_statistics(features, state["statistics"])
+        load_statistics(features, state["statistics"], where)
         return FrontEnd(features, clip_seconds)
 
     @classmethod
@@ -481,8 +486,8 @@ class KeywordData(SplitData[AudioBatch]):
         Raises:
             UserError: the file is missing or is not a checkpoint with these data.
         """
-        arguments, state = cls._kept(checkpoint, otherwise="holds no data settings")
-        where = "the checkpoint's data"
+        arguments, state, file = cls._kept(checkpoint, otherwise="holds no data settings")
+        where = f"{file}: data"
         flat = {key: value for key, value in arguments.items() if key not in _NESTED}
         made: dict[str, Any] = checked_arguments(cls, flat, where, skip=_NESTED)
         for key, settings_class in (

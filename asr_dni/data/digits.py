@@ -333,11 +333,11 @@ class DigitsData(SplitData[ImageBatch]):
         Raises:
             UserError: the file is missing or is not a checkpoint with these data.
         """
-        settings, state = cls._kept(checkpoint, otherwise="was not trained on digits")
+        settings, state, where = cls._kept(checkpoint, otherwise="was not trained on digits")
         flat = {key: value for key, value in settings.items() if key != "deformation"}
-        arguments = checked_arguments(cls, flat, "the checkpoint's data", skip=("deformation",))
+        arguments = checked_arguments(cls, flat, f"{where}: data", skip=("deformation",))
         deformation = checked_arguments(
-            DeformationSettings, settings.get("deformation"), "the checkpoint's data.deformation"
+            DeformationSettings, settings.get("deformation"), f"{where}: data.deformation"
         )
         data = cls(**{**arguments, "deformation": DeformationSettings(**deformation), **replacements})
         data.load_state_dict(state)

@@ -45,8 +45,13 @@ def to_float(waveforms: Tensor) -> Tensor:
     return waveforms.to(torch.float32).mul_(1.0 / FULL_SCALE)
 
 
-def load_statistics(features: MFCC, statistics: Mapping[str, Tensor]) -> None:
+def load_statistics(features: MFCC, statistics: Mapping[str, Tensor], where: str = "the checkpoint") -> None:
     """Take over the statistics that a checkpoint keeps of its features.
+
+    Args:
+        features: that have the checkpoint's settings.
+        statistics: the checkpoint's.
+        where: what a message calls the checkpoint.
 
     Raises:
         UserError: they are those of other features.
@@ -54,7 +59,5 @@ def load_statistics(features: MFCC, statistics: Mapping[str, Tensor]) -> None:
     expected = {name: tensor.shape for name, tensor in features.state_dict().items()}
     found = {name: tensor.shape for name, tensor in statistics.items()}
     if expected != found:
-        raise UserError(
-            "the checkpoint was trained with another front end; give the frontend settings that it has"
-        )
+        raise UserError(f"{where} was trained with another front end; give the frontend settings that it has")
     features.load_state_dict(dict(statistics))

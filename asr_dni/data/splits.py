@@ -126,8 +126,8 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
     @classmethod
     def _kept(
         cls, checkpoint: str | Path | Mapping[str, Any], otherwise: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the settings and the state that a checkpoint keeps of this data module.
+    ) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Return the settings and the state that a checkpoint keeps of this data module, and what a message calls it.
 
         Args:
             checkpoint: a checkpoint file, or what ``torch.load`` made of one.
@@ -146,4 +146,4 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             raise UserError(
                 f"{where}: {cls.__qualname__} has no {missing[0]}; expected a checkpoint that asr-dni fit wrote"
             )
-        return dict(settings), state
+        return dict(settings), state, where

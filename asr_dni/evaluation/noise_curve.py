@@ -92,16 +92,23 @@ def check_draws(draws: int, name: str = "draws") -> int:
     return draws
 
 
-def check_sites(sites: Sequence[Site], sigmas: Sequence[float]) -> None:
+def check_sites(
+    sites: Sequence[Site], sigmas: Sequence[float], names: tuple[str, str] = ("sites", "sigmas [0]")
+) -> None:
     """Check that a noise level above 0 has somewhere to enter.
+
+    Args:
+        sites: where the noise enters.
+        sigmas: its levels.
+        names: what a message calls the setting of the sites, and that of no noise.
 
     Raises:
         UserError: there are levels above 0, but no sites: every draw would be the same noiseless pass.
     """
     if not sites and any(sigma > 0 for sigma in sigmas):
         raise UserError(
-            f"sites is empty, so there is no noise to measure at sigma {max(sigmas):g}: give some, such as"
-            f" [{','.join(MVM_SITES)}], or sigmas [0]"
+            f"{names[0]} is empty, so there is no noise to measure at sigma {max(sigmas):g}: give some, such as"
+            f" [{','.join(MVM_SITES)}], or {names[1]}"
         )
 
 

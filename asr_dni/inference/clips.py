@@ -17,6 +17,8 @@ from asr_dni.errors import UserError
 
 _INTEGERS_PER_UNIT = {"int16": 2**15, "int32": 2**31}
 
+_SHORTEST_HOP = 0.01
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -106,6 +108,23 @@ def cut(
         )
         for start in starts
     ]
+
+
+def check_hop(hop_seconds: float, clip_seconds: float, name: str = "hop_seconds") -> None:
+    """Check the time from one clip to the next.
+
+    Args:
+        hop_seconds: that time.
+        clip_seconds: length of a clip.
+        name: what a message calls the setting.
+
+    Raises:
+        UserError: it is too short, or would leave out something between two clips.
+    """
+    if not _SHORTEST_HOP <= hop_seconds <= clip_seconds:
+        raise UserError(
+            f"{name} is {hop_seconds}: give {_SHORTEST_HOP:g} to {clip_seconds:g} (a clip's length)"
+        )
 
 
 def name_of(values: NDArray[Any]) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from asr_dni.checkpoint import NamedCheckpoint
 from asr_dni.data import FrontEnd, KeywordData, SequenceData, data_class_of, data_from_checkpoint
 from asr_dni.data.audio import (
     HIGHEST_RATE,
@@ -32,14 +34,13 @@ from asr_dni.device import choose_device
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes, measure_noise_curve
 from asr_dni.evaluation.noise_curve import check_draws, evaluating
-from asr_dni.inference.clips import Piece, ahead, as_samples, cut, name_of
+from asr_dni.inference.clips import Piece, ahead, as_samples, check_hop, cut, name_of
 from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.noise import Noise
 
 logger = logging.getLogger(__name__)
 
-_SHORTEST_HOP = 0.01
 _ORIGIN_SECONDS = 60
 """From the beginning of a recording: enough to tell what it was before."""
 
@@ -85,15 +86,18 @@ class Spotter:
     @classmethod
     def load(cls, checkpoint: str | Path, device: str | torch.device = "cpu") -> Self:
         """Make one of a checkpoint, see :func:`load`."""
-        contents = load_checkpoint(checkpoint)
-        model = KeywordSpotter.from_checkpoint(contents)
-        hears = data_class_of(contents) is KeywordData
-        spotter = cls(model, KeywordData.front_end_from_checkpoint(contents) if hears else None, device)
+        contents = NamedCheckpoint(load_checkpoint(checkpoint), checkpoint)
+        with _naming(checkpoint):
+            model = KeywordSpotter.from_checkpoint(contents)
+            hears = data_class_of(contents) is KeywordData
+            front_end = KeywordData.front_end_from_checkpoint(contents) if hears else None
+        spotter = cls(model, front_end, device)
         spotter._path = Path(checkpoint)
         # The weights are in the model, and the optimiser's state is as large as two more of them.
-        spotter._data = {
+        kept = {
             key: value for key, value in contents.items() if key not in ("state_dict", "optimizer_states")
         }
+        spotter._data = NamedCheckpoint(kept, checkpoint)
         return spotter
 
     # ------------------------------------------------------------------ decisions
@@ -299,10 +303,7 @@ class Spotter:
 
     def _hop(self, hop_seconds: float) -> int:
         front_end = self._hearing()
-        if not _SHORTEST_HOP <= hop_seconds <= front_end.clip_seconds:
-            raise UserError(
-                f"hop_seconds is {hop_seconds}: give {_SHORTEST_HOP:g} to {front_end.clip_seconds:g} (a clip's length)"
-            )
+        check_hop(hop_seconds, front_end.clip_seconds)
         return round(hop_seconds * front_end.sample_rate)
 
     def _decide(self, pieces: Sequence[Piece], noise: Noise | None, draws: int) -> list[Prediction]:
@@ -462,6 +463,17 @@ def check_batch_size(batch_size: int) -> int:
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size} is not valid; give 1 or more")
     return batch_size
+
+
+@contextmanager
+def _naming(checkpoint: str | Path) -> Iterator[None]:
+    """Name the file where one of its settings is out of range, which only the settings' class finds."""
+    try:
+        yield
+    except UserError as error:
+        if str(checkpoint) in str(error):
+            raise
+        raise UserError(f"{checkpoint}: {error}") from error
 
 
 @dataclass

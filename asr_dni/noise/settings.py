@@ -1,8 +1,9 @@
 """What computation noise there is: its strength, scale, sites and seed."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, SupportsFloat, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -18,6 +19,10 @@ SITES: tuple[Site, ...] = get_args(Site)
 MVM_SITES: tuple[Site, ...] = ("input", "recurrent", "output")
 """The sites of matrix-vector products: the default."""
 ARRAYS: tuple[Arrays, ...] = get_args(Arrays)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, SupportsFloat)
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,23 @@ class Noise:
     sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (self.sigma >= 0 and math.isfinite(self.sigma)):
+        if not _is_number(self.sigma) or not (self.sigma >= 0 and math.isfinite(self.sigma)):
             raise UserError(f"noise sigma is {self.sigma}: give a finite number of at least 0")
         if self.scale not in SCALES:
             raise UserError(f"noise scale is {self.scale!r}: give one of {', '.join(SCALES)}")
         if self.arrays not in ARRAYS:
             raise UserError(f"noise arrays is {self.arrays!r}: give one of {', '.join(ARRAYS)}")
+        if not isinstance(self.sites, Iterable):
+            raise UserError(f"noise sites is {self.sites!r}: give a list of some of {', '.join(SITES)}")
         object.__setattr__(self, "sites", tuple(self.sites))
         unknown = [site for site in self.sites if site not in SITES]
         if unknown:
             raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
-        if not 0 <= self.first_step < 2**32:
+        if not _is_number(self.first_step) or not 0 <= self.first_step < 2**32:
             raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
         ids = self.sample_ids
+        if ids is not None and not isinstance(ids, Tensor):
+            raise UserError(f"noise sample_ids is a {type(ids).__name__}: give a tensor of integers")
         if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
             raise UserError(
                 f"noise sample_ids are {tuple(ids.shape)} {ids.dtype}: give one integer per sample of the batch"
