@@ -3,6 +3,7 @@
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -20,6 +21,8 @@ LAYERS_KEY = "layers"
 _FROM = "# from "
 _MOST_LAYERS = 200
 _OPTIONS = ("--config", "-c")
+_NEAR = 0.7
+"""Similarity of a setting's name to another that may have been meant, as difflib measures it."""
 
 bound_jsonargparse()
 
@@ -172,6 +175,24 @@ def explain(error: Exception, longest: int = 400) -> str:
         text = re.sub(pattern, replacement, text)
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[:longest]} ..."
+
+
+def refused_arguments(error: Exception, parser: ArgumentParser, command: str) -> UserError:
+    """Return what to raise for a command line that a parser does not take; it names a setting that may be meant.
+
+    Args:
+        error: the parser's.
+        parser: of the command.
+        command: of ``asr-dni``.
+    """
+    said = explain(error)
+    unknown = re.match(r"there is no setting (--[\w.]+)$", said)
+    if unknown is not None:
+        options = {option for action in parser._actions for option in action.option_strings}
+        settings = sorted(option for option in options if not option.endswith(".help"))
+        near = get_close_matches(unknown[1], settings, n=1, cutoff=_NEAR)
+        said += f"; did you mean {near[0]}?" if near else ""
+    return UserError(f"{said} (asr-dni {command} --help lists the settings)")
 
 
 def as_text(contents: Mapping[str, Any], file: str | Path) -> str:

@@ -95,9 +95,11 @@ def _module(name: str, path: str) -> Any:
     if _within(name, _HOMES):
         raise UnknownClassError(f"{path}: no such class")
     own_module = f"give {ALLOW_OPTION} {name}" if allowed is not None else f"import {name} before"
+    standard = name.partition(".")[0] in sys.stdlib_module_names
+    advice = f"{name} is part of Python itself" if standard else f"if it is a class of your own, {own_module}"
     raise UnknownClassError(
         f"{path}: not among the classes that a configuration may name (optimisers of torch.optim; callbacks, loggers,"
-        f" strategies and plugins of Lightning; classes of asr_dni); if it is a class of your own, {own_module}"
+        f" strategies and plugins of Lightning; classes of asr_dni); {advice}"
     )
 
 

@@ -381,7 +381,10 @@ FIT = ["fit", "--config", "tiny.yaml", "--name", "mistake", "--wandb", "offline"
     ("options", "named"),
     [
         (["--model.network.units", "many"], "model.network.units: expected int"),
-        (["--model.network.unitss", "3"], "model.network.unitss"),
+        (["--model.network.unitss", "3"], "unitss; did you mean --model.network.units? (asr-dni fit --help"),
+        (["--trainer.max_epoch", "3"], "did you mean --trainer.max_epochs?"),
+        (["--optimizer.lr", "3"], "did you mean --model.optimizer?"),
+        (["--nonsense", "3"], "there is no setting --nonsense (asr-dni"),
         (["--annealing.sigma", "-1"], "sigma is -1"),
         (["--noise_curve.sigmas", "[-1.0]"], "sigmas contains -1"),
         (["--data.source.init_args.path", "nowhere"], "nowhere: no such folder"),

@@ -430,3 +430,10 @@ def test_the_kinds_of_this_project_are_among_them():
     assert find_class("asr_dni.data.Folder", Source) is Folder
     assert find_class("asr_dni.data.KeywordData") is KeywordData
     assert find_class("asr_dni.data.DigitsData") is DigitsData
+
+
+def test_what_is_part_of_python_is_not_offered_to_be_allowed():
+    for path in ("os.system", "builtins.eval", "subprocess.Popen"):
+        with only_named_classes([]), pytest.raises(UserError, match="is part of Python itself") as refused:
+            find_class(path)
+        assert "--allow" not in str(refused.value)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr_dni.cli.lists import with_brackets
-from asr_dni.configuration import explain
+from asr_dni.configuration import refused_arguments
 from asr_dni.errors import UserError
 from asr_dni.terminal import make_console
 
@@ -39,7 +39,7 @@ def run_function(
     try:
         parsed = parser.parse_args(with_brackets(arguments, parser))
     except ArgumentError as error:
-        raise UserError(f"{explain(error)} (asr-dni {prog} --help lists the settings)") from error
+        raise refused_arguments(error, parser, prog) from error
     function(**parser.instantiate_classes(parsed).as_dict())
 
 

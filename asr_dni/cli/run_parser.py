@@ -1,6 +1,6 @@
 """The settings of ``asr-dni fit``, ``validate``, ``test`` and ``predict``, and how they are read."""
 
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
@@ -10,7 +10,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.run import BestCheckpoint
-from asr_dni.configuration import check_groups
+from asr_dni.configuration import check_groups, refused_arguments
 from asr_dni.data import DATA_MODULES
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback
@@ -122,7 +122,10 @@ class RunParser(LightningCLI):
         """Check the configurations' groups, then parse the command line, on which lists need no brackets."""
         own = self._subcommand_parsers[self._only]
         check_groups(own, args)
-        super().parse_arguments(parser, with_brackets(args, own))
+        try:
+            super().parse_arguments(parser, with_brackets(args, own))
+        except ArgumentError as error:
+            raise refused_arguments(error, own, self._only) from error
 
     def _parse_ckpt_path(self) -> None:
         # The settings of a checkpoint's run come as a configuration, see with_configuration.
