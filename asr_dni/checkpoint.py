@@ -152,6 +152,8 @@ _SCHEDULER: Form = {
     "?_last_lr": [_number],
     "?lr_lambdas": [(None, _SETTINGS)],
     "?verbose": (bool, str),
+    "?_anneal_strategy": str,  # these two where StochasticWeightAveraging has its own
+    "?anneal_epochs": _count,
 }
 _CALLBACK: Form = {
     "?best_model_score": (None, Tensor),
