@@ -47,7 +47,7 @@ from asr_dni.data import Batch
 from asr_dni.evaluation import measure_noise_curve, save_figure
 from asr_dni.files import write_atomically
 from asr_dni.memory import keep_freed_memory
-from asr_dni.model.network import CELLS, KeywordNetwork, NetworkSettings
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import (
     DropoutSeed,
     NoisyGRU,
@@ -75,6 +75,7 @@ TASKS: dict[Task, str] = {
     "memory": "peak memory of forward + backward",
 }
 TORCH: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+CELLS = {"lstm": NoisyLSTM, "gru": NoisyGRU, "rnn": NoisyRNN}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 N_LABELS = 10
 LEVELS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
