@@ -351,9 +351,9 @@ def of_networks(setting: Setting) -> dict[str, Maker]:
         return work
 
     def together() -> Work:
-        if importlib.util.find_spec("asr_dni.nn.population") is None:
+        if importlib.util.find_spec("asr_dni.nn.stacking") is None:
             raise Unavailable("this version has no populations")
-        from asr_dni.nn.population import stack_networks
+        from asr_dni.nn.stacking import stack_networks
 
         population = stack_networks(
             [CELLS[setting.cell](setting.inputs, setting.units).to(setting.device) for _ in members]

@@ -29,13 +29,13 @@ import torch
 
 from asr_dni.configuration import read_layers
 from asr_dni.data import Augmentation, AugmentationSettings, Batch, SequenceData
-from asr_dni.data.population import PopulationData
+from asr_dni.data.population_data import PopulationData
 from asr_dni.evaluation import count_passes
-from asr_dni.evaluation.population import evaluate_population
+from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.features import MFCC, MFCCSettings
 from asr_dni.files import write_atomically
 from asr_dni.model import TrainingNoise
-from asr_dni.model.population import Member, PopulationSpotter
+from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.study.plan import (
     DataSize,
     PlannedMember,

@@ -17,7 +17,7 @@ from asr_dni.checkpoint import read_checkpoint, write_checkpoint
 from asr_dni.cli.main import main
 from asr_dni.data import DigitsData
 from asr_dni.model import KeywordSpotter, NetworkSettings
-from asr_dni.model.population import Member, PopulationSpotter
+from asr_dni.model.population_spotter import Member, PopulationSpotter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -64,7 +64,7 @@ def test_killed_while_a_checkpoint_is_replaced_on_another_file_system(kind):
     """Twelve kills at random moments of a process that does nothing but replace one checkpoint."""
     moments = random.Random(kind)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["asr_dni.model.population", "asr_dni.data"])
+    context.set_forkserver_preload(["asr_dni.model.population_spotter", "asr_dni.data"])
     with other_file_system() as folder:
         path = folder / "last.ckpt"
         for _ in range(12):

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import DropoutSeed, calibrate, native, seeded_dropout, use_implementation
-from asr_dni.nn.population import stack_networks
+from asr_dni.nn.stacking import stack_networks
 from asr_dni.noise import SITES, Noise
 
 CELLS = ("rnn", "lstm", "gru")

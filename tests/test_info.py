@@ -10,7 +10,7 @@ from asr_dni.cli.info import CASES, implementation_of
 from asr_dni.cli.main import main
 from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.implementation import IMPLEMENTATIONS
-from asr_dni.nn.population import stack_networks
+from asr_dni.nn.stacking import stack_networks
 from asr_dni.noise import SITES, Noise
 
 CPU = torch.device("cpu")

@@ -21,8 +21,8 @@ from scipy import stats
 from torch import nn
 
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, recurrent, use_implementation
-from asr_dni.nn.population import stack_networks
 from asr_dni.nn.recurrence import SiteNoise, draw_plain
+from asr_dni.nn.stacking import stack_networks
 from asr_dni.noise import Noise, NoisyModule
 from asr_dni.philox import derive_key, philox4x32
 

@@ -8,7 +8,7 @@ from asr_dni.data.folder import Folder
 from asr_dni.data.front_end import FrontEnd
 from asr_dni.data.labels import LabelSettings
 from asr_dni.data.modules import DATA_MODULES, SequenceData, data_class_of, data_from_checkpoint
-from asr_dni.data.population import PopulationData
+from asr_dni.data.population_data import PopulationData
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.store import PackedStore

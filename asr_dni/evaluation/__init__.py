@@ -11,7 +11,7 @@ from asr_dni.evaluation.noise_curve import (
     measure_noise_curve,
     summarise_curves,
 )
-from asr_dni.evaluation.population import evaluate_population
+from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
 from asr_dni.evaluation.wandb_mode import check_wandb, resolve_wandb_mode

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from asr_dni.checkpoint import write_checkpoint
-from asr_dni.model.population import DATA_KEY, STATE_KEY, PopulationSpotter, read_population
+from asr_dni.model.population_spotter import DATA_KEY, STATE_KEY, PopulationSpotter, read_population
 
 
 def save_members(population: PopulationSpotter, directory: str | Path) -> list[Path]:

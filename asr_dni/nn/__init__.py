@@ -27,8 +27,8 @@ from asr_dni.nn.cells import CELLS, OwnParameter, RecurrentCell
 from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
 from asr_dni.nn.implementation import Implementation, use_implementation
 from asr_dni.nn.linear import NoisyLinear
-from asr_dni.nn.population import stack_networks, unstack_network
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
+from asr_dni.nn.stacking import stack_networks, unstack_network
 from asr_dni.nn.statistics import CalibratedModule, calibrate, snr_db
 
 __all__ = [

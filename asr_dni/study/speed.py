@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from asr_dni.device import choose_device
-from asr_dni.model.population import Member, PopulationSpotter
+from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise

@@ -20,13 +20,13 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoint
 from asr_dni.data import SequenceData
-from asr_dni.data.population import PopulationData
+from asr_dni.data.population_data import PopulationData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes
-from asr_dni.evaluation.population import evaluate_population
+from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
-from asr_dni.model.population import Member, PopulationSpotter
+from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (

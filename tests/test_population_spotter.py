@@ -36,7 +36,7 @@ from asr_dni.model import (
     split_checkpoint,
     write_members,
 )
-from asr_dni.model.population import clip_by_member
+from asr_dni.model.population_spotter import clip_by_member
 from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
 
@@ -303,7 +303,7 @@ WILD = Member(seed=5, data_seed=0, annealing={"sigma": 1e300, "schedule": "const
 def test_a_member_that_diverges_harms_nobody_else(tmp_path, caplog, scale):
     members = [MEMBERS[0], WILD, MEMBERS[1]]
     settings = {"noise": TrainingNoise(scale=scale), "calibrate_every": 7}
-    with caplog.at_level(logging.WARNING, "asr_dni.model.population"):
+    with caplog.at_level(logging.WARNING, "asr_dni.model.population_spotter"):
         runner, population = train_population(
             digits, members, StopAfter(2), run={"folder": tmp_path, "epochs": 3}, **settings
         )

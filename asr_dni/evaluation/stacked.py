@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.noise_curve import NoiseCurve, NoiseCurveMetric, NoisyClassifier, evaluating, score
-from asr_dni.nn.population import unstack_network
+from asr_dni.nn.stacking import unstack_network
 from asr_dni.noise import Noise
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _PROJECTED_BYTES = 2**28
 class NoisyClassifiers(Protocol):
     """What K networks in one have to offer (they are a ``torch.nn.Module`` as well).
 
-    See :func:`asr_dni.nn.population.stack_networks`, and :class:`~asr_dni.evaluation.noise_curve.NoisyClassifier` for
+    See :func:`asr_dni.nn.stacking.stack_networks`, and :class:`~asr_dni.evaluation.noise_curve.NoisyClassifier` for
     one network.
     """
 

@@ -10,7 +10,7 @@ from asr_dni.evaluation import count_passes, evaluate_population, measure_noise_
 from asr_dni.evaluation.noise_curve import score
 from asr_dni.model import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
-from asr_dni.nn.population import stack_networks, unstack_network
+from asr_dni.nn.stacking import stack_networks, unstack_network
 from asr_dni.noise import Noise
 
 SIGMAS = [0.0, 0.5, 2.0]

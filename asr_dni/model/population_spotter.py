@@ -27,7 +27,7 @@ from asr_dni.model.spotter import (
 )
 from asr_dni.model.step import LearningRateSchedule, member_losses, noisy_step
 from asr_dni.model.training import describe_training, goes_on
-from asr_dni.nn.population import stack_networks, unstack_network
+from asr_dni.nn.stacking import stack_networks, unstack_network
 from asr_dni.noise import Noise
 
 logger = logging.getLogger(__name__)

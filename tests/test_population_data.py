@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from asr_dni.data import Batch, DigitsData
-from asr_dni.data.population import PopulationData
+from asr_dni.data.population_data import PopulationData
 from asr_dni.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings(
