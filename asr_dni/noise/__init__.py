@@ -2,6 +2,7 @@
 
 from asr_dni.noise.module import ForwardPass, NoisyModule
 from asr_dni.noise.settings import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Noise, Scale, Site
+from asr_dni.noise.strength import Strength
 
 __all__ = [
     "ARRAYS",
@@ -14,4 +15,5 @@ __all__ = [
     "NoisyModule",
     "Scale",
     "Site",
+    "Strength",
 ]
