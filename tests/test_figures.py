@@ -8,12 +8,10 @@ from matplotlib.colors import to_rgb
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import (
-    common_snr,
-    describe_settings,
     draw_noise_curves,
-    format_snr,
     plotly_noise_curves,
     save_figure,
+    save_noise_curve,
 )
 from asr_dni.evaluation.noise_curve import NoiseCurve
 
@@ -67,13 +65,6 @@ def test_snr_axis_only_where_the_snr_is_the_same():
     assert top_labels(make_curve(snr_at_1=math.nan)) == []
 
 
-def test_common_snr_of_curves_with_other_levels():
-    summaries = {"a": make_curve().summary(), "b": make_curve((0.9, 0.8, 0.7, 0.6)).summary()}
-    found = common_snr(summaries)
-    assert list(found) == [0, 1, 2, 3]
-    assert found[3] == pytest.approx(-9.5424, abs=1e-4)
-
-
 def test_curves_of_different_scales_are_refused():
     with pytest.raises(UserError, match="absolute and signal"):
         draw_noise_curves({"a": make_curve(), "b": make_curve(scale="absolute")})
@@ -92,31 +83,6 @@ def test_seven_curves_differ_in_colour_and_marker_and_the_next_in_line_style():
             c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line.get_color())
         ]
         assert 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05) > 1.9
-
-
-def test_settings_line_says_how_it_was_measured():
-    curve = make_curve(
-        protocol="8 words",
-        split="test",
-        cell="lstm",
-        layers=2,
-        units=128,
-        sites=["input", "output"],
-        arrays="joint",
-    )
-    line = describe_settings({"a": curve.summary()})
-    for part in (
-        "8 words",
-        "845 clips (test split)",
-        "LSTM, 2 × 128 units",
-        "noise at input, output (joint arrays)",
-        "scale signal",
-    ):
-        assert part in line
-    assert "3 draws" in line
-    assert "1 seed" in line
-    other = make_curve(protocol="12 words").summary()
-    assert "words" not in describe_settings({"a": curve.summary(), "b": other})
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -150,6 +116,15 @@ def test_same_curves_give_the_same_files(tmp_path):
         assert first.read_bytes() == second.read_bytes()
 
 
+def test_save_writes_csv_png_and_svg(tmp_path):
+    paths = save_noise_curve(make_curve(), tmp_path / "run")
+    assert [path.name for path in paths] == ["noise_curve.csv", "noise_curve.png", "noise_curve.svg"]
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(path.name for path in paths)
+    assert paths[1].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "<svg" in paths[2].read_text(encoding="utf-8")
+    assert "over 845 test clips" in paths[2].read_text(encoding="utf-8")
+
+
 def test_plotly_shows_the_same():
     figure = plotly_noise_curves({"mine": make_curve(), "other": make_curve((0.9, 0.9, 0.8))})
     named = {trace.name: trace for trace in figure.data if trace.name}
@@ -158,10 +133,3 @@ def test_plotly_shows_the_same():
     assert named["mine"].text[2] == "SNR −6.0 dB"
     assert figure.layout.showlegend
     assert len(figure.to_json()) > 1000
-
-
-@pytest.mark.parametrize(
-    ("snr", "text"), [(math.inf, "∞"), (math.nan, "–"), (-0.01, "0.0"), (-6.02, "−6.0"), (12.04, "12.0")]
-)
-def test_format_snr(snr, text):
-    assert format_snr(snr) == text

@@ -491,12 +491,3 @@ def test_labels():
     assert curve_label({"sigma_train": 0, "sigma_train_highest": 2.0}) == "DNI σ_train=2→0"
     assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
     assert curve_label({}) == "network"
-
-
-def test_save_writes_csv_png_and_svg(tmp_path):
-    paths = accuracy_curve([0.9, 0.8], draws=2, spread=0.01).save(tmp_path / "run")
-    assert [path.name for path in paths] == ["noise_curve.csv", "noise_curve.png", "noise_curve.svg"]
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(path.name for path in paths)
-    assert paths[1].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "<svg" in paths[2].read_text(encoding="utf-8")
-    assert "over 845 test clips" in paths[2].read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def noise_curve(
     from asr_dni.data import KeywordData
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
-    from asr_dni.evaluation import noise_curve_table
+    from asr_dni.evaluation import noise_curve_table, save_noise_curve
     from asr_dni.evaluation.noise_curve import check_draws, check_sigmas, check_sites, curve_label
     from asr_dni.inference import load
 
@@ -79,7 +79,7 @@ def noise_curve(
     folder = checkpoint.resolve().parent / _folder_name(
         checkpoint, data, split, sigmas, draws, noise, damaged
     )
-    files = curve.save(output or folder)
+    files = save_noise_curve(curve, output or folder)
     console.print(noise_curve_table({curve_label(curve.settings): curve}))
     if isinstance(module, KeywordData) and module.left_out:
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())

@@ -2,7 +2,12 @@
 
 from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
 from asr_dni.evaluation.compare import Comparison, compare_curves
-from asr_dni.evaluation.figures import draw_noise_curves, plotly_noise_curves, save_figure
+from asr_dni.evaluation.figures import (
+    draw_noise_curves,
+    plotly_noise_curves,
+    save_figure,
+    save_noise_curve,
+)
 from asr_dni.evaluation.noise_curve import (
     CurveSummary,
     NoiseCurve,
@@ -36,5 +41,6 @@ __all__ = [
     "plotly_noise_curves",
     "resolve_wandb_mode",
     "save_figure",
+    "save_noise_curve",
     "summarise_curves",
 ]

@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import save_noise_curve
 from asr_dni.evaluation.noise_curve import (
     NoiseCurve,
     NoiseCurveMetric,
@@ -189,7 +190,7 @@ class NoiseCurveCallback(Callback):
         self.curve = self._validation_curve = curve
         if trainer.is_global_zero and not _is_trial(trainer):
             directory = self._directory(trainer)
-            curve.save(directory, "noise_curve_validation", self.over)
+            save_noise_curve(curve, directory, "noise_curve_validation", self.over)
             if fitting:
                 curve.to_csv(directory / "noise_curves_validation" / f"epoch_{trainer.current_epoch:04d}.csv")
         self._log_to_wandb(trainer, curve, "val", series=not fitting)
@@ -214,7 +215,7 @@ class NoiseCurveCallback(Callback):
             return
         self.curve = curve
         if trainer.is_global_zero and not _is_trial(trainer):
-            curve.save(self._directory(trainer), over=self.over)
+            save_noise_curve(curve, self._directory(trainer), over=self.over)
         self._log_to_wandb(trainer, curve, "test")
 
     # Parts
@@ -289,7 +290,7 @@ class NoiseCurveCallback(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                from asr_dni.evaluation.wandb_log import log_curve_series, log_curve_table  # plotly, wandb
+                from asr_dni.evaluation.wandb_log import log_curve_series, log_curve_table  # wandb
 
                 if table:
                     log_curve_table(logger, curve, split)

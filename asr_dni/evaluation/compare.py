@@ -244,7 +244,7 @@ def compare_curves(
     over seeds, with one as ``over`` says; the small print and the tables say which.
 
     Args:
-        paths: CSV files written by :meth:`NoiseCurve.save`, or directories that are searched for
+        paths: CSV files written by :meth:`NoiseCurve.to_csv`, or directories that are searched for
             ``noise_curve.csv``, see :func:`find_curves`; of several that directories hold of the same weights the
             newest counts.
         output: directory for ``noise_curves.png``, ``.svg``, ``.md`` and ``.csv`` (the summaries); ``None``:

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,22 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MultipleLocator
 
-from asr_dni.errors import UserError
-from asr_dni.evaluation.noise_curve import CurveSummary, NoiseCurve
+from asr_dni.evaluation.description import (
+    SCALE_UNITS,
+    Curves,
+    as_summaries,
+    common_chance,
+    common_snr,
+    describe_intervals,
+    describe_settings,
+    format_snr,
+)
+from asr_dni.evaluation.noise_curve import CurveSummary, NoiseCurve, Over, curve_label
 from asr_dni.files import write_atomically
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Curves: TypeAlias = Mapping[str, NoiseCurve | CurveSummary]
-"""Curves by their label, in the order in which they are shown."""
-
-SCALE_UNITS = {
-    "absolute": "absolute: pre-activation units",
-    "signal": "multiples of the clean signal's RMS",
-    "range": "multiples of the largest output",
-}
-"""What sigma is measured in, by the noise's scale, as axis labels say it."""
 
 
 class _Style(NamedTuple):
@@ -60,103 +59,6 @@ RC: Any = {
     "svg.hashsalt": "noise curve",
 }
 """Matplotlib's settings for every figure, as ``matplotlib.rc_context`` takes them."""
-
-
-def format_snr(snr_db: float) -> str:
-    """Return an SNR in dB with one digit, "∞" without noise and "–" where it is not known."""
-    if math.isnan(snr_db):
-        return "–"
-    return "∞" if math.isinf(snr_db) else f"{round(snr_db, 1) + 0.0:.1f}".replace("-", "−")
-
-
-def as_summaries(curves: Curves) -> dict[str, CurveSummary]:
-    """Return summaries by label.
-
-    Raises:
-        UserError: there are none, or they are not all in one scale: their sigmas can't share an axis.
-    """
-    if not curves:
-        raise UserError("there is no noise curve to show: give at least one")
-    summaries = {
-        label: curve.summary() if isinstance(curve, NoiseCurve) else curve for label, curve in curves.items()
-    }
-    scales = {str(summary.settings["scale"]) for summary in summaries.values() if "scale" in summary.settings}
-    if len(scales) > 1:
-        raise UserError(
-            f"the noise curves are in the scales {' and '.join(sorted(scales))}, whose sigmas can't be"
-            " compared: give curves of one scale"
-        )
-    return summaries
-
-
-def common_snr(
-    summaries: Mapping[str, CurveSummary], tolerance_db: float = 0.05
-) -> dict[float, float] | None:
-    """Return the SNR in dB by sigma where it is known and the same for all curves, else ``None``."""
-    snr: dict[float, float] = {}
-    for summary in summaries.values():
-        for sigma, value in zip(summary.frame["sigma"], summary.frame["snr_db"], strict=True):
-            if math.isnan(value):
-                return None
-            known = snr.setdefault(float(sigma), float(value))
-            if known != value and not abs(known - value) <= tolerance_db:
-                return None
-    return dict(sorted(snr.items()))
-
-
-def common_chance(summaries: Mapping[str, CurveSummary]) -> float | None:
-    """Return the accuracy of guessing where it is known and the same for all curves, else ``None``."""
-    chances = {summary.chance for summary in summaries.values()}
-    return chances.pop() if len(chances) == 1 else None
-
-
-def names_split(protocol: str, split: str) -> bool:
-    """Return whether a protocol, such as "all words, own test split", says which split was evaluated."""
-    return f"{split} split" in protocol
-
-
-def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
-    """Return one line on how the curves were measured: data, noise, repetitions."""
-    settings = [summary.settings for summary in summaries.values()]
-
-    def shared(key: str) -> Any:
-        values = [one.get(key) for one in settings]
-        return values[0] if all(value == values[0] for value in values) else None
-
-    def span(column: str) -> tuple[int, str]:
-        values = [int(summary.frame[column].max()) for summary in summaries.values()]
-        low, high = min(values), max(values)
-        return high, str(high) if low == high else f"{low}–{high}"
-
-    parts = []
-    data = [str(shared(key)) for key in ("data", "protocol") if shared(key)]
-    if data:
-        parts.append(" · ".join(data))
-    clips = f"{span('n_clips')[1]} clips"
-    split = shared("split")
-    told = not split or split == "all" or names_split(str(shared("protocol")), split)
-    parts.append(clips if told else f"{clips} ({split} split)")
-    size = " × ".join(str(shared(key)) for key in ("layers", "units") if shared(key))
-    network = [str(shared("cell")).upper()] if shared("cell") else []
-    network += [f"{size} units"] if size and shared("units") else []
-    if network:
-        parts.append(", ".join(network))
-    if shared("sites"):
-        arrays = f" ({shared('arrays')} arrays)" if shared("arrays") else ""
-        parts.append(f"noise at {', '.join(shared('sites'))}{arrays}")
-    if shared("scale"):
-        parts.append(f"scale {shared('scale')}")
-    for column, word in (("n_draws", "draw"), ("n_seeds", "seed")):
-        number, text = span(column)
-        parts.append(f"{text} {word}" if number == 1 else f"{text} {word}s")
-    if shared("epoch") is not None:
-        parts.append(f"epoch {shared('epoch')}")
-    return "; ".join(parts)
-
-
-def describe_intervals(summaries: Mapping[str, CurveSummary]) -> str:
-    """Return what the summaries' intervals are, each kind once."""
-    return ", ".join(dict.fromkeys(summary.interval for summary in summaries.values()))
 
 
 def _small_print(summaries: Mapping[str, CurveSummary]) -> str:
@@ -333,6 +235,26 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
             figure.savefig(temporary, format=kind, metadata=extra)
         paths.append(path)
     return paths
+
+
+def save_noise_curve(
+    curve: NoiseCurve, directory: Path | str, stem: str = "noise_curve", over: Over = "clips"
+) -> list[Path]:
+    """Write ``noise_curve.csv``, ``noise_curve.png`` and ``noise_curve.svg`` into a directory.
+
+    Args:
+        curve: the curve.
+        directory: is made if it does not exist.
+        stem: file name without ending.
+        over: what the band in the picture covers, see :meth:`NoiseCurve.summary`.
+
+    Returns:
+        The paths of the three files.
+    """
+    directory = Path(directory)
+    path = curve.to_csv(directory / f"{stem}.csv")
+    figure = draw_noise_curves({curve_label(curve.settings): curve.summary(over)})
+    return [path, *save_figure(figure, directory / stem)]
 
 
 def plotly_noise_curves(

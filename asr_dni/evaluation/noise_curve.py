@@ -494,24 +494,6 @@ class NoiseCurve:
         settings, frame = read_curve_file(Path(path))
         return cls(frame, settings)
 
-    def save(self, directory: Path | str, stem: str = "noise_curve", over: Over = "clips") -> list[Path]:
-        """Write ``noise_curve.csv``, ``noise_curve.png`` and ``noise_curve.svg`` into a directory.
-
-        Args:
-            directory: is made if it does not exist.
-            stem: file name without ending.
-            over: what the band in the picture covers, see :meth:`summary`.
-
-        Returns:
-            The paths of the three files.
-        """
-        from asr_dni.evaluation.figures import draw_noise_curves, save_figure  # they read curves
-
-        directory = Path(directory)
-        path = self.to_csv(directory / f"{stem}.csv")
-        figure = draw_noise_curves({curve_label(self.settings): self.summary(over)})
-        return [path, *save_figure(figure, directory / stem)]
-
 
 def curve_label(settings: Mapping[str, Any]) -> str:
     """Return a short name for a curve: the setting ``label``, or how the network was trained."""

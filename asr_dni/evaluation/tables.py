@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import (
+from asr_dni.evaluation.description import (
     Curves,
     as_summaries,
     common_snr,

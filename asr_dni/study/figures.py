@@ -20,7 +20,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MultipleLocator, NullLocator
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import GREY, RC, SCALE_UNITS, format_snr, math_text
+from asr_dni.evaluation.description import SCALE_UNITS, format_snr
+from asr_dni.evaluation.figures import GREY, RC, math_text
 from asr_dni.study.findings import Findings, rows_of
 from asr_dni.study.hypothesis_tests import MIN_SEEDS, TOO_FEW_SEEDS
 from asr_dni.study.matrix import KEYS, Matrix, describe_key, describe_shared, varying_keys

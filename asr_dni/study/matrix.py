@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import SCALE_UNITS, names_split
+from asr_dni.evaluation.description import SCALE_UNITS, names_split
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger import COLUMNS
 from asr_dni.wording import count

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from asr_dni.evaluation.figures import SCALE_UNITS, save_figure
+from asr_dni.evaluation.description import SCALE_UNITS
+from asr_dni.evaluation.figures import save_figure
 from asr_dni.files import write_atomically
 from asr_dni.study.figures import draw_study
 from asr_dni.study.findings import Findings, find, tests_of
