@@ -9,7 +9,7 @@ from test_figures import make_curve
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation.compare import compare_curves, find_curves
-from asr_dni.evaluation.noise_curve import NoiseCurve
+from asr_dni.evaluation.curve import NoiseCurve
 
 
 def save_runs(folder, **more):

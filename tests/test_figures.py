@@ -7,13 +7,13 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.figures import (
     draw_noise_curves,
     plotly_noise_curves,
     save_figure,
     save_noise_curve,
 )
-from asr_dni.evaluation.noise_curve import NoiseCurve
 
 
 def make_curve(accuracies=(0.9, 0.8, 0.3), snr_at_1=0.0, scale="signal", **settings):

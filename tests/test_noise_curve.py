@@ -11,16 +11,9 @@ from standin_network import MarginNetwork, batches, make_clips
 
 from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve import NoiseCurve, curve_label, summarise_curves
 from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.evaluation.noise_curve import (
-    NoiseCurve,
-    NoiseCurveMetric,
-    count_passes,
-    curve_label,
-    fingerprint,
-    measure_noise_curve,
-    summarise_curves,
-)
+from asr_dni.evaluation.measuring import NoiseCurveMetric, count_passes, fingerprint, measure_noise_curve
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.noise import Noise

@@ -51,7 +51,7 @@ from asr_dni.data import KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, check_wandb, make_wandb_logger, noise_curve_table
-from asr_dni.evaluation.noise_curve import curve_label
+from asr_dni.evaluation.curve import curve_label
 from asr_dni.model import (
     AveragedWeights,
     averages_weights,

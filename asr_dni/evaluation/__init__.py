@@ -2,20 +2,14 @@
 
 from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
 from asr_dni.evaluation.compare import Comparison, compare_curves
+from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, summarise_curves
 from asr_dni.evaluation.figures import (
     draw_noise_curves,
     plotly_noise_curves,
     save_figure,
     save_noise_curve,
 )
-from asr_dni.evaluation.noise_curve import (
-    CurveSummary,
-    NoiseCurve,
-    NoiseCurveMetric,
-    count_passes,
-    measure_noise_curve,
-    summarise_curves,
-)
+from asr_dni.evaluation.measuring import NoiseCurveMetric, count_passes, measure_noise_curve
 from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger

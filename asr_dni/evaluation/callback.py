@@ -13,12 +13,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve import NoiseCurve, Over
 from asr_dni.evaluation.figures import save_noise_curve
-from asr_dni.evaluation.noise_curve import (
-    NoiseCurve,
+from asr_dni.evaluation.measuring import (
     NoiseCurveMetric,
     NoisyClassifier,
-    Over,
     check_draws,
     check_sigmas,
     check_sites,

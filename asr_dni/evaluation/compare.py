@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import draw_noise_curves, save_figure
-from asr_dni.evaluation.noise_curve import (
+from asr_dni.evaluation.curve import (
     REPETITION_KEYS,
     CurveSummary,
     NoiseCurve,
@@ -21,6 +20,7 @@ from asr_dni.evaluation.noise_curve import (
     curve_label,
     summarise_curves,
 )
+from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
 

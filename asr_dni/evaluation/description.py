@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.noise_curve import CurveSummary, NoiseCurve
+from asr_dni.evaluation.curve import CurveSummary, NoiseCurve
 
 Curves: TypeAlias = Mapping[str, NoiseCurve | CurveSummary]
 """Curves by their label, in the order in which they are shown."""

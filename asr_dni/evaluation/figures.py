@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MultipleLocator
 
+from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, Over, curve_label
 from asr_dni.evaluation.description import (
     SCALE_UNITS,
     Curves,
@@ -24,7 +25,6 @@ from asr_dni.evaluation.description import (
     describe_settings,
     format_snr,
 )
-from asr_dni.evaluation.noise_curve import CurveSummary, NoiseCurve, Over, curve_label
 from asr_dni.files import write_atomically
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.noise_curve import NoiseCurve, NoiseCurveMetric, NoisyClassifier, evaluating, score
+from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.measuring import NoiseCurveMetric, NoisyClassifier, evaluating, score
 from asr_dni.nn.stacking import unstack_network
 from asr_dni.noise import Noise
 
@@ -23,7 +24,7 @@ _PROJECTED_BYTES = 2**28
 class NoisyClassifiers(Protocol):
     """What K networks in one have to offer (they are a ``torch.nn.Module`` as well).
 
-    See :func:`asr_dni.nn.stacking.stack_networks`, and :class:`~asr_dni.evaluation.noise_curve.NoisyClassifier` for
+    See :func:`asr_dni.nn.stacking.stack_networks`, and :class:`~asr_dni.evaluation.measuring.NoisyClassifier` for
     one network.
     """
 
@@ -54,7 +55,7 @@ def evaluate_population(
 ) -> list[NoiseCurve]:
     """Measure the noise curve of every member at once.
 
-    Each is what :func:`~asr_dni.evaluation.noise_curve.measure_noise_curve` gives for the member alone, with the same
+    Each is what :func:`~asr_dni.evaluation.measuring.measure_noise_curve` gives for the member alone, with the same
     noise: all members see the same draws of it. A member whose weights are not finite gets a curve as well.
 
     Args:
@@ -63,9 +64,9 @@ def evaluate_population(
         sigmas: noise levels, in any order.
         draws: realisations of the noise per level.
         noise: seed, scale and sites; its ``sigma``, ``draw`` and ``sample_ids`` are replaced.
-        settings: what else to note with each member's curve, see :class:`~asr_dni.evaluation.noise_curve.NoiseCurve`.
+        settings: what else to note with each member's curve, see :class:`~asr_dni.evaluation.curve.NoiseCurve`.
         progress: called after every noisy pass over a batch;
-            :func:`~asr_dni.evaluation.noise_curve.count_passes` times per batch.
+            :func:`~asr_dni.evaluation.measuring.count_passes` times per batch.
         rows: members times clips that are computed at once, for memory grows with it; the result does not depend on it.
             ``None``: as many as keep what :meth:`NoisyClassifiers.project` gives within 256 MiB.
 

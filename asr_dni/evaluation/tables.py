@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve import CurveSummary
 from asr_dni.evaluation.description import (
     Curves,
     as_summaries,
@@ -17,7 +18,6 @@ from asr_dni.evaluation.description import (
     describe_settings,
     format_snr,
 )
-from asr_dni.evaluation.noise_curve import CurveSummary
 
 
 def format_accuracy(accuracy: float, low: float, high: float) -> str:

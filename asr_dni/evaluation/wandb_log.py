@@ -21,8 +21,8 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curve import NoiseCurve, curve_label
 from asr_dni.evaluation.figures import plotly_noise_curves
-from asr_dni.evaluation.noise_curve import NoiseCurve, curve_label
 from asr_dni.evaluation.wandb_mode import WandbMode, say_offline, wandb_settings, working_wandb_mode
 
 if TYPE_CHECKING:

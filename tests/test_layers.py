@@ -1,0 +1,46 @@
+"""Which module may import which."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import asr_dni
+
+ROOT = Path(asr_dni.__file__).parent.parent
+
+
+def imports(folder: str) -> dict[str, set[str]]:
+    """Modules of a folder, and which of them each imports, also within functions; not what types alone need."""
+    modules = {}
+    for path in sorted((ROOT / folder).glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = [ast.Pass()]
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        modules[path.stem] = {str(node.module) for node in found}
+    prefix = folder.replace("/", ".") + "."
+    return {
+        name: {other.removeprefix(prefix) for other in others if other.startswith(prefix)}
+        for name, others in modules.items()
+        if name != "__init__"
+    }
+
+
+def test_modules_of_evaluation_import_each_other_in_one_direction():
+    order = list(graphlib.TopologicalSorter(imports("asr_dni/evaluation")).static_order())
+    assert order.index("curve") < order.index("measuring")
+
+
+def test_measuring_and_curves_know_no_pictures():
+    graph = imports("asr_dni/evaluation")
+    below, waiting = set(), ["curve", "measuring", "stacked", "description", "tables"]
+    while waiting:
+        name = waiting.pop()
+        below.add(name)
+        waiting += graph[name] - below
+    assert not below & {"figures", "compare", "callback"}
+    for name in below:
+        text = (ROOT / "asr_dni" / "evaluation" / f"{name}.py").read_text(encoding="utf-8")
+        assert "matplotlib" not in text
+        assert "plotly" not in text
