@@ -7,14 +7,15 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from asr_dni.bounded_yaml import MOST_CHARACTERS, bound_jsonargparse, load_yaml
+from asr_dni.configured import Configured
 from asr_dni.errors import UserError
-from asr_dni.named_classes import refusal
+from asr_dni.named_classes import find_class, refusal
 from asr_dni.named_configurations import find_configuration, named_configuration
 
 LAYERS_KEY = "layers"
@@ -118,6 +119,41 @@ def checked_arguments(
     if empty:
         raise UserError(f"{where}: {empty[0]} has no value")
     return {key: parsed[key] for key in values}
+
+
+_Made = TypeVar("_Made", bound=Configured)
+
+
+def from_configuration(configuration: Any, base: type[_Made], key: str) -> _Made:
+    """Rebuild an object from what :meth:`asr_dni.configured.Configured.configuration` returned.
+
+    A class of your own is found where your program has imported its module, or where the command was given
+    ``--allow MODULE``: a configuration, which may come out of anybody's checkpoint, imports nothing.
+
+    Args:
+        configuration: ``class_path`` and ``init_args``.
+        base: what the class has to be a subclass of.
+        key: the setting that it is, which a message begins with.
+
+    Raises:
+        UserError: there is no such class, it is of another kind, or it does not take these arguments.
+    """
+    settings = configuration if isinstance(configuration, Mapping) else {}
+    class_path, arguments = settings.get("class_path"), settings.get("init_args")
+    if not isinstance(class_path, str) or not isinstance(arguments, Mapping | None):
+        raise UserError(f"{key}: expected class_path, and init_args as a mapping")
+    try:
+        found = find_class(class_path, base)
+    except UserError as error:
+        raise UserError(f"{key} {error}") from error
+    checked = checked_arguments(found, arguments or {}, f"{key} {class_path}")
+    try:
+        made: _Made = found(**checked)
+    except UserError as error:
+        raise UserError(f"{key} {class_path}: {error}") from error
+    except (TypeError, ValueError) as error:  # where its arguments have no types
+        raise UserError(f"{key} {class_path}: {' '.join(str(error).split())}") from error
+    return made
 
 
 @cache

@@ -5,7 +5,7 @@ one may not trust it, so a name is looked up in
 
 - optimisers of ``torch.optim``,
 - callbacks, loggers, strategies, accelerators, profilers and plugins of Lightning,
-- this project's own sources, data modules, callbacks and settings,
+- this project's own sources, front ends, data modules, callbacks and settings,
 - the same kinds from modules that the user himself named: by ``--allow MODULE`` on the command line; in Python, by
   importing them before.
 
@@ -23,12 +23,13 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+from asr_dni.configured import Configured
 from asr_dni.errors import UserError
 
 ALLOW_OPTION = "--allow"
 ALLOW_HELP = (
-    "a module of your own whose classes (sources, data modules, callbacks, loggers, optimisers, ...) the settings may"
-    " name; may be given several times. Without it only classes of asr_dni, Lightning and torch.optim are taken"
+    "a module of your own whose classes (sources, front ends, data modules, callbacks, optimisers, ...) the settings"
+    " may name; may be given several times. Without it only classes of asr_dni, Lightning and torch.optim are taken"
 )
 
 _HOMES = ("asr_dni", "torch.optim", "pytorch_lightning", "lightning_fabric")
@@ -69,11 +70,9 @@ def _kinds() -> tuple[type[Any], ...]:
     from pytorch_lightning.strategies import Strategy
     from torch.optim import Optimizer
 
-    from asr_dni.data.source import Source
-
     plugins = (CheckpointIO, ClusterEnvironment, Precision, LayerSync)
     lightning = (Callback, LightningDataModule, Logger, Strategy, FabricStrategy, Accelerator, Profiler)
-    return (Optimizer, Source, *lightning, *plugins)
+    return (Optimizer, Configured, *lightning, *plugins)
 
 
 def _within(module: str, packages: Sequence[str]) -> bool:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import make_folder, tone, write
 
+from asr_dni.configuration import from_configuration
 from asr_dni.data.folder import Folder
-from asr_dni.data.source import composed, source_from_configuration, speaker_split
+from asr_dni.data.source import Source, composed, speaker_split
 from asr_dni.errors import UserError
 
 
@@ -269,7 +270,7 @@ def test_an_expression_tells_the_speakers(tmp_path):
     others = {Folder(tmp_path).identity, Folder(tmp_path, speaker="/(?P<speaker>[^_]+)").identity}
     assert folder.identity not in others
     assert folder.identity.startswith(f"folder {tmp_path.name}, speakers by pattern ")
-    assert source_from_configuration(folder.configuration()).clips() == clips
+    assert from_configuration(folder.configuration(), Source, "source").clips() == clips
 
 
 @pytest.mark.parametrize(

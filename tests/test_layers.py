@@ -27,6 +27,31 @@ def imports(folder: str) -> dict[str, set[str]]:
     }
 
 
+def imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """The package's modules that one names in its imports, those within functions included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (parts & known.keys()) or {node.module}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names} & known.keys()
+    return names
+
+
+def test_no_module_needs_one_that_needs_it():
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.glob("asr_dni/**/*.py")
+    }
+    known = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    assert len(known) > 100
+    graph = {name: imported(path, known) for name, path in known.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError("a circle of imports: " + " <- ".join(error.args[1])) from None
+
+
 def test_modules_of_evaluation_import_each_other_in_one_direction():
     order = list(graphlib.TopologicalSorter(imports("asr_dni/evaluation")).static_order())
     assert order.index("curve") < order.index("measuring")

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from asr_dni.cli.main import main
+from asr_dni.configuration import from_configuration
 from asr_dni.data import DigitsData, Folder, KeywordData, Source
-from asr_dni.data.source import source_from_configuration
 from asr_dni.errors import UserError
 from asr_dni.named_classes import find_class, modules_of, only_named_classes
 
@@ -400,11 +400,11 @@ def test_a_file_cannot_allow_a_module(here, capsys):
 def test_in_python_what_the_program_has_imported_may_be_named(here, tone_words):
     configuration = {"class_path": "canary.Words", "init_args": {"path": str(tone_words)}}
     with pytest.raises(UserError, match="import canary before"):
-        source_from_configuration(configuration)
+        from_configuration(configuration, Source, "source")
     assert not (here / "RAN").exists()
     import canary
 
-    source = source_from_configuration(configuration)
+    source = from_configuration(configuration, Source, "source")
     assert type(source) is canary.Words
     assert source.configuration() == {
         **configuration,
@@ -415,7 +415,7 @@ def test_in_python_what_the_program_has_imported_may_be_named(here, tone_words):
         "canary",
     )
     with pytest.raises(UserError, match=r"not a subclass of asr_dni\.data\.source\.Source"):
-        source_from_configuration({"class_path": "canary.Steps"})
+        from_configuration({"class_path": "canary.Steps"}, Source, "source")
 
 
 def test_every_command_that_takes_it_says_so(capsys):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import asr_dni.data.source
+from asr_dni.configuration import from_configuration
 from asr_dni.data.folder import Folder
-from asr_dni.data.source import Clip, source_from_configuration, speaker_of, speaker_split
+from asr_dni.data.source import Clip, Source, speaker_of, speaker_split
 from asr_dni.errors import UserError
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "speech_commands_8"
@@ -73,7 +74,7 @@ def test_configuration_is_plain_and_leads_back(tmp_path):
         "class_path": "asr_dni.data.folder.Folder",
         "init_args": {"path": str(tmp_path), "split": "test", "test_archive_path": None, "speaker": None},
     }
-    again = source_from_configuration(configuration)
+    again = from_configuration(configuration, Source, "source")
     assert isinstance(again, Folder)
     assert again.configuration() == configuration
 
@@ -91,12 +92,14 @@ def test_configuration_is_plain_and_leads_back(tmp_path):
 )
 def test_an_unknown_source_is_one_line(class_path, message):
     with pytest.raises(UserError, match=message):
-        source_from_configuration({"class_path": class_path})
+        from_configuration({"class_path": class_path}, Source, "source")
 
 
 def test_a_class_that_is_not_a_source_is_not_called():
     with pytest.raises(UserError, match="not a subclass"):
-        source_from_configuration({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}})
+        from_configuration(
+            {"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, Source, "source"
+        )
 
 
 def test_name_of_a_clip_does_not_depend_on_where_it_lies():

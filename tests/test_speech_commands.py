@@ -5,8 +5,9 @@ import pytest
 from recordings import tone, write
 from test_download import Server, server
 
+from asr_dni.configuration import from_configuration
 from asr_dni.data.labels import CANONICAL_WORDS
-from asr_dni.data.source import source_from_configuration
+from asr_dni.data.source import Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.errors import UserError
 
@@ -144,6 +145,6 @@ def test_an_unknown_version_is_one_line():
 def test_both_sources_can_be_rebuilt_from_their_configuration(tmp_path):
     source = SpeechCommands("0.01", tmp_path)
     for each in (source, source.test_archive()):
-        again = source_from_configuration(each.configuration())
+        again = from_configuration(each.configuration(), Source, "source")
         assert again.configuration() == each.configuration()
         assert again.identity == each.identity

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_dni.configuration import from_configuration
 from asr_dni.data import speech_synthesis, synthetic
 from asr_dni.data.folder import Folder
-from asr_dni.data.source import source_from_configuration, speaker_of, speaker_split
+from asr_dni.data.source import Source, speaker_of, speaker_split
 from asr_dni.data.speech_synthesis import coloured_noise, room_response, speak_word, trim, write_clip
 from asr_dni.data.synthetic import Synthetic
 from asr_dni.errors import UserError
@@ -152,7 +153,7 @@ def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path, monkeypatch):
 def test_configuration_round_trip(made):
     configuration = made.configuration()
     json.dumps(configuration)
-    rebuilt = source_from_configuration(configuration)
+    rebuilt = from_configuration(configuration, Source, "source")
     assert isinstance(rebuilt, Synthetic)
     assert rebuilt.identity == made.identity
     assert rebuilt.path == made.path

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr_dni.bounds import at_most
-from asr_dni.configuration import checked_arguments
+from asr_dni.configuration import checked_arguments, from_configuration
 from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, OrderedLoader
@@ -27,7 +27,7 @@ from asr_dni.data.overview import (
     shared_speakers_remark,
     warn_once,
 )
-from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split, source_from_configuration
+from asr_dni.data.source import BACKGROUND_FOLDER, SILENCE, SPLITS, Source, Split
 from asr_dni.data.splits import SETTINGS_KEY, Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError, printable
@@ -502,7 +502,7 @@ class KeywordData(SplitData[AudioBatch]):
         if not isinstance(settings, Mapping) or not isinstance(settings.get("init_args", {}), Mapping):
             raise UserError(f"{where}.source: expected class_path, and init_args as a mapping")
         if "source" not in replacements:
-            made["source"] = source_from_configuration(settings)
+            made["source"] = from_configuration(settings, Source, "source")
         data = cls(**{**made, **replacements})
         data._source_settings = dict(settings)
         data._label_names = list(state["label_names"])

@@ -1,18 +1,16 @@
 """Where recordings come from: the interface that every source of clips shares, and the split rule."""
 
 import hashlib
-import inspect
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from asr_dni.configuration import checked_arguments
+from asr_dni.configured import Configured
 from asr_dni.errors import UserError
-from asr_dni.named_classes import find_class
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -136,12 +134,11 @@ def speaker_split(speaker: str, validation_percent: float = 10.0, test_percent: 
     return "train"
 
 
-class Source(ABC):
+class Source(Configured, ABC):
     """Recordings of words, with their speakers and splits, and background recordings.
 
-    A subclass takes plain arguments only (str, int, float, bool, None, Path, and lists of them) and keeps
-    each in an attribute of the argument's name; that makes it a setting on the command line, in YAML
-    (``class_path`` and ``init_args``) and in a checkpoint.
+    A subclass takes plain arguments and keeps each in an attribute of its name, see
+    :class:`asr_dni.configured.Configured`; that makes it a setting by ``class_path`` and ``init_args``.
     """
 
     speakers_known: bool = True
@@ -175,46 +172,3 @@ class Source(ABC):
     def test_archive(self) -> "Source | None":
         """Return the separate test set that belongs to this source, or None where it has none."""
         return None
-
-    def configuration(self) -> dict[str, Any]:
-        """Return ``{"class_path": ..., "init_args": {...}}`` of plain types.
-
-        :func:`source_from_configuration` is the way back.
-        """
-        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
-        arguments = {name: _plain(getattr(self, name)) for name in names}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"a source keeps plain values only, not {type(value).__name__}")
-
-
-def source_from_configuration(configuration: Mapping[str, Any]) -> Source:
-    """Rebuild a source from what :meth:`Source.configuration` returned.
-
-    A source of your own is found where your program has imported its module, or where the command was given
-    ``--allow MODULE``: a configuration, which may come out of anybody's checkpoint, imports nothing.
-
-    Raises:
-        UserError: there is no such class, it is not a source, or it does not take these arguments.
-    """
-    class_path, arguments = configuration.get("class_path"), configuration.get("init_args")
-    if not isinstance(class_path, str) or not isinstance(arguments, Mapping | None):
-        raise UserError("source: expected class_path, and init_args as a mapping")
-    try:
-        found = find_class(class_path, Source)
-    except UserError as error:
-        raise UserError(f"source {error}") from error
-    checked = checked_arguments(found, arguments or {}, f"source {class_path}")
-    try:
-        source: Source = found(**checked)
-    except (TypeError, ValueError) as error:  # where its arguments have no types
-        raise UserError(f"source {class_path}: {' '.join(str(error).split())}") from error
-    return source
