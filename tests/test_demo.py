@@ -49,7 +49,9 @@ def test_a_tiny_demo_writes_what_the_whole_one_does(tmp_path, capsys):
     (settings,) = before["trainings"]
     assert after["trainings"] == [settings, {**settings, "trainer.max_epochs": 5}]
     assert after["sigma_train"]["annealed_to"] == 2
-    assert curves(tmp_path / "out")["dni"].frame["sigma"].tolist() == found["dni"].frame["sigma"].tolist()
+    assert (
+        curves(tmp_path / "out")["dni"].frame["strength"].tolist() == found["dni"].frame["strength"].tolist()
+    )
     assert sorted(path.name for path in last.parents[2].iterdir()) == ["version_0"]
     main(["validate", "--ckpt_path", str(last), "--wandb", "disabled"])
     assert sorted(path.name for path in last.parents[2].iterdir()) == ["version_0", "version_1"]
@@ -63,7 +65,7 @@ def test_the_demo_shows_what_noise_training_is_for(tmp_path):
     subprocess.run([sys.executable, "-m", "asr_dni", "demo"], check=True)
     found = curves(tmp_path / "runs" / "demo")
     accuracy = pd.DataFrame(
-        {name: curve.frame.groupby("sigma")["accuracy"].mean() for name, curve in found.items()}
+        {name: curve.frame.groupby("strength")["accuracy"].mean() for name, curve in found.items()}
     )
     assert accuracy.loc[0.0, "conventional"] > 0.8
     assert accuracy.loc[2.0, "dni"] > accuracy.loc[2.0, "conventional"] + 0.1

@@ -51,7 +51,7 @@ def test_numbers_are_those_of_each_member_alone(networks, batches, scale):
     for k, (network, curve) in enumerate(zip(networks, curves, strict=True)):
         alone = measure_noise_curve(network, batches, SIGMAS, 3, noise, settings[k])
         assert curve.settings == alone.settings
-        exact = ["sigma", "draw", "snr_db", "accuracy", "n_clips"]
+        exact = ["strength", "chip", "draw", "snr_db", "accuracy", "n_clips"]
         pd.testing.assert_frame_equal(curve.frame[exact], alone.frame[exact])
         pd.testing.assert_frame_equal(curve.frame, alone.frame, rtol=1e-5)
     assert len({tuple(curve.frame["loss"]) for curve in curves}) == 3

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.curve_file import COLUMNS
 from asr_dni.evaluation.figures import (
     draw_noise_curves,
     plotly_noise_curves,
@@ -21,8 +22,8 @@ def make_curve(accuracies=(0.9, 0.8, 0.3), snr_at_1=0.0, scale="signal", **setti
     for sigma, accuracy in enumerate(accuracies):
         for draw in range(3 if sigma else 1):
             snr = snr_at_1 - 20 * math.log10(sigma) if sigma else math.inf
-            rows.append((float(sigma), draw, snr, accuracy + 0.01 * draw * bool(sigma), 0.5, 845))
-    frame = pd.DataFrame(rows, columns=["sigma", "draw", "snr_db", "accuracy", "loss", "n_clips"])
+            rows.append((float(sigma), 0, draw, snr, accuracy + 0.01 * draw * bool(sigma), 0.5, 845))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return NoiseCurve(frame, {"scale": scale, "n_classes": 8} | settings)
 
 

@@ -51,7 +51,7 @@ def test_decisions_and_accuracy_are_those_of_the_noise_curve(spotter, spoken, cl
     truth = [path.parent.name for path in clips]
     data = spotter.data(spoken, batch_size=5)
     curve = spotter.noise_curve(data, [0.0, 1.5], 3, noise=NOISY)
-    frame = curve.frame.set_index(["sigma", "draw"])["accuracy"]
+    frame = curve.frame.set_index(["strength", "draw"])["accuracy"]
     assert frame[0.0, 0] > 0.6  # it learnt something: otherwise nothing below could tell
     for sigma, draw in frame.index:
         noise = Noise(sigma=sigma, seed=3, draw=draw)

@@ -1,5 +1,4 @@
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +30,7 @@ def accuracy_curve(accuracies, draws=1, spread=0.0, n_clips=845, **settings):
         for draw in range(draws if sigma else 1):
             shift = spread * (draw - (draws - 1) / 2) if sigma else 0.0
             snr = -20 * math.log10(sigma) if sigma else math.inf
-            rows.append((float(sigma), draw, snr, accuracy + shift, 1 - accuracy, n_clips))
+            rows.append((float(sigma), 0, draw, snr, accuracy + shift, 1 - accuracy, n_clips))
     return NoiseCurve(
         pd.DataFrame(rows, columns=list(COLUMNS)), {"n_classes": 8, "scale": "signal"} | settings
     )
@@ -39,8 +38,8 @@ def accuracy_curve(accuracies, draws=1, spread=0.0, n_clips=845, **settings):
 
 def test_accuracy_is_the_closed_form(clips):
     curve = measure_noise_curve(MarginNetwork(1.0), batches(clips, 200), [0, 0.5, 1, 3], 8, Noise(seed=3))
-    at_sigma = curve.frame.groupby("sigma")
-    assert curve.frame[curve.frame["sigma"] == 0]["accuracy"].tolist() == [1.0]
+    at_sigma = curve.frame.groupby("strength")
+    assert curve.frame[curve.frame["strength"] == 0]["accuracy"].tolist() == [1.0]
     for sigma in (0.5, 1.0, 3.0):
         expected = stats.norm.cdf(1 / (sigma * math.sqrt(2)))
         correct = round(float(at_sigma.get_group(sigma)["accuracy"].sum()) * 600)
@@ -170,7 +169,7 @@ def test_noise_without_sites_is_not_measured(clips):
     nowhere = Noise(sites=())
     with pytest.raises(UserError, match=r"sites is empty.*sigma 2"):
         measure_noise_curve(MarginNetwork(), batches(clips, 600), [0, 2], 1, nowhere)
-    assert measure_noise_curve(MarginNetwork(), batches(clips, 600), [0], 1, nowhere).sigmas == [0]
+    assert measure_noise_curve(MarginNetwork(), batches(clips, 600), [0], 1, nowhere).levels == [0]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ def test_keyword_network_is_measured_as_its_forward_pass_classifies():
 
 def test_levels_are_put_in_order(clips):
     curve = measure_noise_curve(MarginNetwork(), batches(clips, 600), [2, 0, 1], 1, Noise())
-    assert curve.sigmas == [0.0, 1.0, 2.0]
+    assert curve.levels == [0.0, 1.0, 2.0]
 
 
 def test_summary_over_draws():
@@ -278,12 +277,38 @@ def test_an_interval_over_clips_covers_other_clips_and_draws(sharpness):
     )
     accuracy = (random.random((sets, 4, 300)) < right).mean(-1)
     sigma, draw = np.indices(accuracy.shape)
-    columns = {"sigma": 1.0 + sigma, "draw": draw, "accuracy": accuracy}
+    columns = {"strength": 1.0 + sigma, "chip": 0 * draw, "draw": draw, "accuracy": accuracy}
     frame = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     summary = NoiseCurve(frame.assign(snr_db=math.nan, loss=1.0, n_clips=300)).summary().frame
     assert ((summary["low"] <= 0.8) & (summary["high"] >= 0.8)).mean() >= 0.92
     by_draws = ((summary["draws_low"] <= 0.8) & (summary["draws_high"] >= 0.8)).mean()
     assert by_draws < {0.0: 0.2, 1.0: 0.93}.get(sharpness, 0.99)
+
+
+def test_summary_over_chips():
+    """Two clean-cut sources of spread: chips differ by 0.02, draws by 0.01."""
+    rows = [(0.0, 0, 0, math.inf, 0.9, 0.1, 400)]
+    rows += [
+        (1.0, chip, draw, math.nan, 0.7 + 0.02 * chip + 0.01 * draw, 0.3, 400)
+        for chip in range(3)
+        for draw in range(2)
+    ]
+    curve = NoiseCurve(pd.DataFrame(rows, columns=list(COLUMNS)), {"n_classes": 8})
+    summary = curve.summary("chips")
+    clean, noisy = summary.frame.to_dict("records")
+    assert (clean["low"], clean["high"], clean["n_chips"], clean["n_draws"]) == (0.9, 0.9, 1, 1)
+    assert (noisy["n_chips"], noisy["n_draws"]) == (3, 2)
+    of_chips = stats.t.interval(0.95, 2, 0.725, stats.sem([0.705, 0.725, 0.745]))
+    of_draws = stats.t.interval(0.95, 1, 0.725, stats.sem([0.72, 0.73]))
+    assert (noisy["low"], noisy["high"]) == pytest.approx(of_chips)
+    assert (noisy["chips_low"], noisy["chips_high"]) == pytest.approx(of_chips)
+    assert (noisy["draws_low"], noisy["draws_high"]) == pytest.approx(of_draws)
+    assert summary.interval == "95 % interval over 3 chips, draws of the noise included, on these clips"
+    assert "over 2 draws of the noise, on these clips and chips" in curve.summary("draws").interval
+    assert curve.summary().interval == (
+        "95 % interval over 400 test clips, draws of the noise included, on these 3 chips (Wilson)"
+    )
+    assert "no interval" in accuracy_curve([0.9, 0.8], draws=2).summary("chips").interval
 
 
 def test_bounds_stay_within_0_and_1():
@@ -319,125 +344,7 @@ def test_midpoint_says_what_it_needs():
     with pytest.raises(UserError, match="give chance"):
         NoiseCurve(curve.frame).midpoint()
     with pytest.raises(UserError, match="measure sigma 0"):
-        NoiseCurve(curve.frame[curve.frame["sigma"] > 0]).midpoint(0.1)
-
-
-def test_csv_round_trip_is_exact(tmp_path, clips):
-    curve = measure_noise_curve(
-        MarginNetwork(),
-        batches(clips, 600),
-        [0, 0.1, 1 / 3],
-        2,
-        Noise(),
-        {"data": "line\nbreak # and: colon", "label": 'σ "x"', "seed": None},
-    )
-    path = curve.to_csv(tmp_path / "new" / "noise_curve.csv")
-    back = NoiseCurve.from_csv(path)
-    pd.testing.assert_frame_equal(back.frame, curve.frame, check_exact=True)
-    assert back.settings == curve.settings
-    assert '# label: "σ \\"x\\""' in path.read_text(encoding="utf-8").splitlines()
-    assert [file.name for file in path.parent.iterdir()] == ["noise_curve.csv"]
-
-
-def test_pandas_reads_the_csv_in_one_call(tmp_path):
-    curve = accuracy_curve([0.9, 0.8], draws=3, spread=0.01)
-    frame = pd.read_csv(curve.to_csv(tmp_path / "curve.csv"), comment="#")
-    pd.testing.assert_frame_equal(frame, curve.frame)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "a,b\n1,2\n", "# scale: oops\n", f"{','.join(COLUMNS)}\n", f"{','.join(COLUMNS)}\nx,0,1,1,1,1\n"],
-)
-def test_other_files_are_not_curves(tmp_path, text):
-    path = tmp_path / "other.csv"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"other\.csv is not a noise curve"):
-        NoiseCurve.from_csv(path)
-
-
-NOTED = "# draws: 2\n"
-HEADER = f"{','.join(COLUMNS)}\n"
-ROWS = "0.0,0,inf,0.9,0.5,845\n4.0,0,-12.0,0.5,inf,845\n4.0,1,,0.5,,845\n"
-
-
-def test_an_snr_or_loss_may_be_unknown_or_infinite(tmp_path):
-    path = tmp_path / "noise_curve.csv"
-    path.write_text(f"{NOTED}{HEADER}{ROWS}")
-    frame = NoiseCurve.from_csv(path).frame
-    assert frame["snr_db"].isna().tolist() == frame["loss"].isna().tolist() == [False, False, True]
-    assert frame["n_clips"].tolist() == [845] * 3
-    assert frame.dtypes[["draw", "n_clips"]].tolist() == ["int64", "int64"]
-
-
-def test_wherever_a_file_is_cut_it_is_no_curve(tmp_path):
-    """A level that is cut off as a whole is the exception: its file does not know of it."""
-    path = tmp_path / "noise_curve.csv"
-    whole = f"{NOTED}{HEADER}{ROWS}"
-    clean = whole.index("4.0,0")
-    for end in range(len(whole)):
-        path.write_text(whole[:end])
-        if end == clean:
-            assert NoiseCurve.from_csv(path).sigmas == [0.0]
-            continue
-        with pytest.raises(UserError, match=r"noise_curve\.csv is not a noise curve: ") as caught:
-            NoiseCurve.from_csv(path)
-        assert "\n" not in str(caught.value)
-        if end > clean:
-            assert re.search(r"line [45]\b", str(caught.value))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("0.9", "7.6", "line 3: accuracy is 7.6, expected a share of 1, from 0 to 1"),
-        ("0.9", "-0.1", r"line 3: accuracy is -0\.1"),
-        ("0.9", "nan", "line 3: accuracy is missing"),
-        ("0.9", "x", "line 3: accuracy is x"),
-        ("inf,845", "inf,", "line 4: n_clips is missing"),
-        ("inf,845", "inf,84", "line 4: n_clips is 84, but 845 in line 3"),
-        ("inf,845", "inf,844.5", r"line 4: n_clips is 844\.5"),
-        ("inf,845", "inf,inf", "line 4: n_clips is inf"),
-        ("845", "0", "line 3: n_clips is 0"),
-        ("0.0,0", "inf,0", "line 3: sigma is inf"),
-        ("0.0,0", "-1,0", "line 3: sigma is -1"),
-        ("0.0,0", ",0", "line 3: sigma is missing"),
-        ("4.0,1,", "4.0,1.5,", r"line 5: draw is 1\.5"),
-        ("4.0,1,", "4.0,1,x", "line 5: snr_db is x"),
-        ("4.0,1,", "4.0,0,", "line 5: sigma 4 has draw 0 a second time"),
-        ("4.0,1,", "3.0,1,", "sigma 3, up to line 5, lacks draw 0 of 0 to 1"),
-        ("draws: 2", "draws: 3", "sigma 4, up to line 5, lacks draw 2 of 0 to 2"),
-        ("draws: 2", "draws: 1", "sigma 4, up to line 5, has 2 draws, but draws is 1"),
-        ("inf,845", "-1,845", "line 4: loss is -1"),
-        ("0.9,0.5,845", "0.9,0.5,845,1", "line 3 has more values than there are columns"),
-    ],
-)
-def test_a_damaged_row_is_told_with_its_line(tmp_path, old, new, said):
-    path = tmp_path / "noise_curve.csv"
-    path.write_text(f"{NOTED}{HEADER}{ROWS}".replace(old, new, 1))
-    with pytest.raises(UserError, match=rf"noise_curve\.csv is not a noise curve: {said}"):
-        NoiseCurve.from_csv(path)
-
-
-def test_the_only_column_that_is_missing_is_named():
-    frame = accuracy_curve([0.9]).frame
-    for column in COLUMNS:
-        with pytest.raises(UserError, match=f"the columns sigma, draw, .*: {column} is missing"):
-            NoiseCurve(frame.drop(columns=column))
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.csv can't be read"):
-        NoiseCurve.from_csv(tmp_path / "nothing.csv")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = accuracy_curve([0.9]).to_csv(tmp_path / "curve.csv")
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        accuracy_curve([0.8], data=object()).to_csv(path)
-    assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 1
+        NoiseCurve(curve.frame[curve.frame["strength"] > 0]).midpoint(0.1)
 
 
 def test_summarise_curves_over_seeds():

@@ -93,7 +93,7 @@ def test_validation_curve_every_second_epoch_and_last(tmp_path):
     assert newest.settings["epoch"] == 4
     assert newest.settings["protocol"] == "stand-in, two classes"
     assert newest.settings["split"] == "validation"
-    assert newest.sigmas == [0.0, 0.5, 1.0]
+    assert newest.levels == [0.0, 0.5, 1.0]
     assert len(newest.frame) == 1 + 3 + 3
     assert {file.name for file in folder.glob("noise_curve*.*")} == {
         f"noise_curve_validation.{ending}" for ending in ("csv", "png", "svg")

@@ -35,7 +35,7 @@ def test_midpoints_are_those_of_noise_curves():
         for column in range(2):
             own = frame[(frame["sigma_train"] == train) & (frame["seed"] == column)]
             curve = NoiseCurve(
-                own.rename(columns={"sigma_infer": "sigma"}).assign(loss=0.0), {"n_classes": 8}
+                own.rename(columns={"sigma_infer": "strength"}).assign(chip=0, loss=0.0), {"n_classes": 8}
             )
             assert matrix.midpoints()[row, column] == pytest.approx(curve.midpoint())
 

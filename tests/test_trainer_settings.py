@@ -127,7 +127,7 @@ def test_what_works_ends_with_a_curve_and_can_be_resumed(options, here, capsys):
     assert re.search(r"accuracy \d+\.\d %, loss \d\.\d+, without noise", said), said
     (curve,) = here.rglob("noise_curve.csv")
     frame = pd.read_csv(curve, comment="#")
-    assert frame["sigma"].tolist() == [0, 1]
+    assert frame["strength"].tolist() == [0, 1]
     assert frame["loss"].between(0, 4).all()
     last = next(here.rglob("last.ckpt"))
     assert not any("Unable to serialize" in path.read_text() for path in here.rglob("config.yaml"))

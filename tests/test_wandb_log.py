@@ -165,7 +165,7 @@ def test_table_has_every_row(run):
     assert len(table["data"]) == 1 + 4 + 4
     by_name = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["accuracy"] for row in by_name] == pytest.approx(frame["accuracy"].tolist())
-    assert [row["sigma"] for row in by_name] == frame["sigma"].tolist()
+    assert [row["strength"] for row in by_name] == frame["strength"].tolist()
 
 
 def test_chart_is_the_curve(run):

@@ -244,7 +244,7 @@ class NoiseCurveCallback(Callback):
             for quantity in ("accuracy", "loss"):
                 # Already summed over processes, so every one logs the same.
                 pl_module.log(
-                    metric_name(split, quantity, row["sigma"]),
+                    metric_name(split, quantity, row["strength"]),
                     float(row[quantity]),
                     on_step=False,
                     on_epoch=True,

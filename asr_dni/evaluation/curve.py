@@ -1,6 +1,5 @@
 """A noise curve: accuracy and loss of one network under computation noise, and what they say of it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve_file import check_columns, read_curve_file
+from asr_dni.evaluation.curve_file import check_columns, read_curve_file, strength_of, write_curve_file
 from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
-from asr_dni.files import write_atomically
+from asr_dni.noise import Strength
 
 REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings in which repetitions of one experiment differ; all others tell experiments apart."""
@@ -21,19 +20,19 @@ REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step
 _FEWEST_SEEDS = 3
 """Of which an interval is shown: that of two is as wide as everything, by their one difference."""
 
-Over: TypeAlias = Literal["draws", "clips"]
-"""What a single network's interval covers: other test clips and other draws of the noise, or other draws alone."""
+Over: TypeAlias = Literal["draws", "clips", "chips"]
+"""What a single network's interval covers: other test clips and draws of the noise, or other draws, or other chips."""
 
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """A noise curve's means and intervals, one row per sigma.
+    """A noise curve's means and intervals, one row per strength.
 
     Attributes:
-        frame: columns ``sigma``, ``snr_db`` (NaN where not known), ``accuracy``, ``low``, ``high`` (NaN where
+        frame: columns ``strength``, ``snr_db`` (NaN where not known), ``accuracy``, ``low``, ``high`` (NaN where
             the interval is not defined), ``draws_low``, ``draws_high`` (the interval over draws alone, on the same
-            clips; NaN for several seeds), ``loss``, ``n_draws``, ``n_clips``, ``n_seeds``. Accuracies and bounds are
-            shares of 1.
+            clips and chips), ``chips_low``, ``chips_high`` (that over chips, on the same clips; both NaN for several
+            seeds), ``loss``, ``n_draws``, ``n_chips``, ``n_clips``, ``n_seeds``. Accuracies and bounds are shares of 1.
         interval: what ``low`` to ``high`` is, such as "95 % interval over 845 test clips (Wilson)".
         settings: see :class:`NoiseCurve`.
     """
@@ -43,13 +42,18 @@ class CurveSummary:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def strength(self) -> Strength:
+        """The axis."""
+        return strength_of(self.settings)
+
+    @property
     def chance(self) -> float | None:
         """Accuracy of guessing, from the setting ``n_classes``; ``None`` where that is not noted."""
         n_classes = self.settings.get("n_classes")
         return 1 / int(n_classes) if n_classes else None
 
     def midpoint(self, chance: float | None = None) -> float | None:
-        """Return the sigma at which mean accuracy has fallen half-way from its clean value to chance.
+        """Return the strength at which mean accuracy has fallen half-way from its value at strength 0 to chance.
 
         Between measured levels the accuracy is taken to be linear; of several crossings the first counts.
 
@@ -57,20 +61,21 @@ class CurveSummary:
             chance: accuracy of guessing; ``None`` takes :attr:`chance`.
 
         Returns:
-            The midpoint in units of sigma; ``None`` if the accuracy stays above half-way at all measured
+            The midpoint in units of the strength; ``None`` if the accuracy stays above half-way at all measured
             levels.
 
         Raises:
-            UserError: sigma 0 was not measured, or chance is not known, or it is not below the clean
-                accuracy.
+            UserError: strength 0, where there is none of the noise, was not measured, or chance is not known, or it is
+                not below the accuracy there.
         """
         chance = self.chance if chance is None else chance
         if chance is None:
             raise UserError("the midpoint needs the accuracy of guessing: give chance, or note n_classes")
-        sigma = self.frame["sigma"].to_numpy(dtype=float)
+        strength = self.frame["strength"].to_numpy(dtype=float)
         accuracy = self.frame["accuracy"].to_numpy(dtype=float)
-        if sigma[0] != 0:
-            raise UserError("the midpoint needs the clean accuracy: measure sigma 0 as well")
+        if strength[0] != 0:
+            word = self.strength.word
+            raise UserError(f"the midpoint needs the accuracy at {word} 0: measure {word} 0 as well")
         if accuracy[0] <= chance:
             raise UserError(
                 f"there is no midpoint: clean accuracy {accuracy[0]:.3f} is not above chance, {chance:.3f}"
@@ -82,22 +87,27 @@ class CurveSummary:
         after = int(below[0])
         before = after - 1
         share = (accuracy[before] - half) / (accuracy[before] - accuracy[after])
-        return float(sigma[before] + share * (sigma[after] - sigma[before]))
+        return float(strength[before] + share * (strength[after] - strength[before]))
 
 
 @dataclass(frozen=True)
 class NoiseCurve:
-    """Every measured accuracy and loss of one network, one row per sigma and draw.
+    """Every measured accuracy and loss of one network, one row per strength, chip and draw.
 
     Attributes:
-        frame: columns ``sigma``, ``draw``, ``snr_db`` (inf at sigma 0, NaN where not known), ``accuracy`` (0
-            to 1), ``loss`` (mean cross entropy, nats), ``n_clips``; ascending in sigma and draw.
+        frame: columns ``strength`` (value of :attr:`strength`), ``chip`` (0 where all chips are the same), ``draw``,
+            ``snr_db`` (inf without noise, NaN where not known), ``accuracy`` (0 to 1), ``loss`` (mean cross entropy,
+            nats), ``n_clips``; ascending in strength, chip and draw.
         settings: what was measured, as plain values: ``scale``, ``sites``, ``arrays``, ``noise_seed``, ``draws``,
-            ``weights`` (a fingerprint), and what the caller notes. Known to figures and comparisons are
+            ``weights`` (a fingerprint), and what the caller notes. ``strength`` where that is not sigma in its
+            ``scale``. Known to figures and comparisons are
             ``n_classes``, ``seed`` (of the training), ``sigma_train`` (that it ended with), ``sigma_train_highest``
             (where a step had more), ``cell``, ``units``, ``data``,
             ``protocol``, ``split``, ``checkpoint``, ``epoch``, ``training`` (everything else that was configured
             for it), ``label``.
+
+    Raises:
+        UserError: a column is missing, or the setting ``strength`` is not that of one.
     """
 
     frame: pd.DataFrame
@@ -105,85 +115,80 @@ class NoiseCurve:
 
     def __post_init__(self) -> None:
         check_columns(self.frame)
-        ordered = self.frame.sort_values(["sigma", "draw"], ignore_index=True)
+        strength_of(self.settings)
+        ordered = self.frame.sort_values(["strength", "chip", "draw"], ignore_index=True)
         object.__setattr__(self, "frame", ordered)
 
     @property
-    def sigmas(self) -> list[float]:
-        """The noise levels, ascending."""
-        return [float(sigma) for sigma in self.frame["sigma"].unique()]
+    def strength(self) -> Strength:
+        """The axis."""
+        return strength_of(self.settings)
+
+    @property
+    def levels(self) -> list[float]:
+        """The strengths that were measured, ascending."""
+        return [float(level) for level in self.frame["strength"].unique()]
 
     def summary(self, over: Over = "clips") -> CurveSummary:
-        """Return one row per sigma: means over draws, and an interval.
+        """Return one row per strength: means over chips and draws, and an interval.
 
         Args:
             over: what the interval covers. ``clips``: Wilson interval, how well the accuracy on all clips of this
                 kind, over all noise, is known from these clips and draws, see
-                :func:`~asr_dni.evaluation.intervals.wilson_interval`. ``draws``: Student t over the draws'
-                accuracies, how well the mean over all noise is known for this network on these very clips; it has no
-                width at sigma 0, where all draws are the same, and is NaN with one draw. Neither covers training
-                again.
+                :func:`~asr_dni.evaluation.intervals.wilson_interval`; on these chips, whose luck all clips share.
+                ``draws``: Student t over the draws' accuracies (means over chips), how well the mean over all noise is
+                known for this network on these very clips and chips; it has no width without noise, where all draws are
+                the same, and is NaN with one draw. ``chips``: Student t over the chips' accuracies (means over draws),
+                how well the mean over all chips that may be programmed so is known on these very clips, draws of the
+                noise included; NaN with one chip. None of them covers training again.
         """
+        draws, chips = (int(self.frame[name].max()) + 1 for name in ("draw", "chip"))
         rows = []
-        for sigma, group in self.frame.groupby("sigma", sort=True):
-            accuracies = group["accuracy"].to_numpy(dtype=float)
-            mean, n_clips = float(accuracies.mean()), int(group["n_clips"].iloc[0])
-            of_draws = (mean, mean) if sigma == 0 else student_t_interval(accuracies.tolist())
-            of_draws = tuple(np.clip(of_draws, 0.0, 1.0).tolist())
-            low, high = wilson_interval(mean, n_clips) if over == "clips" else of_draws
+        for level, group in self.frame.groupby("strength", sort=True):
+            mean, n_clips = float(group["accuracy"].mean()), int(group["n_clips"].iloc[0])
+            quiet = math.isinf(group["snr_db"].iloc[0])
+            of_draws = _interval(group.groupby("draw")["accuracy"].mean(), quiet, draws)
+            of_chips = _interval(group.groupby("chip")["accuracy"].mean(), quiet, chips)
+            bounds = {"clips": wilson_interval(mean, n_clips), "draws": of_draws, "chips": of_chips}
             rows.append(
                 {
-                    "sigma": sigma,
+                    "strength": level,
                     "snr_db": group["snr_db"].iloc[0],
                     "accuracy": mean,
-                    "low": low,
-                    "high": high,
+                    "low": bounds[over][0],
+                    "high": bounds[over][1],
                     "draws_low": of_draws[0],
                     "draws_high": of_draws[1],
+                    "chips_low": of_chips[0],
+                    "chips_high": of_chips[1],
                     "loss": float(group["loss"].mean()),
-                    "n_draws": len(group),
+                    "n_draws": group["draw"].nunique(),
+                    "n_chips": group["chip"].nunique(),
                     "n_clips": n_clips,
                     "n_seeds": 1,
                 }
             )
         frame = pd.DataFrame(rows)
-        draws = int(frame["n_draws"].max())
-        if over == "clips":
-            within = ", draws of the noise included" if draws > 1 else ""
-            interval = f"95 % interval over {int(frame['n_clips'].max())} test clips{within} (Wilson)"
-        elif draws > 1:
-            interval = f"95 % interval over {draws} draws of the noise, on these clips"
-        else:
-            interval = "one draw, no interval"
-        return CurveSummary(frame, interval, dict(self.settings))
+        clips = int(frame["n_clips"].max())
+        return CurveSummary(frame, _interval_text(over, clips, draws, chips), dict(self.settings))
 
     def midpoint(self, chance: float | None = None) -> float | None:
-        """Return the midpoint of the mean over draws, see :meth:`CurveSummary.midpoint`."""
+        """Return the midpoint of the mean over chips and draws, see :meth:`CurveSummary.midpoint`."""
         return self.summary().midpoint(chance)
 
     def to_csv(self, path: Path | str) -> Path:
-        """Write the curve as one CSV file, whole or not at all.
-
-        Settings come first, a line ``# key: JSON value`` each, so that ``pandas.read_csv(path, comment="#")``
-        reads the table.
+        """Write the curve as one CSV file, whole or not at all; ``pandas.read_csv(path, comment="#")`` reads its table.
 
         Returns:
             The path.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            write_atomically(path) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="\n") as file,
-        ):
-            for key, value in self.settings.items():
-                file.write(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n")
-            self.frame.to_csv(file, index=False, lineterminator="\n")
+        write_curve_file(path, self.settings, self.frame)
         return path
 
     @classmethod
     def from_csv(cls, path: Path | str) -> "NoiseCurve":
-        """Read what :meth:`to_csv` wrote.
+        """Read what :meth:`to_csv` wrote, also when its columns were ``sigma`` and ``draw``.
 
         Raises:
             UserError: the file can't be read, is not a noise curve, or is cut or damaged, see
@@ -191,6 +196,34 @@ class NoiseCurve:
         """
         settings, frame = read_curve_file(Path(path))
         return cls(frame, settings)
+
+
+def _interval(means: "pd.Series[float]", quiet: bool, number: int) -> tuple[float, float]:
+    """Return the interval of the mean over repetitions; without width where a level has one, though others have more.
+
+    There it is because all would be the same.
+    """
+    if quiet or (len(means) == 1 and number > 1):
+        return float(means.iloc[0]), float(means.iloc[0])
+    low, high = np.clip(student_t_interval(means.tolist()), 0.0, 1.0).tolist()
+    return low, high
+
+
+def _interval_text(over: Over, clips: int, draws: int, chips: int) -> str:
+    """Return what the interval of one network covers."""
+    these = f", on these {chips} chips" if chips > 1 else ""
+    if over == "clips":
+        within = ", draws of the noise included" if draws > 1 else ""
+        return f"95 % interval over {clips} test clips{within}{these} (Wilson)"
+    if over == "draws":
+        if draws == 1:
+            return "one draw, no interval"
+        on_chips = " and chips" if chips > 1 else ""
+        return f"95 % interval over {draws} draws of the noise, on these clips{on_chips}"
+    if chips == 1:
+        return "one chip, no interval"
+    within = ", draws of the noise included" if draws > 1 else ""
+    return f"95 % interval over {chips} chips{within}, on these clips"
 
 
 def curve_label(settings: Mapping[str, Any]) -> str:
@@ -215,12 +248,12 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
         over: see :meth:`NoiseCurve.summary`.
 
     Returns:
-        One row per sigma. ``low`` to ``high`` is the Student t interval over the seeds' mean accuracies: how
+        One row per strength. ``low`` to ``high`` is the Student t interval over the seeds' mean accuracies: how
         well the mean over all trainings of this kind is known, on these clips, whose luck all seeds share; NaN for
         two seeds, which show hardly any spread. ``snr_db`` and ``loss`` are means over seeds.
 
     Raises:
-        UserError: no curve, or curves of other levels or numbers of clips.
+        UserError: no curve, or curves on other axes, of other levels or numbers of clips.
     """
     if not curves:
         raise UserError("there is no noise curve to summarise: give at least one")
@@ -229,10 +262,14 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
     summaries = [curve.summary() for curve in curves]
     first = summaries[0]
     for other in summaries[1:]:
-        for column in ("sigma", "n_clips"):
+        if other.strength != first.strength:
+            raise UserError(
+                f"curves of one experiment are over {first.strength} and over {other.strength}: measure all seeds alike"
+            )
+        for column in ("strength", "n_clips"):
             if other.frame[column].tolist() != first.frame[column].tolist():
                 raise UserError(
-                    f"curves of one experiment differ in {column} ({first.frame[column].tolist()} and"
+                    f"curves of one experiment differ in {_called(column, first)} ({first.frame[column].tolist()} and"
                     f" {other.frame[column].tolist()}): measure all seeds alike"
                 )
     stacked = {
@@ -253,6 +290,8 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
         high=bounds[:, 1].clip(0, 1),
         draws_low=math.nan,
         draws_high=math.nan,
+        chips_low=math.nan,
+        chips_high=math.nan,
         loss=stacked["loss"].mean(axis=0),
         n_seeds=len(curves),
     )
@@ -265,3 +304,7 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
     if not enough:
         interval = f"{len(curves)} seeds, too few for an interval"
     return CurveSummary(frame, interval, shared)
+
+
+def _called(column: str, summary: CurveSummary) -> str:
+    return summary.strength.word if column == "strength" else column

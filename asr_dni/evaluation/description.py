@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import CurveSummary, NoiseCurve
+from asr_dni.noise import Strength
 
 Curves: TypeAlias = Mapping[str, NoiseCurve | CurveSummary]
 """Curves by their label, in the order in which they are shown."""
@@ -29,18 +30,30 @@ def as_summaries(curves: Curves) -> dict[str, CurveSummary]:
     """Return summaries by label.
 
     Raises:
-        UserError: there are none, or they are not all in one scale: their sigmas can't share an axis.
+        UserError: there are none, or they are over different strengths, or not all in one scale: they can't share an
+            axis.
     """
     if not curves:
         raise UserError("there is no noise curve to show: give at least one")
     summaries = {
         label: curve.summary() if isinstance(curve, NoiseCurve) else curve for label, curve in curves.items()
     }
+    axes = {summary.strength for summary in summaries.values()}
+    if len({axis.path for axis in axes}) > 1:
+        raise UserError(
+            f"the noise curves are over {' and '.join(sorted(map(str, axes)))}, which can't share an axis: give curves"
+            " over one strength"
+        )
     scales = {str(summary.settings["scale"]) for summary in summaries.values() if "scale" in summary.settings}
     if len(scales) > 1:
         raise UserError(
             f"the noise curves are in the scales {' and '.join(sorted(scales))}, whose sigmas can't be"
             " compared: give curves of one scale"
+        )
+    if len(axes) > 1:
+        raise UserError(
+            f"the noise curves are over {' and '.join(sorted(map(str, axes)))}, which can't be compared: give curves in"
+            " one unit"
         )
     return summaries
 
@@ -48,16 +61,21 @@ def as_summaries(curves: Curves) -> dict[str, CurveSummary]:
 def common_snr(
     summaries: Mapping[str, CurveSummary], tolerance_db: float = 0.05
 ) -> dict[float, float] | None:
-    """Return the SNR in dB by sigma where it is known and the same for all curves, else ``None``."""
+    """Return the SNR in dB by strength where it is known and the same for all curves, else ``None``."""
     snr: dict[float, float] = {}
     for summary in summaries.values():
-        for sigma, value in zip(summary.frame["sigma"], summary.frame["snr_db"], strict=True):
+        for level, value in zip(summary.frame["strength"], summary.frame["snr_db"], strict=True):
             if math.isnan(value):
                 return None
-            known = snr.setdefault(float(sigma), float(value))
+            known = snr.setdefault(float(level), float(value))
             if known != value and not abs(known - value) <= tolerance_db:
                 return None
     return dict(sorted(snr.items()))
+
+
+def common_strength(summaries: Mapping[str, CurveSummary]) -> Strength:
+    """Return the axis of curves that share one, see :func:`as_summaries`: its label and unit are those of the axis."""
+    return next(iter(summaries.values())).strength
 
 
 def common_chance(summaries: Mapping[str, CurveSummary]) -> float | None:
@@ -102,8 +120,10 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
         parts.append(f"noise at {', '.join(shared('sites'))}{arrays}")
     if shared("scale"):
         parts.append(f"scale {shared('scale')}")
-    for column, word in (("n_draws", "draw"), ("n_seeds", "seed")):
+    for column, word in (("n_chips", "chip"), ("n_draws", "draw"), ("n_seeds", "seed")):
         number, text = span(column)
+        if column == "n_chips" and number == 1:
+            continue
         parts.append(f"{text} {word}" if number == 1 else f"{text} {word}s")
     if shared("epoch") is not None:
         parts.append(f"epoch {shared('epoch')}")

@@ -16,11 +16,11 @@ from matplotlib.ticker import MultipleLocator
 
 from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, Over, curve_label
 from asr_dni.evaluation.description import (
-    SCALE_UNITS,
     Curves,
     as_summaries,
     common_chance,
     common_snr,
+    common_strength,
     describe_intervals,
     describe_settings,
     format_snr,
@@ -79,12 +79,6 @@ def _style(index: int) -> _Style:
     )
 
 
-def _sigma_label(summaries: Mapping[str, CurveSummary]) -> str:
-    scale = next((s.settings["scale"] for s in summaries.values() if "scale" in s.settings), None)
-    unit = SCALE_UNITS.get(str(scale))
-    return "inference noise σ_infer" + (f" ({unit})" if unit else "")
-
-
 def _draw_snr_axis(axes: Axes, snr: Mapping[float, float], limits: tuple[float, float]) -> None:
     """Put the SNR of measured levels along the top, as many as there is room for."""
     top = axes.secondary_xaxis("top")
@@ -131,7 +125,7 @@ def draw_noise_curves(
         axes = figure.add_subplot()
         for index, (label, summary) in enumerate(zip(labels, summaries.values(), strict=True)):
             style, frame = _style(index), summary.frame
-            sigma, accuracy = frame["sigma"], 100 * frame["accuracy"]
+            sigma, accuracy = frame["strength"], 100 * frame["accuracy"]
             axes.fill_between(
                 sigma, 100 * frame["low"], 100 * frame["high"], color=style.color, alpha=0.18, linewidth=0
             )
@@ -149,7 +143,7 @@ def draw_noise_curves(
                 zorder=3,
             )
         levels = np.concatenate(
-            [summary.frame["sigma"].to_numpy(dtype=float) for summary in summaries.values()]
+            [summary.frame["strength"].to_numpy(dtype=float) for summary in summaries.values()]
         )
         left, right = float(levels.min()), float(levels.max())
         margin = 0.02 * (right - left or 1.0)
@@ -179,7 +173,7 @@ def draw_noise_curves(
                 fontsize=8.5,
                 color=GREY,
             )
-        axes.set_xlabel(math_text(_sigma_label(summaries)))
+        axes.set_xlabel(math_text(common_strength(summaries).label))
         axes.set_ylabel("accuracy (%)")
         snr = common_snr(summaries)
         if snr is not None:
@@ -279,7 +273,7 @@ def plotly_noise_curves(
         style, frame = _style(index), summary.frame
         color = [int(style.color[place : place + 2], 16) for place in (1, 3, 5)]
         banded = frame[frame["low"].notna() & frame["high"].notna()]
-        sigma = banded["sigma"].tolist()
+        sigma = banded["strength"].tolist()
         figure.add_trace(
             go.Scatter(
                 x=sigma + sigma[::-1],
@@ -297,14 +291,14 @@ def plotly_noise_curves(
         ]
         figure.add_trace(
             go.Scatter(
-                x=frame["sigma"].tolist(),
+                x=frame["strength"].tolist(),
                 y=(100 * frame["accuracy"]).tolist(),
                 name=label,
                 mode="lines+markers",
                 line={"color": style.color, "dash": _PLOTLY_LINES[_LINES.index(style.line)]},
                 marker={"symbol": _PLOTLY_MARKERS[index % len(_PLOTLY_MARKERS)], "size": 8},
                 text=text,
-                hovertemplate="σ_infer %{x:g}: %{y:.1f} % (%{text})",
+                hovertemplate=common_strength(summaries).symbol + " %{x:g}: %{y:.1f} % (%{text})",
                 legendgroup=label,
             )
         )
@@ -319,7 +313,11 @@ def plotly_noise_curves(
     line = _small_print(summaries) if settings_line is None else settings_line
     figure.update_layout(
         title={"text": title, "subtitle": {"text": line, "font": {"size": 11, "color": GREY}}},
-        xaxis={"title": {"text": _sigma_label(summaries)}, "gridcolor": "#eeeeee", "zeroline": False},
+        xaxis={
+            "title": {"text": common_strength(summaries).label},
+            "gridcolor": "#eeeeee",
+            "zeroline": False,
+        },
         yaxis={"title": {"text": "accuracy (%)"}, "range": [0, 101.5], "gridcolor": "#dddddd"},
         plot_bgcolor="white",
         hovermode="x unified",

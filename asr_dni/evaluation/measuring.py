@@ -235,7 +235,8 @@ class NoiseCurveMetric(Metric):
         snr = {sigma: _snr_db(network, self.noise, sigma) for sigma in self.sigmas}
         frame = pd.DataFrame(
             {
-                "sigma": [sigma for sigma, _ in self.passes],
+                "strength": [sigma for sigma, _ in self.passes],
+                "chip": 0,
                 "draw": [draw for _, draw in self.passes],
                 "snr_db": [snr[sigma] for sigma, _ in self.passes],
                 "accuracy": accuracy.numpy(),

@@ -14,6 +14,7 @@ from asr_dni.evaluation.description import (
     Curves,
     as_summaries,
     common_snr,
+    common_strength,
     describe_intervals,
     describe_settings,
     format_snr,
@@ -30,20 +31,34 @@ def format_accuracy(accuracy: float, low: float, high: float) -> str:
     return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-_MIDPOINT = "midpoint: the σ_infer at which accuracy has fallen half-way from its clean value to chance"
-
-
 def _format_midpoint(summary: CurveSummary) -> str:
     try:
         midpoint = summary.midpoint()
     except UserError:
         return "–"
-    return f"> {summary.frame['sigma'].max():g}" if midpoint is None else f"{midpoint:.2f}"
+    return f"> {summary.frame['strength'].max():g}" if midpoint is None else f"{midpoint:.2f}"
 
 
 def _describe(summaries: Mapping[str, CurveSummary]) -> str:
     """Return what stands below a table: how it was measured, and what its last row is."""
-    return f"{describe_settings(summaries)}; {describe_intervals(summaries)}; {_MIDPOINT}"
+    strength = common_strength(summaries)
+    parts = [describe_settings(summaries), describe_intervals(summaries)]
+    if strength.is_sigma:
+        parts.append(
+            f"midpoint: the {strength.symbol} at which accuracy has fallen half-way from its clean value to chance"
+        )
+    elif _has_midpoints(summaries):
+        parts.append(
+            f"midpoint: the {strength.symbol} at which accuracy has fallen half-way from its value at 0 to chance"
+        )
+    return "; ".join(parts)
+
+
+def _has_midpoints(summaries: Mapping[str, CurveSummary]) -> bool:
+    """Return whether a midpoint can be asked for: of other strengths than sigma only where a curve begins at 0."""
+    if common_strength(summaries).is_sigma:
+        return True
+    return any(float(summary.frame["strength"].min()) == 0 for summary in summaries.values())
 
 
 _Cell: TypeAlias = tuple[str, str]
@@ -53,30 +68,31 @@ _Cell: TypeAlias = tuple[str, str]
 def _cells(
     summaries: Mapping[str, CurveSummary], own_snr_columns: bool
 ) -> tuple[list[str], list[list[_Cell]], list[str]]:
-    """Return header, a row of cells per sigma, and the row of midpoints.
+    """Return header, a row of cells per strength, and the row of midpoints.
 
     An SNR that all curves share has a column. Otherwise each curve's own has a column of its own, or stays
     with the cell. A single curve has its loss as well.
     """
     shared = common_snr(summaries)
-    header = ["σ_infer"] + (["SNR / dB"] if shared is not None else [])
+    strength = common_strength(summaries)
+    header = [strength.symbol] + (["SNR / dB"] if shared is not None else [])
     midpoints = ["midpoint"] + ([""] if shared is not None else [])
-    sigmas = sorted({float(sigma) for summary in summaries.values() for sigma in summary.frame["sigma"]})
+    measured = sorted({float(level) for summary in summaries.values() for level in summary.frame["strength"]})
     rows: list[list[_Cell]] = [
-        [(f"{sigma:g}", "")] + ([(format_snr(shared[sigma]), "")] if shared is not None else [])
-        for sigma in sigmas
+        [(f"{level:g}", "")] + ([(format_snr(shared[level]), "")] if shared is not None else [])
+        for level in measured
     ]
     for label, summary in summaries.items():
         own = shared is None and bool(summary.frame["snr_db"].map(math.isfinite).any())
         extra = (["SNR / dB"] if own and own_snr_columns else []) + (["loss"] if len(summaries) == 1 else [])
         header += [label, *extra]
         midpoints += [_format_midpoint(summary), *([""] * len(extra))]
-        levels = {row["sigma"]: row for row in summary.frame.to_dict("records")}
-        for sigma, row in zip(sigmas, rows, strict=True):
-            if sigma not in levels:
+        levels = {row["strength"]: row for row in summary.frame.to_dict("records")}
+        for value, row in zip(measured, rows, strict=True):
+            if value not in levels:
                 row += [("", "")] * (1 + len(extra))
                 continue
-            level = levels[sigma]
+            level = levels[value]
             snr = format_snr(level["snr_db"]) if own else ""
             row.append((format_accuracy(level["accuracy"], level["low"], level["high"]), snr))
             row += [(snr if name == "SNR / dB" else f"{level['loss']:.3f}", "") for name in extra]
@@ -121,7 +137,8 @@ def noise_curve_table(curves: Curves, title: str = "Accuracy (%) under computati
                 cell.append(f"\n{snr} dB", style="dim")
             cells.append(cell)
         table.add_row(*cells, end_section=row is rows[-1])
-    table.add_row(*midpoints, style="italic")
+    if _has_midpoints(summaries):
+        table.add_row(*midpoints, style="italic")
     return table
 
 
@@ -136,6 +153,8 @@ def noise_curve_markdown(curves: Curves) -> str:
     """
     summaries = as_summaries(curves)
     header, rows, midpoints = _cells(summaries, own_snr_columns=True)
-    lines = [header, ["---:"] * len(header), *([text for text, _ in row] for row in rows), midpoints]
+    lines = [header, ["---:"] * len(header), *([text for text, _ in row] for row in rows)]
+    if _has_midpoints(summaries):
+        lines.append(midpoints)
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return f"{text}\n\nAccuracy in %; {_describe(summaries)}.\n"

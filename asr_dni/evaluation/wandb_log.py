@@ -3,13 +3,13 @@
 Three things are logged for a curve:
 
 - its numbers as scalars, one per level (the callback does that, through Lightning, for every logger);
-- a table with a row per sigma and draw, and the picture as an interactive plotly chart, of this run alone;
+- a table with a row per strength, chip and draw, and the picture as an interactive plotly chart, of this run alone;
 - the curve as a series of history rows, ``noise_curve/<split>/accuracy`` over its own step
-  ``noise_curve/<split>/sigma_infer``, set by ``define_metric``. Its panel is an ordinary line panel of the
-  workspace: the curves of all selected runs overlay in it, and grouping runs shows the mean and spread over
-  seeds, with nothing to set up by hand.
+  ``noise_curve/<split>/sigma_infer``, or another strength's :attr:`~asr_dni.noise.Strength.name`, set by
+  ``define_metric``. Its panel is an ordinary line panel of the workspace: the curves of all selected runs overlay in
+  it, and grouping runs shows the mean and spread over seeds, with nothing to set up by hand.
 
-A run holds one series per split: a second one at the same sigmas would be joined with the first.
+A run holds one series per split: a second one at the same strengths would be joined with the first.
 """
 
 import math
@@ -141,8 +141,8 @@ def log_curve_table(logger: WandbLogger, curve: NoiseCurve, split: str) -> None:
     """
     import wandb
 
-    frame = curve.frame.astype({"draw": int, "n_clips": int})
-    # JSON has no infinity: an absent SNR stands for both no noise and not known, as sigma tells.
+    frame = curve.frame.astype({"chip": int, "draw": int, "n_clips": int})
+    # JSON has no infinity: an absent SNR stands for both no noise and not known, as the strength tells.
     rows: list[Any] = [
         [None if isinstance(value, float) and not math.isfinite(value) else value for value in row]
         for row in frame.astype(object).to_numpy().tolist()
@@ -153,23 +153,24 @@ def log_curve_table(logger: WandbLogger, curve: NoiseCurve, split: str) -> None:
 
 
 def log_curve_series(logger: WandbLogger, curve: NoiseCurve, split: str) -> None:
-    """Log a curve as a series over sigma, so that the curves of several runs overlay in one panel.
+    """Log a curve as a series over its strength, so that the curves of several runs overlay in one panel.
 
     Args:
         logger: the run; in distributed runs the main process's.
         curve: the curve; its interval is over clips, draws of the noise included.
-        split: ``val`` or ``test``; keys are ``noise_curve/<split>/`` and ``sigma_infer`` (the step),
+        split: ``val`` or ``test``; keys are ``noise_curve/<split>/`` and ``sigma_infer`` (the step; of other
+            strengths their :attr:`~asr_dni.noise.Strength.name`),
             ``accuracy``, ``accuracy_low``, ``accuracy_high``, ``loss``, ``snr_db``.
     """
     run, prefix = logger.experiment, f"noise_curve/{split}"
-    step = f"{prefix}/sigma_infer"
+    step = f"{prefix}/{curve.strength.name}"
     run.define_metric(step, hidden=True, summary="none")
     # By full name: Lightning's own define_metric("*") would win over a pattern.
     for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "snr_db"):
         run.define_metric(f"{prefix}/{name}", step_metric=step, step_sync=False, summary="none")
     for row in curve.summary().frame.to_dict("records"):
         values = {
-            step: row["sigma"],
+            step: row["strength"],
             f"{prefix}/accuracy": row["accuracy"],
             f"{prefix}/accuracy_low": row["low"],
             f"{prefix}/accuracy_high": row["high"],

@@ -101,6 +101,11 @@ class Strength:
         return " ".join(_WORDS.get(word, word.replace("_", " ")) for word in self.path.split("."))
 
     @property
+    def word(self) -> str:
+        """What a message calls it: ``sigma``, or the path."""
+        return "sigma" if self.is_sigma else self.path
+
+    @property
     def label(self) -> str:
         """What stands at an axis, with the unit."""
         if self.is_sigma:

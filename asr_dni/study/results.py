@@ -40,7 +40,7 @@ def result_rows(
             "seed": member.seed,
             "data_seed": member.data_seed,
             "epochs": study.settings.epochs,
-            "sigma_infer": frame["sigma"].astype(float),
+            "sigma_infer": frame["strength"].astype(float),
             "draw": frame["draw"].astype(int),
             "accuracy": frame["accuracy"].astype(float),
             "correct": (frame["accuracy"] * frame["n_clips"]).round().astype(int),
