@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from covering import thinned
 from scipy import stats
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
@@ -647,10 +648,22 @@ def differentiate(layer, x, state):
 
 
 class TestGradient:
-    @every_cell
-    @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, True)])
-    @pytest.mark.parametrize("scale", ["absolute", "signal", "range"])
-    def test_against_differences(self, cell, layers, bidirectional, scale, monkeypatch):
+    @thinned(
+        2,
+        cell=list(CELLS),
+        deep=[False, True],
+        scale=["absolute", "signal", "range"],
+        sites_and_arrays=[
+            ("input", "joint"),
+            ("recurrent", "joint"),
+            ("elementwise", "joint"),
+            (SITES, "joint"),
+            (SITES, "separate"),
+        ],
+    )
+    def test_against_differences(self, cell, deep, scale, sites_and_arrays, monkeypatch):
+        sites, arrays = sites_and_arrays
+        layers, bidirectional = (2, True) if deep else (1, False)
         torch.manual_seed(2)
         layer = CELLS[cell](2, 3, num_layers=layers, bidirectional=bidirectional, dtype=torch.float64)
         x = torch.randn(3, 2, 2, dtype=torch.float64)
@@ -660,10 +673,9 @@ class TestGradient:
         state = [torch.randn(depth, 2, width, dtype=torch.float64) for width in widths]
         if scale == "range":  # the strength depends on the weights, but is a constant by definition
             monkeypatch.setattr(layer, "_std", functools.cache(layer._std))
-        for sites in (("input",), ("recurrent",), ("elementwise",), SITES):
-            for arrays in ("joint", "separate") if sites == SITES else ("joint",):
-                with layer.under(Noise(0.7, scale=scale, sites=sites, arrays=arrays, draw=1)):
-                    assert differentiate(layer, x, state)
+        sites = sites if sites == SITES else (sites,)
+        with layer.under(Noise(0.7, scale=scale, sites=sites, arrays=arrays, draw=1)):
+            assert differentiate(layer, x, state)
 
     def test_strength_is_a_constant(self):
         """Under ``range`` the strength follows the largest weight; the gradient does not."""

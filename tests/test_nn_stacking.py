@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from covering import thinned
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -90,12 +91,15 @@ def assert_close(got, expected, tolerance):
     torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
 
 
-@every_cell
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("arrays", ["joint", "separate"])
-@pytest.mark.parametrize("scale", ["absolute", "signal", "range"])
-@pytest.mark.parametrize("depth", [ONE, DEEP], ids=["one layer", "two layers, bidirectional"])
-@shared_or_separate
+@thinned(
+    3,
+    cell=list(CELLS),
+    dtype=[torch.float32, torch.float64],
+    arrays=["joint", "separate"],
+    scale=["absolute", "signal", "range"],
+    depth=[ONE, DEEP],
+    shared=[True, False],
+)
 def test_recurrent_members_are_what_they_are_alone(cell, dtype, arrays, scale, depth, shared):
     """Outputs, final states and every gradient."""
     members = make(cell, dtype=dtype, **depth)
