@@ -27,9 +27,16 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
+_READ: dict[tuple[str, ...], Study] = {}
+
+
 def tiny(path: Path, *overrides: str, **changes: object) -> Study:
-    """Return the study."""
-    return read_study(write(path / "tiny.yaml", **changes), overrides)
+    """Return the study; each is read once, since reading one takes as long as training some of its epochs."""
+    file = write(path / "tiny.yaml", **changes)
+    key = (file.read_text(), *overrides)
+    if key not in _READ:
+        _READ[key] = read_study(file, overrides)
+    return _READ[key]
 
 
 def start(study: Study, folder: Path, **settings: object) -> StudyRun:
