@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from asr_dni.noise import Strength
+
 SIGMAS_TRAIN = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 SIGMAS_INFER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -59,9 +61,7 @@ def member_rows(
         for draw in range(draws if sigma else 1):
             noisy = expected + (rng.normal(0, 0.004) if sigma else 0.0)
             correct = int(np.clip(round(n_clips * noisy), 0, n_clips))
-            rows.append(
-                {"sigma_infer": sigma, "draw": draw, "correct": correct, "accuracy": correct / n_clips}
-            )
+            rows.append({"strength": sigma, "draw": draw, "correct": correct, "accuracy": correct / n_clips})
     frame = pd.DataFrame(rows)
     fixed = {
         "member": member,
@@ -77,6 +77,10 @@ def member_rows(
         "schedule": schedule,
         "sigma_train": float(sigma_train),
         "train_scale": "signal",
+        "hardware": "",
+        "axis": "output.sigma",
+        "unit": Strength.sigma(other.get("scale", "signal")).unit,
+        "chip": 0,
         "scale": "signal",
         "sites": "input+recurrent+output",
         "arrays": "separate",
@@ -88,7 +92,7 @@ def member_rows(
         "configuration": text,
         "train_seconds": 12.5,
     } | other
-    snr = [math.inf if sigma == 0 else -20 * math.log10(sigma) for sigma in frame["sigma_infer"]]
+    snr = [math.inf if sigma == 0 else -20 * math.log10(sigma) for sigma in frame["strength"]]
     return frame.assign(snr_db=snr, **fixed)
 
 
@@ -178,7 +182,7 @@ def simulate_without_effect(
                         "epochs": study + 1,
                         "sigma_train": np.take(sigmas_train, train),
                         "seed": seed,
-                        "sigma_infer": sigma,
+                        "strength": sigma,
                         "draw": draw,
                         "correct": right.ravel(),
                     }
@@ -197,6 +201,10 @@ def simulate_without_effect(
         "bidirectional": False,
         "schedule": "constant",
         "train_scale": "signal",
+        "hardware": "",
+        "axis": "output.sigma",
+        "unit": Strength.sigma("signal").unit,
+        "chip": 0,
         "scale": "signal",
         "sites": "input+recurrent+output",
         "arrays": "separate",

@@ -319,7 +319,7 @@ def test_quick_gives_a_matrix(tmp_path, capsys, monkeypatch):
     frame = StudyFolder("runs/study/short").ledger.frame()
     assert sorted(frame["sigma_train"].unique()) == [0.0, 1.0, 2.0]
     assert len(frame) == 6 * (1 + 5 * 5)
-    matrix = pd.pivot_table(frame, "accuracy", "sigma_train", "sigma_infer")
+    matrix = pd.pivot_table(frame, "accuracy", "sigma_train", "strength")
     assert matrix.shape == (3, 6)
     assert "asr-dni: error" not in capsys.readouterr().err
     assert yaml.safe_load(Path("runs/study/short/study.yaml").read_text())["epochs"] == 2

@@ -291,7 +291,7 @@ def test_a_training_goes_on_to_the_same_end(tmp_path, place):
 def results(folder: Path) -> pd.DataFrame:
     frame = StudyFolder(folder).ledger.frame()
     frame = frame.drop(columns=["recorded_at", "train_seconds"])
-    return frame.sort_values(["member", "sigma_infer", "draw"]).reset_index(drop=True)
+    return frame.sort_values(["member", "strength", "draw"]).reset_index(drop=True)
 
 
 def kill_a_study(tmp_path, options, kills, seed, kill=lambda process, _: process.kill()):

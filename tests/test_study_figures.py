@@ -127,14 +127,14 @@ def test_significant_differences_are_marked(findings, to_clean):
     figure = draw_differences(findings.matrices, findings, to_clean)
     table = findings.tables["above_clean" if to_clean else "difference"]
     axes, matrix = figure.axes[0], findings.matrices[0]
-    rows = table[(table["units"] == 32) & (table["sigma_infer"] > 0)]
+    rows = table[(table["units"] == 32) & (table["strength"] > 0)]
     starred = {
         (round(text.get_position()[1]) + 1, round(text.get_position()[0]))
         for text in axes.texts
         if text.get_text().endswith("*") and round(text.get_position()[0]) > 0
     }
     expected = {
-        (matrix.sigma_train.index(row.sigma_train), matrix.sigma_infer.index(row.sigma_infer))
+        (matrix.sigma_train.index(row.sigma_train), matrix.levels.index(row.strength))
         for row in rows.itertuples()
         if row.p_holm < 0.05
     }
@@ -179,7 +179,7 @@ def test_best_shows_the_set(findings):
         rows = table[table["units"] == units]
         boxes = {(round(box.get_x() + 0.45), round(box.get_y() + 0.45)) for box in axes.patches}
         expected = {
-            ([0, 0.5, 1, 2].index(row.sigma_infer), [0, 0.5, 1].index(row.sigma_train))
+            ([0, 0.5, 1, 2].index(row.strength), [0, 0.5, 1].index(row.sigma_train))
             for row in rows[rows["in_set"]].itertuples()
         }
         assert boxes == expected

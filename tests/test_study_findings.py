@@ -25,18 +25,18 @@ def answers(findings, question):
 
 def values(frame, sigma_train, sigma_infer):
     """Accuracies over seeds, draws averaged first, by pandas."""
-    rows = frame[(frame["sigma_train"] == sigma_train) & (frame["sigma_infer"] == sigma_infer)]
+    rows = frame[(frame["sigma_train"] == sigma_train) & (frame["strength"] == sigma_infer)]
     return rows.groupby("seed")["accuracy"].mean()
 
 
 def test_matrix_has_means_and_student_t_intervals_over_seeds():
     frame = simulate(**SMALL)
     (matrix,) = make_matrices(frame.sample(frac=1, random_state=0))
-    table = find(frame).tables["matrix"].set_index(["sigma_train", "sigma_infer"])
+    table = find(frame).tables["matrix"].set_index(["sigma_train", "strength"])
     assert matrix.sigma_train == SMALL["sigmas_train"]
-    assert matrix.sigma_infer == SMALL["sigmas_infer"]
+    assert matrix.levels == SMALL["sigmas_infer"]
     for train in matrix.sigma_train:
-        for infer in matrix.sigma_infer:
+        for infer in matrix.levels:
             seeds = values(frame, train, infer)
             low, high = stats.t.interval(0.95, len(seeds) - 1, seeds.mean(), stats.sem(seeds))
             row = table.loc[(train, infer)]
@@ -63,12 +63,12 @@ def test_tests_of_pairs_against_scipy():
     clean = values(frame, 0.0, 0.0)
     pairs = [(train, infer) for train in (0.5, 1.0) for infer in (0.5, 1.0, 2.0)]
     p = [stats.ttest_rel(values(frame, *pair), clean, alternative="greater").pvalue for pair in pairs]
-    table = findings.tables["above_clean"].set_index(["sigma_train", "sigma_infer"])
+    table = findings.tables["above_clean"].set_index(["sigma_train", "strength"])
     assert list(table.index) == pairs
     assert table["p"].to_numpy() == pytest.approx(p)
     assert table["p_holm"].to_numpy() == pytest.approx(holm(p))
     assert table["family"].iloc[0].endswith("(6 tests)")
-    same = findings.tables["difference"].set_index(["sigma_train", "sigma_infer"])
+    same = findings.tables["difference"].set_index(["sigma_train", "strength"])
     oracle = stats.ttest_rel(values(frame, 1.0, 2.0), values(frame, 0.0, 2.0))
     assert same.loc[(1.0, 2.0), "p"] == pytest.approx(oracle.pvalue)
     assert len(same) == 8
@@ -97,12 +97,12 @@ def test_effects_that_are_there_are_found():
     assert {answer.verdict for answer in answers(findings, "flatter")} == {"supports"}
     assert {answer.verdict for answer in answers(findings, "schedules")} == {"supports"}
     best = findings.tables["best"]
-    top = best[(best["sigma_infer"] == 4.0) & best["best"]]
+    top = best[(best["strength"] == 4.0) & best["best"]]
     assert set(top["sigma_train"]) == {2.0}
-    assert best[(best["sigma_infer"] == 4.0) & (best["sigma_train"] == 0.0)]["in_set"].eq(False).all()
+    assert best[(best["strength"] == 4.0) & (best["sigma_train"] == 0.0)]["in_set"].eq(False).all()
     slopes = findings.tables["units"]
     clean = slopes[
-        (slopes["measure"] == "accuracy") & (slopes["sigma_train"] == 0) & (slopes["sigma_infer"] == 0)
+        (slopes["measure"] == "accuracy") & (slopes["sigma_train"] == 0) & (slopes["strength"] == 0)
     ].iloc[0]
     assert clean["low"] < 0.02 < clean["high"]  # the simulation's two points per doubling
     assert clean["p_holm"] < 0.05
@@ -132,10 +132,10 @@ def test_claims_that_are_ruled_out_are_not_supported():
 def test_slopes_over_units_against_numpy():
     frame = simulate(**SMALL, sizes=(32, 64, 256))
     table = find(frame, levels=[1.0]).tables["units"]
-    assert set(table["sigma_infer"]) == {1.0}
+    assert set(table["strength"]) == {1.0}
     slopes = []
     for seed in range(5):
-        own = frame[(frame["seed"] == seed) & (frame["sigma_infer"] == 1.0)]
+        own = frame[(frame["seed"] == seed) & (frame["strength"] == 1.0)]
         y = own.groupby(["sigma_train", "units"])["accuracy"].mean()
         slopes.append([np.polyfit([5, 6, 8], y[train].to_numpy(), 1)[0] for train in (0.0, 0.5, 1.0)])
     slopes = np.array(slopes)
@@ -152,10 +152,10 @@ def test_a_cell_is_tested_over_its_sizes_together_too():
     frame = simulate(**SMALL, sizes=(32, 64, 256))
     findings = find(frame)
     table = findings.tables["above_clean"]
-    pooled = table[table["units"].isna() & (table["sigma_train"] == 0.5)].set_index("sigma_infer")
+    pooled = table[table["units"].isna() & (table["sigma_train"] == 0.5)].set_index("strength")
     assert len(table[table["units"].isna()]) == 6
-    seeds = frame.groupby(["sigma_train", "sigma_infer", "seed", "units"])["accuracy"].mean()
-    means = seeds.groupby(["sigma_train", "sigma_infer", "seed"]).mean()
+    seeds = frame.groupby(["sigma_train", "strength", "seed", "units"])["accuracy"].mean()
+    means = seeds.groupby(["sigma_train", "strength", "seed"]).mean()
     oracle = stats.ttest_rel(means[0.5, 1.0], means[0.0, 0.0], alternative="greater")
     assert pooled.loc[1.0, "p"] == pytest.approx(oracle.pvalue)
     assert [answer.about for answer in answers(findings, "above_clean")][
@@ -255,11 +255,11 @@ def test_without_conventional_training_or_clean_inference_it_says_so():
     findings = find(frame[frame["sigma_train"] > 0])
     assert {answer.verdict for answer in answers(findings, "flatter")} == {"cannot tell"}
     assert "conventional training (sigma_train 0) is missing" in findings.text()
-    findings = find(frame[frame["sigma_infer"] > 0])
+    findings = find(frame[frame["strength"] > 0])
     assert "clean inference (sigma_infer 0) was not measured" in findings.text()
     findings = find(frame[frame["sigma_train"] == 0])
     assert "there is no training under noise" in findings.text()
-    findings = find(frame[frame["sigma_infer"] == 0])
+    findings = find(frame[frame["strength"] == 0])
     assert "makes no curve" in findings.text()
 
 

@@ -10,8 +10,11 @@ import pytest
 from simulated_study import member_rows, simulate
 
 from asr_dni.errors import UserError
+from asr_dni.noise import Strength
 from asr_dni.study import ledger as ledger_module
-from asr_dni.study.ledger import COLUMNS, Ledger
+from asr_dni.study.ledger import Ledger
+from asr_dni.study.ledger_file import COLUMNS
+from asr_dni.study.matrix import make_matrices
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -32,16 +35,16 @@ def ledger(tmp_path):
 
 def test_what_is_added_is_read_again(ledger):
     rows = simulate(sigmas_train=(0.0, 1.0), seeds=range(2))
-    rows.loc[rows["sigma_infer"] == 1.5, "snr_db"] = np.nan
+    rows.loc[rows["strength"] == 1.5, "snr_db"] = np.nan
     for member, own in rows.groupby("member"):
         ledger.append(member, own.sample(frac=1, random_state=0))
     assert ledger.members() == set(rows["member"])
     frame = ledger.frame()
     assert list(frame.columns) == list(COLUMNS)
-    expected = rows.sort_values(["member", "sigma_infer", "draw"], ignore_index=True)
+    expected = rows.sort_values(["member", "strength", "draw"], ignore_index=True)
     got = frame.assign(configuration=frame["configuration"].astype(str)).drop(columns="recorded_at")
     pd.testing.assert_frame_equal(got, expected[got.columns], check_dtype=False)
-    assert np.isposinf(frame.loc[frame["sigma_infer"] == 0, "snr_db"]).all()
+    assert np.isposinf(frame.loc[frame["strength"] == 0, "snr_db"]).all()
     assert (pd.Timestamp.now("UTC") - frame["recorded_at"]).dt.total_seconds().between(0, 600).all()
 
 
@@ -83,7 +86,7 @@ def test_the_first_of_a_member_stays(ledger):
         (lambda rows: rows.assign(cell=None), "no value of 'cell'"),
         (lambda rows: pd.concat([rows, rows]), "draw twice"),
         (lambda rows: rows.assign(accuracy=rows["accuracy"] * 100), "correct / n_clips"),
-        (lambda rows: rows.assign(sigma_infer=rows["sigma_infer"] - 1), "sigma_infer that is not"),
+        (lambda rows: rows.assign(strength=rows["strength"] - 1), "strength that is not"),
         (lambda rows: rows.assign(accuracy=np.nan), "no value of 'accuracy'"),
     ],
 )
@@ -219,10 +222,9 @@ def test_foreign_and_newer_files_are_named(ledger, monkeypatch):
     (ledger.path / "mine.parquet").unlink()
     (ledger.path / "notes.txt").write_text("left alone")
     assert ledger.members() == {name(1)}
-    newer = ledger_module._SCHEMA.with_metadata({b"asr_dni.ledger": b"2"})
     table = pq.read_table(ledger.path / f"{name(1)}.parquet")
-    pq.write_table(table.cast(newer).replace_schema_metadata(newer.metadata), foreign)
-    with pytest.raises(UserError, match="of version 2 of the ledger, this program reads version 1"):
+    pq.write_table(table.replace_schema_metadata({b"asr_dni.ledger": b"3"}), foreign)
+    with pytest.raises(UserError, match="of version 3 of the ledger, this program reads up to version 2"):
         ledger.frame()
     foreign.write_bytes((ledger.path / f"{name(1)}.parquet").read_bytes())
     with pytest.raises(UserError, match="holds another member than its name says"):
@@ -250,7 +252,7 @@ def test_a_writer_that_fails_leaves_nothing(ledger, monkeypatch):
         path.write_bytes(b"PAR1 half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledger_module.pq, "write_table", fail)
+    monkeypatch.setattr(pq, "write_table", fail)
     with pytest.raises(OSError, match="No space"):
         ledger.append(name(2), rows_of(name(2)))
     assert [entry.name for entry in ledger.path.iterdir()] == [f"{name(1)}.parquet"]
@@ -352,3 +354,106 @@ def test_a_killed_writer_leaves_a_readable_ledger(tmp_path):
     assert ledger.frame().groupby("member").size().eq(3).all()
     ledger.append(name(9999), rows_of(name(9999)))
     assert ledger.compact() is not None  # the killed one's lock is not held
+
+
+def test_rows_over_two_strengths_are_refused(ledger):
+    rows = rows_of(name(1))
+    mixed = rows.assign(axis=["output.sigma"] * (len(rows) - 1) + ["adc.bits"])
+    with pytest.raises(
+        UserError, match=r"over adc\.bits .* and output\.sigma .*: give those over one strength"
+    ):
+        ledger.append(name(1), mixed)
+
+
+def test_chips_and_another_strength_are_read_again(ledger):
+    rows = pd.concat([rows_of(name(1), unit="").assign(chip=chip) for chip in (0, 1)])
+    rows = rows.assign(axis="weight.sigma", hardware='{"weight": []}', scale="absolute", snr_db=np.nan)
+    ledger.append(name(1), rows)
+    frame = ledger.frame(["strength", "chip", "draw", "axis", "hardware"])
+    assert list(zip(frame["strength"], frame["chip"], frame["draw"], strict=True)) == [
+        (0.0, 0, 0),
+        (0.0, 1, 0),
+        (1.0, 0, 0),
+        (1.0, 0, 1),
+        (1.0, 1, 0),
+        (1.0, 1, 1),
+    ]
+    (matrix,) = make_matrices(ledger.frame())
+    assert matrix.strength == Strength("weight.sigma")
+    assert (matrix.n_chips, matrix.n_draws.tolist()) == (2, [1, 2])
+    assert matrix.accuracy[0, 1, 0] == pytest.approx(rows.loc[rows["strength"] == 1, "accuracy"].mean())
+
+
+TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
+FIRST_VERSION = pa.schema(
+    [
+        *((its, TEXT) for its in ("member", "study", "data", "protocol", "split")),
+        ("n_clips", WHOLE),
+        ("cell", TEXT),
+        ("units", WHOLE),
+        ("layers", WHOLE),
+        ("bidirectional", pa.bool_()),
+        ("schedule", TEXT),
+        ("sigma_train", NUMBER),
+        *((its, TEXT) for its in ("train_scale", "scale", "sites", "arrays")),
+        *((its, WHOLE) for its in ("seed", "data_seed", "epochs")),
+        ("sigma_infer", NUMBER),
+        ("draw", WHOLE),
+        ("accuracy", NUMBER),
+        ("correct", WHOLE),
+        ("snr_db", NUMBER),
+        ("n_classes", WHOLE),
+        *((its, TEXT) for its in ("code_version", "configuration")),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
+        ("train_seconds", NUMBER),
+    ],
+    metadata={b"asr_dni.ledger": b"1"},
+)
+"""The columns of a ledger's files before the axis was a strength, as they lie in studies' folders."""
+
+
+def write_first_version(path, rows):
+    rows = rows.rename(columns={"strength": "sigma_infer"}).assign(recorded_at=pd.Timestamp(0, tz="UTC"))
+    table = pa.Table.from_pandas(rows[FIRST_VERSION.names], FIRST_VERSION, preserve_index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table.replace_schema_metadata(FIRST_VERSION.metadata),
+        path,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+
+
+def test_files_of_the_first_version_hold_the_same(ledger):
+    """A study that was begun before goes on: its members are there, beside new ones, and are compacted with them."""
+    scales = {name(1): "signal", name(2): "absolute", name(3): "range"}
+    rows = [rows_of(one, scale=scale, unit=Strength.sigma(scale).unit) for one, scale in scales.items()]
+    for own in rows[:2]:
+        write_first_version(ledger.path / f"{own['member'][0]}.parquet", own)
+    ledger.append(name(3), rows[2])
+    expected = pd.concat(rows, ignore_index=True)
+    assert ledger.append(name(1), rows[0]) == ledger.path / f"{name(1)}.parquet"
+    for _ in range(2):
+        assert ledger.members() == set(scales)
+        assert ledger.damages() == []
+        frame = ledger.frame()
+        got = frame.assign(configuration=frame["configuration"].astype(str)).drop(columns="recorded_at")
+        pd.testing.assert_frame_equal(got, expected[got.columns], check_dtype=False)
+        for column in COLUMNS:
+            assert list(ledger.frame([column]).columns) == [column]
+        part = ledger.compact()
+    assert part is None
+    assert [matrix.strength for matrix in make_matrices(ledger.frame())] == [
+        Strength.sigma("absolute"),
+        Strength.sigma("range"),
+        Strength.sigma("signal"),
+    ]
+
+
+def test_a_file_of_the_first_version_with_other_columns_is_foreign(ledger):
+    path = ledger.path / f"{name(1)}.parquet"
+    write_first_version(path, rows_of(name(1)))
+    table = pq.read_table(path).drop_columns(["arrays"])
+    pq.write_table(table, path)
+    with pytest.raises(UserError, match="does not have a ledger's columns"):
+        ledger.frame()

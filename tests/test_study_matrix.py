@@ -21,7 +21,7 @@ def test_seeds_count_once_however_many_draws():
     """A seed with more draws than the others has the same weight: the draws are averaged first."""
     frame = simulate(**SMALL, seeds=range(2))
     frame["accuracy"] = np.where(frame["seed"] == 0, 0.2, 0.8)
-    more = frame[(frame["seed"] == 0) & (frame["sigma_infer"] == 1.0)].assign(
+    more = frame[(frame["seed"] == 0) & (frame["strength"] == 1.0)].assign(
         draw=lambda rows: rows["draw"] + 10
     )
     (matrix,) = make_matrices(pd.concat([frame, more]))
@@ -34,9 +34,7 @@ def test_midpoints_are_those_of_noise_curves():
     for row, train in enumerate(matrix.sigma_train):
         for column in range(2):
             own = frame[(frame["sigma_train"] == train) & (frame["seed"] == column)]
-            curve = NoiseCurve(
-                own.rename(columns={"sigma_infer": "strength"}).assign(chip=0, loss=0.0), {"n_classes": 8}
-            )
+            curve = NoiseCurve(own.assign(loss=0.0), {"n_classes": 8})
             assert matrix.midpoints()[row, column] == pytest.approx(curve.midpoint())
 
 
@@ -53,11 +51,11 @@ def test_a_midpoint_may_be_the_very_last_level_and_needs_a_curve_above_chance():
     curves = {0: [clean, 0.75, 0.625, half], 1: [clean, 0.75, 0.75, 0.625], 2: [chance, 0.25, 0.125, 0.0]}
     for seed, curve in curves.items():
         for sigma, accuracy in zip(SMALL["sigmas_infer"], curve, strict=True):
-            frame.loc[(frame["seed"] == seed) & (frame["sigma_infer"] == sigma), "accuracy"] = accuracy
+            frame.loc[(frame["seed"] == seed) & (frame["strength"] == sigma), "accuracy"] = accuracy
     (matrix,) = make_matrices(frame)
     assert matrix.midpoints() == pytest.approx(np.tile([2.0, np.inf, np.nan], (3, 1)), nan_ok=True)
     # At a level between others it is that level, too.
-    frame.loc[frame["sigma_infer"] == 1.0, "accuracy"] = half
+    frame.loc[frame["strength"] == 1.0, "accuracy"] = half
     assert make_matrices(frame)[0].midpoints()[:, 0] == pytest.approx(1.0)
 
 
@@ -69,7 +67,7 @@ def test_passes_are_those_of_each_level():
 
 def test_the_mean_over_levels_is_the_area_below_the_curve():
     (matrix,) = make_matrices(simulate(seeds=range(3)))
-    sigma = np.array(matrix.sigma_infer)
+    sigma = np.array(matrix.levels)
     area = np.trapezoid(matrix.accuracy, sigma, axis=1) / (sigma[-1] - sigma[0])
     assert matrix.mean_over_levels() == pytest.approx(area)
     (one,) = make_matrices(simulate(seeds=range(3), sigmas_infer=(0.5,)))
@@ -84,7 +82,7 @@ def test_an_interval_over_seeds_is_students_and_stays_among_accuracies():
         seeds = matrix.accuracy[place]
         expected = stats.t.interval(0.95, 2, seeds.mean(), stats.sem(seeds))
         assert (low[place], high[place]) == pytest.approx(expected)
-    ends = frame.assign(accuracy=np.where(frame["sigma_infer"] < 1, 1.0, 0.0) + 0.001 * frame["seed"])
+    ends = frame.assign(accuracy=np.where(frame["strength"] < 1, 1.0, 0.0) + 0.001 * frame["seed"])
     low, high = make_matrices(ends)[0].interval()
     assert (low.min(), high.max()) == (0.0, 1.0)
     # The counting of clips alone makes that much, though all seeds are equal.
@@ -128,7 +126,7 @@ def test_what_is_shared_is_said_in_words():
         "separate arrays",
     ]
     assert numbers == ["845 test clips", "3 seeds", "2 draws", "sigma in multiples of the clean signal's RMS"]
-    single = simulate(**(SMALL | {"draws": 1, "sigmas_train": (0.0,)}), seeds=[4]).assign(scale="absolute")
+    single = simulate(**(SMALL | {"draws": 1, "sigmas_train": (0.0,)}), seeds=[4], scale="absolute")
     text = describe_shared(make_matrices(single))
     assert text.endswith("; 845 test clips; 1 seed; 1 draw; sigma in pre-activation units")
     assert "40 epochs, conventional training, inference scale absolute" in text
@@ -163,7 +161,7 @@ def test_of_numbers_that_differ_the_smallest_and_the_largest_are_said(counts, sa
 
 def test_sigma_has_no_unit_where_scales_differ():
     base = simulate(**SMALL, seeds=range(2))
-    text = describe_shared(make_matrices(pd.concat([base, base.assign(scale="range")])))
+    text = describe_shared(make_matrices(pd.concat([base, simulate(**SMALL, seeds=range(2), scale="range")])))
     assert "sigma in" not in text
     assert "inference scale" not in text
 
@@ -209,7 +207,7 @@ def test_trainings_that_share_their_place_are_counted_and_their_differences_name
     assert notes == [first]
     assert matrix.n_seeds.tolist() == [[2] * 4] * 3
     both = frame[(frame["sigma_train"] == 0.5) & (frame["seed"] == 1)]
-    means = both.groupby(["sigma_infer", "member"])["accuracy"].mean().groupby("sigma_infer").mean()
+    means = both.groupby(["strength", "member"])["accuracy"].mean().groupby("strength").mean()
     assert matrix.accuracy[1, :, 1] == pytest.approx(means.to_numpy())
     # Several at once, and settings that only one of them has; four at most are named.
     assert make_matrices_with_notes(twins({}, number=3))[1] == [first]
@@ -244,8 +242,8 @@ def test_what_is_missing_is_named():
         make_matrices(frame.drop(columns="snr_db"))
     with pytest.raises(UserError, match="the study has no results yet: run it first"):
         make_matrices(frame.iloc[:0])
-    part = frame[(frame["sigma_train"] != 1.0) | (frame["seed"] != 1) | (frame["sigma_infer"] != 2.0)]
-    part = part[(part["sigma_train"] != 0.5) | (part["sigma_infer"] != 1.0)]
+    part = frame[(frame["sigma_train"] != 1.0) | (frame["seed"] != 1) | (frame["strength"] != 2.0)]
+    part = part[(part["sigma_train"] != 0.5) | (part["strength"] != 1.0)]
     (matrix,) = make_matrices(part)
     assert matrix.n_seeds.tolist() == [[2, 2, 2, 2], [2, 2, 0, 2], [2, 2, 2, 1]]
     assert np.isnan(matrix.accuracy[2, 3, 1])

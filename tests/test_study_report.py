@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_else_and_has_every_number(written, frame):
         for name, tables in (("same", ["difference"]), ("clean", ["clean_inference", "above_clean"])):
             for row in pd.concat([findings.tables[table] for table in tables]).itertuples():
                 if row.units == units:
-                    at = shown["train"].index(row.sigma_train) - 1, shown["infer"].index(row.sigma_infer)
+                    at = shown["train"].index(row.sigma_train) - 1, shown["infer"].index(row.strength)
                     found = [
                         shown[name][column][at[0]][at[1]] for column in ("effect", "low", "high", "marked")
                     ]
@@ -105,7 +105,7 @@ def test_tables_and_summary_say_what_the_findings_say(written, frame):
         assert (directory / link).exists()
     markdown = (directory / "tables" / "above_clean.md").read_text(encoding="utf-8")
     assert "- cell: lstm" in markdown
-    assert "| sigma_infer |" in markdown
+    assert "| strength |" in markdown
     page = (directory / "index.html").read_text(encoding="utf-8")
     for question in {answer.question for answer in findings.answers}:
         assert QUESTIONS[question].title in page

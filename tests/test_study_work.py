@@ -51,7 +51,7 @@ def test_every_member_has_its_results(whole):
     assert set(frame["n_classes"]) == {10}
     assert frame["train_seconds"].gt(0).all()
     assert frame["study"].eq("tiny").all()
-    known = frame[(frame["scale"] == "signal") & (frame["sigma_infer"] == 1)]
+    known = frame[(frame["scale"] == "signal") & (frame["strength"] == 1)]
     assert known["snr_db"].abs().lt(1e-6).all()  # sigma 1 is 0 dB by definition
     progress = run.folder.progress(everything(run).id)
     assert (progress.state, progress.epoch, progress.fraction, progress.members) == ("done", 2, 1.0, 4)
@@ -69,7 +69,7 @@ def test_kept_checkpoints_are_the_members_own(whole):
         evaluation = member.evaluations[0]
         noise = inference_noise(run.study, member, evaluation)
         curve = measure_noise_curve(spotter.network, data.batches("test"), evaluation.sigmas, 2, noise)
-        rows = frame[frame["member"] == evaluation.result].sort_values(["sigma_infer", "draw"])
+        rows = frame[frame["member"] == evaluation.result].sort_values(["strength", "draw"])
         # Sums in another order may turn a clip that lies on the border.
         assert abs(rows["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
 

@@ -46,7 +46,7 @@ def start(study: Study, folder: Path, **settings: object) -> StudyRun:
     return run
 
 
-def accuracies(folder: Path, columns: Sequence[str] = ("sigma_train", "seed", "sigma_infer", "draw")) -> dict:
+def accuracies(folder: Path, columns: Sequence[str] = ("sigma_train", "seed", "strength", "draw")) -> dict:
     """Return what a ledger holds."""
     frame = StudyFolder(folder).ledger.frame().set_index(list(columns)).sort_index()
     return frame["correct"].to_dict()

@@ -49,7 +49,7 @@ def draw_study(findings: Findings) -> dict[str, Figure]:
         figures[f"curves{name}"] = draw_curves(group)
         if any(matrix.conventional is not None and len(matrix.sigma_train) > 1 for matrix in group):
             figures[f"difference{name}"] = draw_differences(group, findings)
-            if any(matrix.sigma_infer[0] == 0 for matrix in group):
+            if any(matrix.levels[0] == 0 for matrix in group):
                 figures[f"difference_to_clean{name}"] = draw_differences(group, findings, to_clean=True)
     for name, group in _groups(findings, ("units", "cell")):
         if any(len(matrix.sigma_train) > 1 for matrix in group):
@@ -155,17 +155,17 @@ def _draw_grid(
     masked = np.ma.masked_invalid(values)
     axes.imshow(masked, cmap=color, norm=norm, aspect="auto", origin="lower", interpolation="nearest")
     axes.set_facecolor("#f2f2f2")
-    axes.set_xticks(range(len(matrix.sigma_infer)), [f"{sigma:g}" for sigma in matrix.sigma_infer])
+    axes.set_xticks(range(len(matrix.levels)), [f"{sigma:g}" for sigma in matrix.levels])
     axes.set_yticks(range(len(trains)), [f"{sigma:g}" for sigma in trains])
     # White lines between the cells.
-    axes.set_xticks(np.arange(len(matrix.sigma_infer) + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(len(matrix.levels) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(trains) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.2)
     axes.tick_params(labelsize=8)
     _bare(axes)
     if not np.isnan(matrix.snr_db).any() and matrix.key["scale"] != "absolute":
         top = axes.secondary_xaxis("top")
-        top.set_xticks(range(len(matrix.sigma_infer)), [format_snr(snr) for snr in matrix.snr_db])
+        top.set_xticks(range(len(matrix.levels)), [format_snr(snr) for snr in matrix.snr_db])
         top.tick_params(colors=GREY, labelsize=7, length=0, pad=1)
         top.spines["top"].set_visible(False)
         top.set_xlabel("SNR (dB)", color=GREY, fontsize=7, labelpad=3)
@@ -205,7 +205,7 @@ def _write_cells(
 
 
 def _grid_size(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    columns = max(len(matrix.sigma_infer) for matrix in matrices)
+    columns = max(len(matrix.levels) for matrix in matrices)
     rows = max(len(matrix.sigma_train) for matrix in matrices)
     return max(0.43 * columns + 0.75, 2.6), max(0.36 * rows + 1.25, 2.2)
 
@@ -350,10 +350,10 @@ def draw_curves(matrices: Sequence[Matrix]) -> Figure:
             for row, sigma in enumerate(matrix.sigma_train):
                 color = colors[sigma]
                 axes.fill_between(
-                    matrix.sigma_infer, 100 * low[row], 100 * high[row], color=color, alpha=0.15, linewidth=0
+                    matrix.levels, 100 * low[row], 100 * high[row], color=color, alpha=0.15, linewidth=0
                 )
                 axes.plot(
-                    matrix.sigma_infer,
+                    matrix.levels,
                     100 * mean[row],
                     color=color,
                     linestyle="--" if sigma == 0 else "-",
@@ -469,14 +469,14 @@ def draw_best(matrices: Sequence[Matrix], findings: Findings) -> Figure:
         height = 0.21 * max(len(matrix.sigma_train) for matrix in matrices) + 1.05
         figure, panels = _panels(title, matrices, (3.4, height), below, columns=columns, legend=True)
         for axes, matrix, name, rows in zip(panels, matrices, _panel_titles(matrices), tables, strict=True):
-            infers, trains = list(matrix.sigma_infer), list(matrix.sigma_train)
+            infers, trains = list(matrix.levels), list(matrix.sigma_train)
             for row in rows.to_dict("records"):
                 if row["in_set"]:
-                    corner = infers.index(row["sigma_infer"]) - 0.45, trains.index(row["sigma_train"]) - 0.45
+                    corner = infers.index(row["strength"]) - 0.45, trains.index(row["sigma_train"]) - 0.45
                     axes.add_patch(Rectangle(corner, 0.9, 0.9, color="#bcd7ea", linewidth=0))
             best = rows[rows["best"]] if len(rows) else rows
             axes.plot(
-                [infers.index(value) for value in best.get("sigma_infer", [])],
+                [infers.index(value) for value in best.get("strength", [])],
                 [trains.index(value) for value in best.get("sigma_train", [])],
                 color="#0b3c5d",
                 marker="o",
@@ -528,7 +528,7 @@ def draw_units(matrices: Sequence[Matrix], levels: Sequence[float] | None = None
         UserError: there is no matrix, or none was measured at these levels.
     """
     _check(matrices)
-    common = [sigma for sigma in matrices[0].sigma_infer if all(sigma in one.sigma_infer for one in matrices)]
+    common = [sigma for sigma in matrices[0].levels if all(sigma in one.levels for one in matrices)]
     chosen = [sigma for sigma in common if levels is None or any(math.isclose(sigma, one) for one in levels)]
     if not chosen:
         raise UserError(
@@ -562,7 +562,7 @@ def draw_units(matrices: Sequence[Matrix], levels: Sequence[float] | None = None
                 points = []
                 for matrix in own:
                     if train in matrix.sigma_train:
-                        at = matrix.sigma_train.index(train), matrix.sigma_infer.index(sigma)
+                        at = matrix.sigma_train.index(train), matrix.levels.index(sigma)
                         low, high = matrix.interval()
                         points.append((int(matrix.key["units"]), matrix.mean[at], low[at], high[at]))
                 if not points:
@@ -610,16 +610,16 @@ def _on_one_grid(matrices: Sequence[Matrix]) -> list[Matrix]:
     """
     _check(matrices)
     train = tuple(sorted({sigma for matrix in matrices for sigma in matrix.sigma_train}))
-    infer = tuple(sorted({sigma for matrix in matrices for sigma in matrix.sigma_infer}))
+    infer = tuple(sorted({sigma for matrix in matrices for sigma in matrix.levels}))
     padded = []
     for matrix in matrices:
         draws = np.ones(len(infer), dtype=np.int64)
         rows = [train.index(sigma) for sigma in matrix.sigma_train]
-        columns = [infer.index(sigma) for sigma in matrix.sigma_infer]
+        columns = [infer.index(sigma) for sigma in matrix.levels]
         accuracy = np.full((len(train), len(infer), len(matrix.seeds)), np.nan)
         accuracy[np.ix_(rows, columns)] = matrix.accuracy
         snr = np.full(len(infer), np.nan)
         snr[columns], draws[columns] = matrix.snr_db, matrix.n_draws
-        levels: dict[str, Any] = {"sigma_train": train, "sigma_infer": infer, "snr_db": snr, "n_draws": draws}
+        levels: dict[str, Any] = {"sigma_train": train, "levels": infer, "snr_db": snr, "n_draws": draws}
         padded.append(replace(matrix, accuracy=accuracy, **levels))
     return padded

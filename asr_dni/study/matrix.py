@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.description import SCALE_UNITS, names_split
+from asr_dni.evaluation.description import names_split
+from asr_dni.noise import Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
-from asr_dni.study.ledger import COLUMNS
+from asr_dni.study.ledger_file import COLUMNS
 from asr_dni.wording import count
 
 KEYS = (
@@ -28,9 +29,12 @@ KEYS = (
     "epochs",
     "schedule",
     "train_scale",
+    "hardware",
     "scale",
     "sites",
     "arrays",
+    "axis",
+    "unit",
 )
 """Columns that tell one matrix from another; all others are axes of the matrix or repetitions."""
 
@@ -42,24 +46,31 @@ class Matrix:
     Attributes:
         key: values of :data:`KEYS`.
         sigma_train: T levels, ascending; 0 is conventional training.
-        sigma_infer: I levels, ascending.
+        levels: I values of the strength at inference, ascending.
         seeds: S trainings, by name.
         accuracy: mean over draws, ``(T, I, S)``; NaN where there is no result.
         snr_db: ``(I,)``; NaN where not known or not the same for all networks.
         n_clips: number of test clips.
-        n_draws: passes over them per level, ``(I,)``: 1 without noise.
+        n_draws: passes over them per level and chip, ``(I,)``: 1 without noise.
         n_networks: how many networks an accuracy is the mean of, beside draws.
+        n_chips: on how many chips each was evaluated.
     """
 
     key: dict[str, Any]
     sigma_train: tuple[float, ...]
-    sigma_infer: tuple[float, ...]
+    levels: tuple[float, ...]
     seeds: tuple[str, ...]
     accuracy: Array
     snr_db: Array
     n_clips: int
     n_draws: npt.NDArray[np.int64]
     n_networks: int = 1
+    n_chips: int = 1
+
+    @property
+    def strength(self) -> Strength:
+        """The axis that :attr:`levels` are values of."""
+        return Strength(self.key["axis"], self.key["unit"])
 
     @property
     def chance(self) -> float:
@@ -99,14 +110,14 @@ class Matrix:
     @property
     def level_weights(self) -> Array:
         """Weights of the levels in :meth:`mean_over_levels`, ``(I,)``, by the trapezoidal rule; their sum is 1."""
-        sigma = np.array(self.sigma_infer)
+        sigma = np.array(self.levels)
         if len(sigma) == 1:
             return np.ones(1)
         weights: Array = np.convolve(np.diff(sigma), [0.5, 0.5]) / (sigma[-1] - sigma[0])
         return weights
 
     def mean_over_levels(self) -> Array:
-        """Return accuracy averaged over sigma_infer from lowest to highest, ``(T, S)``: the area below the curve.
+        """Return accuracy averaged over the strength from lowest to highest, ``(T, S)``: the area below the curve.
 
         Between measured levels accuracy is taken to be linear, so that the choice of levels matters little.
         """
@@ -116,13 +127,13 @@ class Matrix:
     def midpoints(self) -> Array:
         """Return each training's midpoint, ``(T, S)``.
 
-        That is the sigma_infer at which accuracy has fallen half-way from its clean value to chance; inf where it does
+        That is the strength at which accuracy has fallen half-way from its value at 0 to chance; inf where it does
         not fall so far, NaN where it is not defined.
         """
         found = np.full((len(self.sigma_train), len(self.seeds)), np.nan)
-        if self.sigma_infer[0] != 0:
+        if self.levels[0] != 0:
             return found
-        sigma = np.array(self.sigma_infer)
+        sigma = np.array(self.levels)
         for place in np.ndindex(*found.shape):
             curve = self.accuracy[place[0], :, place[1]]
             if not np.isfinite(curve).all() or curve[0] <= self.chance:
@@ -141,11 +152,11 @@ class Matrix:
 def make_matrices(frame: pd.DataFrame) -> list[Matrix]:
     """Return a ledger's results by architecture and setting.
 
-    Draws are averaged within each training first. Conventional trainings (sigma_train 0) belong to every schedule and
-    train_scale, since both only say how the noise comes in.
+    Draws and chips are averaged within each training first. Conventional trainings (sigma_train 0) belong to every
+    schedule and train_scale, since both only say how the noise comes in.
 
     Args:
-        frame: see :data:`asr_dni.study.ledger.COLUMNS`.
+        frame: see :data:`asr_dni.study.ledger_file.COLUMNS`.
 
     Raises:
         UserError: there are no results, or a column is missing.
@@ -161,7 +172,9 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
         "seed",
         "data_seed",
         "sigma_train",
-        "sigma_infer",
+        "strength",
+        "chip",
+        "draw",
         "accuracy",
         "n_clips",
         "snr_db",
@@ -173,16 +186,17 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
         raise UserError("the study has no results yet: run it first")
     notes = []
     keys = list(KEYS)
-    # Means over draws; observed=True, since text may come as categories.
+    # Means over chips and draws; observed=True, since text may come as categories.
     grouped = frame.groupby(
-        [*keys, "sigma_train", "seed", "data_seed", "member", "sigma_infer"],
+        [*keys, "sigma_train", "seed", "data_seed", "member", "strength"],
         observed=True,
         sort=True,
         dropna=False,
     )
     means = grouped.agg(
         accuracy=("accuracy", "mean"),
-        n_draws=("accuracy", "size"),
+        last_draw=("draw", "max"),
+        last_chip=("chip", "max"),
         n_clips=("n_clips", "max"),
         snr_db=("snr_db", "mean"),
     ).reset_index()
@@ -259,13 +273,13 @@ def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, int]) -> Matrix:
     sigma_train = sorted(rows["sigma_train"].unique())
-    sigma_infer = sorted(rows["sigma_infer"].unique())
+    levels = sorted(rows["strength"].unique())
     seeds = sorted(rows["repetition"].unique(), key=order.__getitem__)
-    shape = (len(sigma_train), len(sigma_infer), len(seeds))
+    shape = (len(sigma_train), len(levels), len(seeds))
     places = np.ravel_multi_index(
         (
             np.searchsorted(sigma_train, rows["sigma_train"]),
-            np.searchsorted(sigma_infer, rows["sigma_infer"]),
+            np.searchsorted(levels, rows["strength"]),
             rows["repetition"].map({name: place for place, name in enumerate(seeds)}).to_numpy(dtype=int),
         ),
         shape,
@@ -275,19 +289,20 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
     sums = np.bincount(places, weights=rows["accuracy"].to_numpy(dtype=float), minlength=size)
     accuracy = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
     snr = []
-    for sigma in sigma_infer:
-        values = rows.loc[rows["sigma_infer"] == sigma, "snr_db"].to_numpy(dtype=float)
+    for level in levels:
+        values = rows.loc[rows["strength"] == level, "snr_db"].to_numpy(dtype=float)
         same = bool((values == values[0]).all()) or bool(np.ptp(values) <= 0.1)
         snr.append(float(values[0]) if same else math.nan)
     return Matrix(
         key,
         tuple(map(float, sigma_train)),
-        tuple(map(float, sigma_infer)),
+        tuple(map(float, levels)),
         tuple(seeds),
         accuracy,
         np.array(snr),
         int(rows["n_clips"].min()),
-        rows.groupby("sigma_infer")["n_draws"].max().to_numpy(dtype=np.int64),
+        1 + rows.groupby("strength")["last_draw"].max().to_numpy(dtype=np.int64),
+        n_chips=1 + int(rows["last_chip"].max()),
     )
 
 
@@ -302,6 +317,9 @@ _NAMES: dict[str, Any] = {
     "scale": lambda scale: f"inference scale {scale}",
     "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
     "arrays": lambda arrays: f"{arrays} arrays",
+    "hardware": lambda hardware: f"on hardware {hardware}" if hardware else "",
+    "axis": lambda path: "" if Strength(path).is_sigma else f"over {Strength(path).symbol}",
+    "unit": lambda unit: "",
     "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",
     "split": lambda split: f"{split} split",
 }
@@ -341,11 +359,15 @@ def describe_shared(matrices: Sequence[Matrix]) -> str:
     parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
     for numbers, word in (
         (sorted({len(matrix.seeds) for matrix in matrices}), "seed"),
+        (sorted({matrix.n_chips for matrix in matrices}), "chip"),
         (sorted({int(matrix.n_draws.max()) for matrix in matrices}), "draw"),
     ):
+        if word == "chip" and numbers == [1]:
+            continue
         text = "–".join(map(str, numbers[:: max(len(numbers) - 1, 1)]))
         parts.append(f"{text} {word}" + ("" if text == "1" else "s"))
-    scale = matrices[0].key["scale"] if "scale" not in varying else None
-    if scale in SCALE_UNITS:
-        parts.append(f"sigma in {SCALE_UNITS[scale].removeprefix('absolute: ')}")
+    if not {"axis", "unit"} & set(varying):
+        strength = matrices[0].strength
+        unit = strength.unit or ("pre-activation units" if strength.is_sigma else "")
+        parts += [f"{strength.word} in {unit}"] if unit else []
     return "; ".join(parts)

@@ -57,7 +57,7 @@ def report(
     Args:
         ledger: the results, or their folder.
         directory: is made where it does not exist.
-        levels: sigma_infer at which the trend with the number of units is asked, see
+        levels: strengths at which the trend with the number of units is asked, see
             :func:`~asr_dni.study.findings.find`.
         relevant: smallest difference in accuracy that matters, see there.
         progress: is called with the name of every file as it is written.
@@ -166,7 +166,7 @@ def _matrix_data(findings: Findings, matrix: Matrix, label: str) -> dict[str, An
     data: dict[str, Any] = {
         "label": label,
         "train": matrix.sigma_train,
-        "infer": matrix.sigma_infer,
+        "infer": matrix.levels,
         "mean": _plain(matrix.mean),
         "low": _plain(low),
         "high": _plain(high),

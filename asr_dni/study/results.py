@@ -16,7 +16,7 @@ def result_rows(
     data: SequenceData,
     train_seconds: float,
 ) -> pd.DataFrame:
-    """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger.COLUMNS`."""
+    """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger_file.COLUMNS`."""
     split = study.settings.evaluation.split
     frame = curve.frame
     return pd.DataFrame(
@@ -34,13 +34,17 @@ def result_rows(
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
             "train_scale": member.noise.scale,
+            "hardware": "",
             "scale": evaluation.scale,
             "sites": "+".join(sorted(member.noise.sites)),
             "arrays": member.noise.arrays,
             "seed": member.seed,
             "data_seed": member.data_seed,
             "epochs": study.settings.epochs,
-            "sigma_infer": frame["strength"].astype(float),
+            "axis": curve.strength.path,
+            "unit": curve.strength.unit,
+            "strength": frame["strength"].astype(float),
+            "chip": frame["chip"].astype(int),
             "draw": frame["draw"].astype(int),
             "accuracy": frame["accuracy"].astype(float),
             "correct": (frame["accuracy"] * frame["n_clips"]).round().astype(int),

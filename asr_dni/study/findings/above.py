@@ -24,7 +24,7 @@ class AboveConventional(MatrixQuestion):
     Attributes:
         noun: what is tested.
         nouns: its plural.
-        levels: which sigma_infer are.
+        levels: at which strengths of the inference noise it is.
         family: over which the tests are corrected, as the table says it.
         test: the test, as the answer says it.
     """
@@ -49,10 +49,10 @@ class AboveConventional(MatrixQuestion):
         if reason:
             return self._refuse(matrix, label, reason)
         differences = matrix.accuracy[1:, self.levels] - matrix.accuracy[0, 0]
-        train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer[self.levels], indexing="ij")
+        train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.levels[self.levels], indexing="ij")
         table = table_of_tests(
             student_t_tests(differences, matrix.counting * math.sqrt(2), "greater"),
-            {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()},
+            {"sigma_train": train.ravel(), "strength": infer.ravel()},
             f"{PAIRED}, one-sided",
             self.family,
         )

@@ -21,8 +21,8 @@ def find(frame: pd.DataFrame, levels: Sequence[float] | None = None, relevant: f
     on the same clips. Each architecture is a family of tests of its own.
 
     Args:
-        frame: see :data:`asr_dni.study.ledger.COLUMNS`.
-        levels: sigma_infer at which the trend with the number of units is asked; ``None``: the lowest, the middle and
+        frame: see :data:`asr_dni.study.ledger_file.COLUMNS`.
+        levels: strengths at which the trend with the number of units is asked; ``None``: the lowest, the middle and
             the highest measured.
         relevant: smallest difference in accuracy that matters: a claim is "not supported" where all effects of at least
             so much are ruled out.

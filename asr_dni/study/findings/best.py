@@ -1,4 +1,4 @@
-"""Which sigma_train is best for each sigma_infer."""
+"""Which sigma_train is best for each strength of the inference noise."""
 
 import math
 
@@ -12,18 +12,18 @@ from asr_dni.study.matrix import Matrix
 
 
 class Best(MatrixQuestion):
-    """Names for each sigma_infer the best sigma_train, and a set that holds the truly best one with 95 %.
+    """Names for each strength at inference the best sigma_train, and a set that holds the truly best one with 95 %.
 
     See :func:`~asr_dni.study.hypothesis_tests.some_other_is_better`.
     """
 
     key = "best"
-    title = "Which sigma_train is best for each sigma_infer?"
+    title = "Which sigma_train is best for each strength of the inference noise?"
 
     _TEST = (
-        "sigma_infer → best sigma_train (or others that may be the best); these together hold the truly best one with"
-        " 95 % at each sigma_infer: a sigma_train is out if another is better,"
-        " paired Student t test over seeds, one-sided, corrected (Bonferroni) over its rivals at that sigma_infer."
+        "strength at inference → best sigma_train (or others that may be the best); these together hold the truly best"
+        " one with 95 % at each strength: a sigma_train is out if another is better,"
+        " paired Student t test over seeds, one-sided, corrected (Bonferroni) over its rivals at that strength."
     )
 
     def _ask_matrix(self, matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
@@ -31,7 +31,7 @@ class Best(MatrixQuestion):
             return pd.DataFrame(), None
         table = _rank(matrix)
         parts = []
-        for at, group in table.groupby("sigma_infer"):
+        for at, group in table.groupby("strength"):
             chosen = float(group.loc[group["best"], "sigma_train"].iloc[0])
             others = [value for value in group.loc[group["in_set"], "sigma_train"] if value != chosen]
             if len(others) == len(group) - 1:
@@ -45,7 +45,7 @@ class Best(MatrixQuestion):
 
 def _rank(matrix: Matrix) -> pd.DataFrame:
     mean, rows = matrix.mean, []
-    for level, sigma in enumerate(matrix.sigma_infer):
+    for level, sigma in enumerate(matrix.levels):
         accuracy = matrix.accuracy[:, level]
         if not np.isfinite(mean[:, level]).any():
             continue
@@ -57,7 +57,7 @@ def _rank(matrix: Matrix) -> pd.DataFrame:
                 continue
             rows.append(
                 {
-                    "sigma_infer": sigma,
+                    "strength": sigma,
                     "sigma_train": train,
                     "accuracy": mean[place, level],
                     "best": place == best,
@@ -67,7 +67,7 @@ def _rank(matrix: Matrix) -> pd.DataFrame:
                     "high": against.high[place] if place != best else math.nan,
                     "n_seeds": int(matrix.n_seeds[place, level]),
                     "p_some_other_is_better": corrected[place],
-                    "family": f"the {made[place]} other sigma_train at this sigma_infer",
+                    "family": f"the {made[place]} other sigma_train at this strength",
                 }
             )
     return pd.DataFrame(rows)

@@ -38,6 +38,6 @@ def _curves(matrix: Matrix) -> pd.DataFrame:
 
 def loss_to_noise(matrix: Matrix) -> tuple[Array, float]:
     """Return what noise costs, ``(T, S)``: clean accuracy less that over all levels; and what counting makes of it."""
-    weights = np.eye(1, len(matrix.sigma_infer))[0] - matrix.level_weights
+    weights = np.eye(1, len(matrix.levels))[0] - matrix.level_weights
     loss: Array = np.einsum("i,tis->ts", weights, matrix.accuracy)
     return loss, matrix.counting * float(np.abs(weights).sum())

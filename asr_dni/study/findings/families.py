@@ -36,13 +36,13 @@ def align(matrices: Sequence[Matrix]) -> tuple[list[float], list[float], list[st
         return [value for value in first if all(value in other for other in others)]
 
     train = common(matrix.sigma_train for matrix in matrices)
-    infer = common(matrix.sigma_infer for matrix in matrices)
+    infer = common(matrix.levels for matrix in matrices)
     seeds = common(matrix.seeds for matrix in matrices)
     picked = [
         matrix.accuracy[
             np.ix_(
                 [matrix.sigma_train.index(value) for value in train],
-                [matrix.sigma_infer.index(value) for value in infer],
+                [matrix.levels.index(value) for value in infer],
                 [matrix.seeds.index(value) for value in seeds],
             )
         ]

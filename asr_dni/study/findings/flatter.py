@@ -28,14 +28,14 @@ class Flatter(MatrixQuestion):
     title = "Does training under noise (DNI) make the noise curve flatter?"
 
     _TEST = (
-        f"{PAIRED}, two-sided, of (clean accuracy − accuracy averaged over sigma_infer, as the area below the"
+        f"{PAIRED}, two-sided, of (clean accuracy − accuracy averaged over all strengths, as the area below the"
         " curve) and of that average; Holm over both measures and every sigma_train > 0 of the architecture."
     )
 
     def _ask_matrix(self, matrix: Matrix, label: str, relevant: float) -> tuple[pd.DataFrame, Answer | None]:
         reason = why_not_compared(matrix, clean=True)
-        if reason is None and len(matrix.sigma_infer) < 2:
-            reason = "One sigma_infer makes no curve."
+        if reason is None and len(matrix.levels) < 2:
+            reason = f"One {matrix.strength.name} makes no curve."
         if reason:
             return self._refuse(matrix, label, reason)
         area, (loss, counting) = matrix.mean_over_levels(), loss_to_noise(matrix)
@@ -58,7 +58,7 @@ class Flatter(MatrixQuestion):
             return table, self._answer(matrix.key, label, "cannot tell", NO_PAIR)
         lost = student_t_tests(loss[:1], counting)
         sentence = (
-            f"Averaged over noise from 0 to {matrix.sigma_infer[-1]:g}, conventional training loses"
+            f"Averaged over noise from 0 to {matrix.levels[-1]:g}, conventional training loses"
             f" {points(float(lost.effect[0]), sign=False)} points of its clean accuracy."
             f"{self._describe(flat, high, relevant)}{untested(table)}"
         )

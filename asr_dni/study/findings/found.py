@@ -18,7 +18,7 @@ from asr_dni.wording import count
 
 @dataclass(frozen=True)
 class Differences:
-    """Differences to conventional training, ``(T - 1, I)`` each: of every sigma_train > 0, at every sigma_infer.
+    """Differences to conventional training, ``(T - 1, I)`` each: of every sigma_train > 0, at every strength.
 
     Attributes:
         effect: mean over seeds.
@@ -41,7 +41,7 @@ class Findings:
         matrices: one per architecture and setting.
         answers: by question, then architecture.
         tables: ``matrix``, ``curves``, and one per question, ``difference`` (to conventional training at the same
-            sigma_infer), ``missing``; numbers as fractions, not percent.
+            strength), ``missing``; numbers as fractions, not percent.
         notes: what limits the answers.
         setting: what all matrices have in common, in words.
         labels: the matrices' names.
@@ -59,7 +59,7 @@ class Findings:
 
         Args:
             matrix: one of :attr:`matrices`, or one with more levels.
-            to_clean: to conventional training with clean inference, instead of at the same sigma_infer.
+            to_clean: to conventional training with clean inference, instead of at the same strength.
 
         Returns:
             ``None`` where there is nothing to compare with.
@@ -69,11 +69,11 @@ class Findings:
         rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
         if rows.empty:
             return None
-        values = np.full((4, len(matrix.sigma_train) - 1, len(matrix.sigma_infer)), np.nan)
+        values = np.full((4, len(matrix.sigma_train) - 1, len(matrix.levels)), np.nan)
         for row in rows.itertuples():
             train, infer = (
                 matrix.sigma_train.index(row.sigma_train),
-                matrix.sigma_infer.index(row.sigma_infer),
+                matrix.levels.index(row.strength),
             )
             values[:, train - 1, infer] = row.effect, row.low, row.high, row.p_holm
         effect, low, high, p = values
@@ -137,11 +137,11 @@ def tests_of(answers: Iterable[Answer]) -> list[str]:
 
 def _matrix_markdown(matrix: Matrix) -> str:
     mean, (low, high) = matrix.mean, matrix.interval()
-    head = ["σ_train \\ σ_infer", *(f"{sigma:g}" for sigma in matrix.sigma_infer)]
+    head = [f"σ_train \\ {matrix.strength.symbol}", *(f"{sigma:g}" for sigma in matrix.levels)]
     rows = [head, ["---:"] * len(head)]
     for place, sigma in enumerate(matrix.sigma_train):
         row = [f"{sigma:g}"]
-        for level in range(len(matrix.sigma_infer)):
+        for level in range(len(matrix.levels)):
             half = (high[place, level] - low[place, level]) / 2
             text = "" if math.isnan(mean[place, level]) else f"{100 * mean[place, level]:.1f}"
             row.append(text + ("" if math.isnan(half) else f" ± {100 * half:.1f}"))

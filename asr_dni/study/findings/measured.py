@@ -16,17 +16,17 @@ from asr_dni.study.matrix import KEYS, Matrix
 
 
 def matrix_table(matrices: Iterable[Matrix]) -> pd.DataFrame:
-    """Return a row per sigma_train and sigma_infer: accuracy, and how much it is the mean of."""
+    """Return a row per sigma_train and strength at inference: accuracy, and how much it is the mean of."""
     return concatenate(_pairs(matrix) for matrix in matrices)
 
 
 def _pairs(matrix: Matrix) -> pd.DataFrame:
     low, high = matrix.interval()
-    train, infer = np.meshgrid(matrix.sigma_train, matrix.sigma_infer, indexing="ij")
+    train, infer = np.meshgrid(matrix.sigma_train, matrix.levels, indexing="ij")
     table = pd.DataFrame(
         {
             "sigma_train": train.ravel(),
-            "sigma_infer": infer.ravel(),
+            "strength": infer.ravel(),
             "snr_db": np.broadcast_to(matrix.snr_db, train.shape).ravel(),
             "accuracy": matrix.mean.ravel(),
             "low": low.ravel(),
@@ -41,25 +41,25 @@ def _pairs(matrix: Matrix) -> pd.DataFrame:
 
 
 def difference_table(matrices: Iterable[Matrix]) -> pd.DataFrame:
-    """Return a row per pair, with sigma_train > 0: the difference to conventional training at the same sigma_infer."""
+    """Return a row per pair, with sigma_train > 0: the difference to conventional training at the same strength."""
     return concatenate(with_key(matrix.key, _differences(matrix)) for matrix in matrices)
 
 
 def _differences(matrix: Matrix) -> pd.DataFrame:
     if why_not_compared(matrix, clean=False):
         return pd.DataFrame()
-    train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.sigma_infer, indexing="ij")
+    train, infer = np.meshgrid(matrix.sigma_train[1:], matrix.levels, indexing="ij")
     tests = student_t_tests(matrix.accuracy[1:] - matrix.accuracy[:1], matrix.counting * math.sqrt(2))
     return table_of_tests(
         tests,
-        {"sigma_train": train.ravel(), "sigma_infer": infer.ravel()},
+        {"sigma_train": train.ravel(), "strength": infer.ravel()},
         f"{PAIRED}, two-sided",
-        "all pairs (sigma_train > 0, sigma_infer) of this architecture",
+        "all pairs (sigma_train > 0, strength at inference) of this architecture",
     )
 
 
 def missing_table(evidence: Evidence) -> pd.DataFrame:
-    """Return what a full matrix would have: every sigma_train and seed that its likes have, at every sigma_infer."""
+    """Return what a full matrix would have: every sigma_train and seed that its likes have, at every strength."""
 
     def like(matrix: Matrix) -> tuple[Any, ...]:
         return tuple(
@@ -71,7 +71,7 @@ def missing_table(evidence: Evidence) -> pd.DataFrame:
         train, seeds, infer = expected.setdefault(like(matrix), (set(), set(), set()))
         train |= set(matrix.sigma_train)
         seeds |= set(matrix.seeds)
-        infer |= set(matrix.sigma_infer)
+        infer |= set(matrix.levels)
     rows: list[dict[str, Any]] = []
     for matrix, label in evidence.labelled:
         all_train, all_seeds, all_infer = expected[like(matrix)]
@@ -81,12 +81,12 @@ def missing_table(evidence: Evidence) -> pd.DataFrame:
                 if sigma in matrix.sigma_train and seed in matrix.seeds:
                     row = matrix.accuracy[matrix.sigma_train.index(sigma), :, matrix.seeds.index(seed)]
                     there = {
-                        one
-                        for one, value in zip(matrix.sigma_infer, row, strict=True)
-                        if math.isfinite(value)
+                        one for one, value in zip(matrix.levels, row, strict=True) if math.isfinite(value)
                     }
                 absent = sorted(all_infer - there)
                 if absent:
-                    what = "the whole member" if not there else f"sigma_infer {list_numbers(absent)}"
+                    what = (
+                        "the whole member" if not there else f"{matrix.strength.name} {list_numbers(absent)}"
+                    )
                     rows.append({"matrix": label, "sigma_train": sigma, "seed": seed, "missing": what})
     return pd.DataFrame(rows, columns=["matrix", "sigma_train", "seed", "missing"])

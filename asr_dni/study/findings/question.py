@@ -46,7 +46,7 @@ class Evidence:
         matrices: one per architecture and setting.
         labels: their names.
         relevant: smallest difference in accuracy that matters.
-        levels: sigma_infer at which the trend with the number of units is asked; ``None``: the lowest, the middle and
+        levels: strengths at which the trend with the number of units is asked; ``None``: the lowest, the middle and
             the highest measured.
     """
 

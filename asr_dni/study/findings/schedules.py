@@ -16,7 +16,7 @@ from asr_dni.study.findings.wording import PAIRED, describe_effect, list_numbers
 from asr_dni.study.hypothesis_tests import ALPHA, Array, student_t_tests
 from asr_dni.study.matrix import Matrix
 
-_AVERAGED = "accuracy averaged over sigma_infer"
+_AVERAGED = "accuracy averaged over all strengths"
 
 
 class Schedules(Question):
@@ -27,7 +27,7 @@ class Schedules(Question):
 
     _TEST = (
         f"{PAIRED}, two-sided, against constant noise of the same sigma_train, of accuracy averaged over"
-        " sigma_infer and of accuracy at the lowest; Holm over schedules, sigma_train and both measures of the"
+        " all strengths and of accuracy at the lowest; Holm over schedules, sigma_train and both measures of the"
         " architecture."
     )
 
@@ -84,12 +84,12 @@ def _differences(constant: Matrix, other: Matrix) -> Iterator[tuple[str, list[fl
     if not noisy or not infer or not seeds:
         return
     shared = replace(
-        constant, sigma_train=tuple(train), sigma_infer=tuple(infer), seeds=tuple(seeds), accuracy=accuracy[0]
+        constant, sigma_train=tuple(train), levels=tuple(infer), seeds=tuple(seeds), accuracy=accuracy[0]
     )
     area = replace(shared, accuracy=accuracy[1]).mean_over_levels() - shared.mean_over_levels()
     for measure, values in (
         (_AVERAGED, area),
-        (f"accuracy at sigma_infer {infer[0]:g}", accuracy[1, :, 0] - accuracy[0, :, 0]),
+        (f"accuracy at {constant.strength.name} {infer[0]:g}", accuracy[1, :, 0] - accuracy[0, :, 0]),
     ):
         full = np.full((len(noisy), len(constant.seeds)), np.nan)
         full[:, [constant.seeds.index(seed) for seed in seeds]] = values[noisy]

@@ -35,14 +35,15 @@ class Units(Question):
             train, infer, _, accuracy = align(family)
             levels = _choose(infer, evidence.levels)
             if not train or not levels or accuracy.shape[-1] == 0:
-                text = "The sizes have no sigma_train, sigma_infer and seed in common."
+                text = f"The sizes have no sigma_train, {family[0].strength.name} and seed in common."
                 answers.append(self._answer(key, label, "cannot tell", text))
                 continue
             at = accuracy[:, :, [infer.index(level) for level in levels]]
             table = _slopes(family, train, levels, at)
             tables.append(with_key(key, table))
             sizes = list_numbers(matrix.key["units"] for matrix in family)
-            parts = [part for level in levels if (part := _describe(table, train[0], level))]
+            name = family[0].strength.name
+            parts = [part for level in levels if (part := _describe(table, train[0], name, level))]
             sentence = f"Per doubling of the units ({sizes}): " + "; ".join(parts) + "." + untested(table)
             answers.append(self._answer(key, label, "estimate", sentence, self._TEST))
         return concatenate(tables), answers
@@ -76,15 +77,15 @@ def _slopes(
     networks = np.where(np.array(measures) == _ACCURACY, 1, 2)
     return table_of_tests(
         student_t_tests(np.concatenate(slopes), counting * np.sqrt(networks)),
-        {"measure": measures, "sigma_train": trains, "sigma_infer": infers, "sizes": len(family)},
+        {"measure": measures, "sigma_train": trains, "strength": infers, "sizes": len(family)},
         "Student t test of the slope over log2(units), over seeds, two-sided",
         "all slopes of this cell",
     )
 
 
-def _describe(table: pd.DataFrame, lowest: float, level: float) -> str:
-    """Return the slopes at one sigma_infer in words; empty where none is known."""
-    here = table[(table["sigma_infer"] == level) & table["effect"].notna()]
+def _describe(table: pd.DataFrame, lowest: float, strength: str, level: float) -> str:
+    """Return the slopes at one strength in words; empty where none is known."""
+    here = table[(table["strength"] == level) & table["effect"].notna()]
     own = here[(here["measure"] == _ACCURACY) & (here["sigma_train"] == lowest)]
     name = "conventional training" if lowest == 0 else f"sigma_train {lowest:g}"
     parts = [f"{name} {describe_effect(row)}" for row in own.itertuples()]
@@ -95,4 +96,4 @@ def _describe(table: pd.DataFrame, lowest: float, level: float) -> str:
             f"DNI's advantage over it, at sigma_train {strongest.sigma_train:g} where it changes most,"
             f" {describe_effect(strongest)}"
         )
-    return f"at sigma_infer {level:g} {', and '.join(parts)}" if parts else ""
+    return f"at {strength} {level:g} {', and '.join(parts)}" if parts else ""
