@@ -13,7 +13,6 @@ from rich.table import Table
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import (
-    REPETITION_KEYS,
     CurveSummary,
     NoiseCurve,
     Over,
@@ -23,6 +22,7 @@ from asr_dni.evaluation.curve import (
 from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
+from asr_dni.identity import experiment_settings
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,11 @@ def _is_further(file: Path) -> bool:
     return any(part.startswith(FURTHER_CURVES) for part in file.parts[:-1])
 
 
-def _experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in REPETITION_KEYS}
-
-
 def _group(curves: Mapping[Path, NoiseCurve]) -> list[dict[Path, NoiseCurve]]:
     """Return curves by experiment, that is by all settings but those of a repetition."""
     groups: list[tuple[dict[str, Any], dict[Path, NoiseCurve]]] = []
     for path, curve in curves.items():
-        experiment = _experiment(curve.settings)
+        experiment = experiment_settings(curve.settings)
         for known, members in groups:
             if known == experiment:
                 members[path] = curve
@@ -121,7 +117,7 @@ def _older_of_one_training(curves: Mapping[Path, NoiseCurve]) -> list[Path]:
 
 def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two curves are of one checkpoint: by the weights, or by its name where they are not noted."""
-    if _experiment(one) != _experiment(other) or one.get("seed") != other.get("seed"):
+    if experiment_settings(one) != experiment_settings(other) or one.get("seed") != other.get("seed"):
         return False
     for key in ("weights", "checkpoint"):
         if one.get(key) and other.get(key):
@@ -192,7 +188,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if all(one.get("label") for one in settings) and len({one["label"] for one in settings}) == len(settings):
         return [str(one["label"]) for one in settings]
-    keys = dict.fromkeys(key for one in settings for key in _experiment(one))
+    keys = dict.fromkeys(key for one in settings for key in experiment_settings(one))
     differing = [
         key
         for key in keys

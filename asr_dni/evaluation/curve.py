@@ -14,9 +14,6 @@ from asr_dni.evaluation.curve_file import check_columns, read_curve_file, streng
 from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
 from asr_dni.noise import Strength
 
-REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
-"""Settings in which repetitions of one experiment differ; all others tell experiments apart."""
-
 _FEWEST_SEEDS = 3
 """Of which an interval is shown: that of two is as wide as everything, by their one difference."""
 

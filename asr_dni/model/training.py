@@ -13,10 +13,8 @@ from pytorch_lightning.callbacks import (
 )
 from torch.optim import Optimizer
 
+from asr_dni.identity import NOT_OF_THE_RESULT, data_settings, optimizer_settings
 from asr_dni.model.averaging import averages_weights
-
-_NOT_OF_THE_TRAINING = ("seed", "cache_dir", "num_workers")
-"""Settings in which repetitions differ, or that do not change the result."""
 
 _ELSEWHERE = (
     # The curve's settings name these by themselves, ...
@@ -43,7 +41,6 @@ _OF_THE_TRAINER = (
     "overfit_batches",
     "world_size",
 )
-_SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +68,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        if key in _NOT_OF_THE_TRAINING or name in _ELSEWHERE:
+        if key in NOT_OF_THE_RESULT or name in _ELSEWHERE:
             continue
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{name}.")
@@ -102,15 +99,11 @@ def describe_training(
     nested: dict[str, Any] = {"model": dict(module.hparams.get("model", module.hparams))}
     data = getattr(trainer, "datamodule", None) if data is None else data
     if data is not None:
-        nested["data"] = dict(data.hparams.get("data", data.hparams))
-        identity = getattr(getattr(data, "source", None), "identity", None)
-        if identity is not None:
-            nested["data"]["source"] = identity  # its configuration holds paths of this machine
+        nested["data"] = data_settings(data)
     optimizers: list[Optimizer] = list(trainer.optimizers)
     for index, optimizer in enumerate(optimizers):
         name = "optimizer" if len(optimizers) == 1 else f"optimizer{index}"
-        arguments = {k: v for k, v in optimizer.defaults.items() if k not in _SPEED_OF_OPTIMIZER}
-        nested[name] = {"class": type(optimizer), **arguments}
+        nested[name] = {"class": type(optimizer), **optimizer_settings(optimizer.defaults)}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         describe = getattr(callback, "training_settings", None)
         if callable(describe):

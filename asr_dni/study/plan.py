@@ -14,6 +14,7 @@ from typing import Any
 from asr_dni import __version__
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
+from asr_dni.identity import data_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
 from asr_dni.noise import Noise, Scale
@@ -21,10 +22,6 @@ from asr_dni.study.settings import NoiseModel, Study
 
 LARGEST_ON_CPU, LARGEST_ON_GPU = 16, 64
 """Members of a population where nothing else limits it: more do not make a step cheaper per member."""
-
-_NOT_OF_THE_RESULT = ("seed", "cache_dir", "num_workers")
-"""Settings of a data module that repetitions differ in, or that do not change its batches."""
-_SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,12 +193,7 @@ def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
 
 def describe_data(data: SequenceData) -> dict[str, Any]:
     """Return what data are, the same on every machine: no paths, no seed."""
-    arguments = dict(getattr(data, "hparams", {}).get("data", {}))
-    described = {name: value for name, value in arguments.items() if name not in _NOT_OF_THE_RESULT}
-    source = getattr(data, "source", None)
-    if source is not None:
-        described["source"] = source.identity
-    return {"class": type(data).__qualname__, "labels": data.label_names, **described}
+    return {"class": type(data).__qualname__, "labels": data.label_names, **data_settings(data)}
 
 
 def name_data(data: SequenceData) -> str:
@@ -222,10 +214,7 @@ def _plain_network(network: NetworkSettings) -> dict[str, Any]:
 def _plain_optimizer(study: Study, cell: str) -> dict[str, Any]:
     rate = study.settings.recipes.of(cell).learning_rate
     arguments = dict(study.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
-    return {
-        "class": study.optimizer["class_path"],
-        **{name: value for name, value in arguments.items() if name not in _SPEED_OF_OPTIMIZER},
-    }
+    return {"class": study.optimizer["class_path"], **optimizer_settings(arguments)}
 
 
 def _text(configuration: Any) -> str:

@@ -1,0 +1,33 @@
+"""What tells one experiment from another, and what does not: for the curves that are compared, and for the ledger."""
+
+from collections.abc import Mapping
+from typing import Any
+
+REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
+"""Settings of a curve in which repetitions of one experiment differ; all others tell experiments apart."""
+
+NOT_OF_THE_RESULT = ("seed", "cache_dir", "num_workers")
+"""Settings of a module or a data module that repetitions differ in, or that do not change the result."""
+
+_SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
+
+
+def experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a curve that repetitions of its experiment have in common."""
+    return {key: value for key, value in settings.items() if key not in REPETITION_KEYS}
+
+
+def data_settings(data: Any) -> dict[str, Any]:
+    """Return what decides a data module's batches, the same on every machine.
+
+    That is its settings but seed and speed; the source by what it is, since its configuration holds paths.
+    """
+    given = getattr(data, "hparams", {})
+    settings = {key: value for key, value in given.get("data", given).items() if key not in NOT_OF_THE_RESULT}
+    identity = getattr(getattr(data, "source", None), "identity", None)
+    return settings if identity is None else {**settings, "source": identity}
+
+
+def optimizer_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an optimiser that change what it does, not only how fast."""
+    return {key: value for key, value in arguments.items() if key not in _SPEED_OF_OPTIMIZER}
