@@ -7,12 +7,12 @@ from simulated_study import simulate
 from asr_dni.errors import UserError
 from asr_dni.evaluation import save_figure
 from asr_dni.study.figures import (
-    draw_best,
-    draw_curves,
-    draw_differences,
-    draw_matrices,
-    draw_study,
-    draw_units,
+    best_figure,
+    curves_figure,
+    differences_figure,
+    matrices_figure,
+    study_figures,
+    units_figure,
 )
 from asr_dni.study.findings import find
 
