@@ -63,10 +63,11 @@ class Axis:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def wrapped(self, width: int) -> str:
-        """Return label and unit, the unit on a line of its own where both are too long for ``width`` characters."""
-        if len(self.text) <= width or not self.unit:
+        """Return label and unit, with a line of its own for the unit where it is longer than ``width`` characters."""
+        if len(self.text) <= width or not self.text.endswith(")"):
             return textwrap.fill(self.text, width)
-        return "\n".join([*textwrap.wrap(self.label, width), *textwrap.wrap(f"({self.unit})", width)])
+        label, _, unit = self.text.rpartition(" (")
+        return "\n".join([*textwrap.wrap(label, width), *textwrap.wrap(f"({unit}", width)])
 
     @property
     def all_ticks(self) -> tuple[Tick, ...]:

@@ -27,16 +27,17 @@ _CURVES = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#5
 MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond", "triangle down", "plus", "cross")
 _DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
 
-# Dark to light in even steps of lightness: viridis and plasma (N. Smith and S. van der Walt, CC0), by nine stops.
+# Dark to light in even steps of lightness: viridis and plasma (N. Smith and S. van der Walt, CC0).
 VIRIDIS = (
-    *("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c"),
-    *("#28ae80", "#5ec962", "#addc30", "#fde725"),
+    *("#440154", "#481769", "#472a7a", "#433d84", "#3d4e8a", "#355e8d"),
+    *("#2e6d8e", "#297b8e", "#23898e", "#1f978b", "#21a585", "#2eb37c"),
+    *("#46c06f", "#65cb5e", "#89d548", "#b0dd2f", "#d8e219", "#fde725"),
 )
 """Of quantities."""
 
 _PLASMA = (
-    *("#0d0887", "#4c02a1", "#7e03a8", "#aa2395", "#cc4778"),
-    *("#e66c5c", "#f89540", "#fdc527", "#f0f921"),
+    *("#0d0887", "#3e049c", "#6300a7", "#8606a6", "#a62098", "#c03a83"),
+    *("#d5546e", "#e76f5a", "#f68d45", "#fdae32", "#fcd225", "#f0f921"),
 )
 
 RED_BLUE = (

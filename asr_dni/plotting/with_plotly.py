@@ -14,6 +14,7 @@ from asr_dni.plotting.style import FAINT_GRID, GREY, GRID, INK, PAPER
 
 _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
+_LETTERS = 11.5  # to an inch of an axis
 _LINE_OF_NOTE = 150  # characters
 
 
@@ -143,9 +144,15 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
     else:
         below, left = figure.neighbour(place, "below"), figure.neighbour(place, "left")
         grid = any(isinstance(one, HeatMap) and one.colors.bar for one in panel.elements)
-        x |= _axis(panel.x, 60, below is None or below.x != panel.x, grid, FAINT_GRID)
+        x |= _axis(
+            panel.x,
+            int(_LETTERS * figure.panel_size[0]),
+            below is None or below.x != panel.x,
+            grid,
+            FAINT_GRID,
+        )
         same = left is not None and left.y == panel.y
-        y |= _axis(panel.y, 45, not same, grid, GRID)
+        y |= _axis(panel.y, int(_LETTERS * figure.panel_size[1]), not same, grid, GRID)
         if same and panel.y.scale != "category":
             first = place - place % figure.grid[1]
             y |= {"showticklabels": False, "matches": f"y{first + 1 if first else ''}"}

@@ -16,7 +16,7 @@ from asr_dni.wording import count
 
 
 def curves_figure(matrices: Sequence[Matrix]) -> Figure:
-    """Specify accuracy against the strength at inference, a line per sigma_train with its interval as a band, a panel per size.
+    """Specify accuracy against the strength, a line per sigma_train with its interval as a band, a panel per size.
 
     Args:
         matrices: of one cell and setting.

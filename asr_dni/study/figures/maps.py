@@ -33,7 +33,7 @@ _BEST, _MAY_BE_BEST = "#0b3c5d", "#bcd7ea"
 
 
 def matrices_figure(matrices: Sequence[Matrix]) -> Figure:
-    """Specify accuracy for every (sigma_train, sigma_infer) as a heat map, a panel per size.
+    """Specify accuracy for every (sigma_train, strength) as a heat map, a panel per size.
 
     Args:
         matrices: of one cell and setting.
@@ -158,7 +158,7 @@ def _largest(values: Array) -> float:
 
 
 def best_figure(matrices: Sequence[Matrix], findings: Findings) -> Figure:
-    """Specify the best sigma_train for each sigma_infer, and those that may be the best too, a panel per architecture.
+    """Specify the best sigma_train for each strength, and those that may be the best too, a panel per architecture.
 
     Args:
         matrices: of one setting.
