@@ -172,7 +172,7 @@ def test_tables_and_summary_say_what_the_findings_say(written, frame):
         assert (directory / link).exists()
     markdown = (directory / "tables" / "above_clean.md").read_text(encoding="utf-8")
     assert "- cell: lstm" in markdown
-    assert "| sigma_infer |" in markdown
+    assert "| strength |" in markdown
     page = (directory / "index.html").read_text(encoding="utf-8")
     for question in {answer.question for answer in findings.answers}:
         assert QUESTIONS[question].title in page
