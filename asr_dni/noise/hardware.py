@@ -192,9 +192,10 @@ class Hardware:
 
     def _find(self, strength: Strength) -> tuple[str, int, str]:
         """Return where a strength stands: the place, which of the models there, and their field."""
-        place, *index, name = ("tile", "") if strength.path == "tile" else strength.path.split(".")
-        if place == "tile" and self.tile is not None:
-            return place, 0, ""
+        if strength.path == "tile" and self.tile is not None:
+            return "tile", 0, ""
+        place, _, rest = strength.path.partition(".")
+        *index, name = rest.split(".")
         for k, model in enumerate(self._models(place)):
             if index in ([], [str(k)]) and isinstance(getattr(model, name, None), SupportsFloat):
                 return place, k, name
@@ -283,9 +284,9 @@ def _names(kind: type) -> str:
 
 def _differences(ours: Sequence[Model], theirs: Sequence[Model]) -> Iterator[tuple[str, object, object]]:
     """Give what models differ in beside their numbers."""
-    kinds = [[type(model).__name__ for model in models] for models in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        yield "models", *kinds
+    our_kinds, their_kinds = ([type(model).__name__ for model in models] for models in (ours, theirs))
+    if our_kinds != their_kinds:
+        yield "models", our_kinds, their_kinds
         return
     for mine, its in zip(ours, theirs, strict=True):
         for name in (its_field.name for its_field in dataclasses.fields(mine)):
