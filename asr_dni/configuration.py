@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from asr_dni.bounded_yaml import MOST_CHARACTERS, bound_jsonargparse, load_yaml
+from asr_dni.changed_classes import start_from_own_defaults
 from asr_dni.configured import Configured
 from asr_dni.errors import UserError
 from asr_dni.named_classes import find_class, refusal
@@ -26,6 +27,7 @@ _NEAR = 0.7
 """Similarity of a setting's name to another that may have been meant, as difflib measures it."""
 
 bound_jsonargparse()
+start_from_own_defaults()
 
 
 class Layer(dict[str, Any]):
@@ -197,6 +199,7 @@ def explain(error: Exception, longest: int = 400) -> str:
         (r'Parser key "([^"]+)":', r"\1:"),
         (r"- Expected a path but \S+ either not accessible or invalid", ""),
         (r"- Problem with", "Problem with"),
+        (r"- Import path (\S+) does not correspond to a subclass of (\w+)", r"\1: not a \2"),
         (r"Type typing\.Callable\S*(?: \S+)? expects a function or a callable class:", ""),
         (r"Expected a typing\.Literal\[([^\]]*)\]\.?", r"expected one of \1."),
         (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),
