@@ -84,7 +84,17 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> tuple[Mapping
     else:
         contents, where = read_checkpoint(checkpoint), str(checkpoint)
     _check_form(contents, _FORM, where, "")
+    _check_data(contents, where, "")
+    for index, member in enumerate(contents.get("PopulationData", {}).get("members", [])):
+        _check_data(member, where, f"PopulationData.members[{index}].")
     return contents, where
+
+
+def _check_data(contents: Mapping[Any, Any], where: str, above: str) -> None:
+    """Check the states of data modules, which are kept by the names of their classes."""
+    for name, value in contents.items():
+        if isinstance(value, Mapping) and not _OF_DATA.isdisjoint(value):
+            _check_form(value, _DATA, where, f"{above}{name}")
 
 
 def _check_plain(contents: Any, where: str) -> None:
@@ -142,6 +152,7 @@ def _version(value: Any) -> bool:
 
 
 _SETTINGS: Form = {"*": _plain}
+_OF_DATA = frozenset({"label_names", "statistics"})
 _DATA: Form = {"?label_names": [str], "?source": str, "?statistics": {"*": Tensor}, "*": object}
 _SCHEDULER: Form = {
     "?base_lrs": [_number],
@@ -176,13 +187,11 @@ _FORM: Form = {
     "?pytorch-lightning_version": _version,
     "?hyper_parameters": {"?model": _SETTINGS, "?population": _SETTINGS, "*": object},
     "?datamodule_hyper_parameters": {"?data": _SETTINGS, "*": object},
-    "?KeywordData": _DATA,
-    "?DigitsData": _DATA,
     "?PopulationData": {
         "?data_seeds": [_count],
         "?of_member": [_count],
         "?data": _DATA,
-        "?members": [{"?KeywordData": _DATA, "?DigitsData": _DATA, "*": object}],
+        "?members": [{"*": object}],
     },
     "?population_state": {
         "sigma_train": [_number],

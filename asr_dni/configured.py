@@ -18,11 +18,16 @@ class Configured:
 
         :func:`asr_dni.configuration.from_configuration` is the way back.
         """
-        arguments = {name: _plain(getattr(self, name), name) for name in _arguments_of(type(self))}
+        arguments = {name: _plain(getattr(self, name), name) for name in arguments_of(type(self))}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
 
+    @property
+    def identity(self) -> Any:
+        """What it is, in plain values that are the same from run to run and on every machine."""
+        return {"class": type(self).__qualname__, **self.configuration()["init_args"]}
 
-def _arguments_of(kind: type[Any]) -> list[str]:
+
+def arguments_of(kind: type[Any]) -> list[str]:
     """Return the names of a constructor's arguments, and of those above it that it passes on."""
     names: list[str] = []
     for above in kind.__mro__:

@@ -18,14 +18,12 @@ def experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_settings(data: Any) -> dict[str, Any]:
-    """Return what decides a data module's batches, the same on every machine.
-
-    That is its settings but seed and speed; the source by what it is, since its configuration holds paths.
-    """
+    """Return what decides the batches of a data module, the same on every machine; of one not of ours its settings."""
+    own = getattr(data, "result_settings", None)
+    if callable(own):
+        return dict(own())
     given = getattr(data, "hparams", {})
-    settings = {key: value for key, value in given.get("data", given).items() if key not in NOT_OF_THE_RESULT}
-    identity = getattr(getattr(data, "source", None), "identity", None)
-    return settings if identity is None else {**settings, "source": identity}
+    return {key: value for key, value in given.get("data", given).items() if key not in NOT_OF_THE_RESULT}
 
 
 def optimizer_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -115,7 +116,11 @@ def find_class(path: str, base: type[Any] | None = None) -> type[Any]:
     """
     parts = path.split(".") if isinstance(path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise UnknownClassError(f"{path}: no such class; expected an import path such as asr_dni.data.Folder")
+        near = get_close_matches(str(path), _names_of(Configured), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UnknownClassError(
+            f"{path}: no such class; expected a name or an import path such as asr_dni.data.Folder{meant}"
+        )
     kinds = _kinds()  # imports the packages whose classes may be named
     module = _module(".".join(parts[:-1]), path)
     found = vars(module).get(parts[-1])
@@ -132,6 +137,12 @@ def find_class(path: str, base: type[Any] | None = None) -> type[Any]:
         )
         raise UnknownClassError(f"{path}: not {wanted}")
     return found  # type: ignore[no-any-return]
+
+
+def _names_of(kind: type[Any]) -> list[str]:
+    """Return the names of all classes below one that have been imported."""
+    below = kind.__subclasses__()
+    return [kind.__name__ for kind in below] + [name for kind in below for name in _names_of(kind)]
 
 
 @contextmanager

@@ -28,11 +28,12 @@ import pytorch_lightning as pl
 import torch
 
 from asr_dni.configuration import read_layers
-from asr_dni.data import Augmentation, AugmentationSettings, Batch, SequenceData
+from asr_dni.data import Augmentation, AugmentationSettings, Batch, ClipFeatures, SequenceData
+from asr_dni.data.clip_features import make_front_end
 from asr_dni.data.population_data import PopulationData
 from asr_dni.evaluation import count_passes
 from asr_dni.evaluation.stacked import evaluate_population
-from asr_dni.features import MFCC, MFCCSettings
+from asr_dni.features import FrontEnd
 from asr_dni.files import write_atomically
 from asr_dni.model import TrainingNoise
 from asr_dni.model.population_spotter import Member, PopulationSpotter
@@ -67,7 +68,10 @@ class FullSet:
 
     def __init__(self) -> None:
         self.label_names = [f"word {k}" for k in range(N_LABELS)]
-        self.hparams: dict[str, Any] = {"data": {}}
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return what decides the batches."""
+        return {}
 
 
 class RandomBatches:
@@ -214,22 +218,22 @@ def measure(
 
 
 def measure_features(
-    frontend: MFCCSettings, augmentation: AugmentationSettings, rows: int, clock: Clock, seconds: float
+    front_end: FrontEnd, augmentation: AugmentationSettings, rows: int, clock: Clock, seconds: float
 ) -> tuple[float, float]:
     """Return seconds per clip of the features, with augmentation and without."""
     generator = torch.Generator().manual_seed(0)
-    rate, device = frontend.sample_rate, clock.device
+    rate, device = front_end.sample_rate, clock.device
     waveforms = (torch.rand(rows, rate, generator=generator) * 2 - 1).to(device)
     background = (torch.rand(60 * rate, generator=generator) * 0.1).to(device)
     clip_ids = torch.randint(2**62, (rows,), generator=generator).to(device)
-    features = MFCC(frontend)
+    features = ClipFeatures(front_end)
     features.fit_statistics([waveforms.cpu()])
     features.to(device)
     augment = Augmentation(augmentation, rate, seed=0).to(device)
 
     def training() -> None:
         augmented = augment.waveforms(waveforms, clip_ids, 0, background)
-        augment.features(features(augmented), clip_ids, 0, 1 + frontend.deltas)
+        augment.features(features(augmented), clip_ids, 0, front_end.n_bands)
 
     with torch.inference_mode():
         return (
@@ -501,13 +505,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings: dict[str, Any] = {}
     for layer in read_layers(options.data):
         settings |= layer.get("data", {})
-    frontend = MFCCSettings(**settings.get("frontend", {}))
+    front_end = make_front_end(settings.get("front_end", {}))
     augmentation = AugmentationSettings(**settings.get("augmentation", {}))
     size = DataSize(
         N_TRAIN,
         N_TEST,
-        frontend.n_frames(frontend.sample_rate),
-        frontend.n_features,
+        front_end.n_frames(front_end.sample_rate),
+        front_end.n_features,
         settings.get("batch_size", 128),
     )
     members = plan_members(study, cast(SequenceData, FullSet()))
@@ -526,7 +530,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     populations = partition(members, largest)
     clock = Clock(device)
     product = measure_product(clock, min(options.seconds, 2.0))
-    features = measure_features(frontend, augmentation, size.batch_size, clock, min(options.seconds, 2.0))
+    features = measure_features(front_end, augmentation, size.batch_size, clock, min(options.seconds, 2.0))
     measured: dict[Shape, Measured] = {}
     for population in populations:
         shape = shape_of(population.members[0])

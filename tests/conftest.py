@@ -12,7 +12,7 @@ from recordings import make_folder
 from trained import train
 
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
-from asr_dni.features import MFCCSettings
+from asr_dni.features import MFCC
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def words(tone_words: Path, tone_cache: Path) -> Callable[..., KeywordData]:
     def words(seed: int, **options: Any) -> KeywordData:
         return KeywordData(
             Folder(tone_words),
-            frontend=MFCCSettings(n_mfcc=10),
+            front_end=MFCC(n_mfcc=10),
             augmentation=AugmentationSettings(time_shift_ms=100.0, background_probability=0.5, time_masks=1),
             batch_size=8,
             seed=seed,
@@ -66,9 +66,9 @@ def checkpoint(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that was trained on a copy of :func:`spoken` which is not there any more."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(spoken, folder / "words")
-    frontend = MFCCSettings(n_mels=20, n_mfcc=10)
+    front_end = MFCC(n_mels=20, n_mfcc=10)
     data = KeywordData(
-        Folder(folder / "words"), frontend=frontend, batch_size=6, cache_dir=folder / "cache", seed=1
+        Folder(folder / "words"), front_end=front_end, batch_size=6, cache_dir=folder / "cache", seed=1
     )
     path = train(folder, data, epochs=8)
     shutil.rmtree(folder / "words")

@@ -289,7 +289,7 @@ def test_masks_have_the_stated_number_and_widths():
 def test_deltas_are_masked_with_their_feature():
     features = torch.ones(100, 10, 60)
     settings = only(frequency_masks=1, frequency_mask_bins=5)
-    masked = Augmentation(settings).features(features, torch.arange(100), 0, blocks=3)
+    masked = Augmentation(settings).features(features, torch.arange(100), 0, n_bands=20)
     static, first, second = masked.chunk(3, dim=-1)
     assert torch.equal(static, first)
     assert torch.equal(static, second)

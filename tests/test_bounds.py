@@ -8,7 +8,7 @@ from asr_dni.cli.main import main
 from asr_dni.data import AugmentationSettings, DigitsData, Folder, KeywordData, LabelSettings, Synthetic
 from asr_dni.errors import UserError
 from asr_dni.evaluation.measuring import check_draws, check_sigmas
-from asr_dni.features import MFCCSettings
+from asr_dni.features import MFCC
 from asr_dni.model import KeywordSpotter
 from asr_dni.model.network import NetworkSettings
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
         (lambda: NetworkSettings(layers=10**9), "layers is 1,000,000,000"),
         (lambda: KeywordSpotter(["a"], 10**9), "number of features is 1,000,000,000"),
         (lambda: KeywordSpotter(["a"], 8, NetworkSettings(units=16_000, layers=9)), "number of weights is"),
-        (lambda: MFCCSettings(n_mels=10**7), "n_mels is 10,000,000"),
-        (lambda: MFCCSettings(n_fft=2**40), "n_fft is"),
-        (lambda: MFCCSettings(n_fft=2**20, n_mels=4000), "n_mels x n_fft is"),
-        (lambda: MFCCSettings(sample_rate=10**12), "sample_rate is"),
-        (lambda: MFCCSettings(window_ms=1e9), "window_ms is"),
-        (lambda: MFCCSettings(delta_width=10**9 + 1), "delta_width is"),
+        (lambda: MFCC(n_mels=10**7), "n_mels is 10,000,000"),
+        (lambda: MFCC(n_fft=2**40), "n_fft is"),
+        (lambda: MFCC(n_fft=2**20, n_mels=4000), "n_mels x n_fft is"),
+        (lambda: MFCC(sample_rate=10**12), "sample_rate is"),
+        (lambda: MFCC(window_ms=1e9), "window_ms is"),
+        (lambda: MFCC(delta_width=10**9 + 1), "delta_width is"),
         (lambda: KeywordData(Folder("x"), clip_seconds=1e9), "clip_seconds is"),
         (lambda: KeywordData(Folder("x"), batch_size=10**9), "batch_size is 1,000,000,000"),
         (lambda: KeywordData(Folder("x"), num_workers=10**9), "num_workers is"),
@@ -49,7 +49,7 @@ def test_a_size_that_exhausts_the_memory(make, named):
 def test_published_sizes_are_far_below():
     """A bidirectional LSTM of 3 x 512 units has more weights than any keyword spotter that was published."""
     KeywordSpotter(["a", "b"], 80, NetworkSettings(units=512, layers=3, bidirectional=True))
-    MFCCSettings(sample_rate=48_000, n_fft=4096, n_mels=128)
+    MFCC(sample_rate=48_000, n_fft=4096, n_mels=128)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from asr_dni.data import (
     data_class_of,
     data_from_checkpoint,
 )
-from asr_dni.data.digits import FIRST_OF_FORM, ImageBatch, deform
+from asr_dni.data.digits import FIRST_OF_FORM, deform
+from asr_dni.data.in_memory import ExampleBatch
 from asr_dni.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -141,7 +142,7 @@ def test_training_batches_are_a_function_of_seed_and_epoch():
 def test_lightning_hands_over_images_and_gets_features():
     data = DigitsData()
     batch = next(iter(data.val_dataloader()))
-    assert isinstance(batch, ImageBatch)
+    assert isinstance(batch, ExampleBatch)
     features = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(features.features, next(data.batches("validation")).features)
     assert data.on_after_batch_transfer(features, 0) is features
@@ -331,7 +332,7 @@ def test_statistics_of_other_data_are_refused():
     state = {**DigitsData().state_dict(), "source": "Folder words"}
     with pytest.raises(UserError, match="was trained on Folder words"):
         DigitsData().load_state_dict(state)
-    with pytest.raises(UserError, match="was not trained on digits"):
+    with pytest.raises(UserError, match="holds no settings of DigitsData"):
         DigitsData.from_checkpoint({"state_dict": {}})
 
 

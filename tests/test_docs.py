@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import jsonargparse
@@ -21,6 +22,12 @@ def blocks(document: Path) -> list[tuple[str, str]]:
     """Language (empty: none named) and text of a document's code blocks."""
     tokens = MarkdownIt().parse(document.read_text(encoding="utf-8"))
     return [(token.info, token.content) for token in tokens if token.type in ("fence", "code_block")]
+
+
+def example(name: str) -> str:
+    """The block of docs/extending.md that has this class, as a module of its own."""
+    (found,) = [text for _, text in blocks(ROOT / "docs" / "extending.md") if f"class {name}(" in text]
+    return "import torch\n" + found
 
 
 def code() -> list[str]:
@@ -60,6 +67,9 @@ class Parsed(Exception):
 def test_command_is_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     (tmp_path / "my_sources.py").touch()
+    for module, name in (("my_front_ends", "PCEN"), ("my_data", "TemporalOrder")):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(example(name))
     monkeypatch.syspath_prepend(tmp_path)
     experiment = str(ROOT / "conf" / "experiment" / "synthetic_lstm_dni.yaml")
     # What a run of the reader's would have made, or the reader has written.

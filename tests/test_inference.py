@@ -12,10 +12,10 @@ from recordings import tone, write
 from trained import train
 
 import asr_dni
-from asr_dni.data import DigitsData, Folder, FrontEnd, KeywordData
+from asr_dni.data import ClipFeatures, DigitsData, FolderClips
 from asr_dni.errors import UserError
 from asr_dni.evaluation import measure_noise_curve
-from asr_dni.features import MFCC, MFCCSettings
+from asr_dni.features import MFCC
 from asr_dni.inference import Spotter
 from asr_dni.model import KeywordSpotter
 from asr_dni.noise import Noise
@@ -63,7 +63,7 @@ def test_decisions_and_accuracy_are_those_of_the_noise_curve(spotter, spoken, cl
 
 
 def test_posteriors_are_the_softmax_of_the_networks_answers(checkpoint, spoken, clips, spotter):
-    data = KeywordData.from_checkpoint(checkpoint, source=Folder(spoken)).with_folder(spoken)
+    data = FolderClips.for_checkpoint(checkpoint, spoken)
     data.setup("test")
     model = KeywordSpotter.from_checkpoint(checkpoint)
     found = {file.path.name: probabilities(file.predictions[0]) for file in spotter.predict_files(clips)}
@@ -253,9 +253,9 @@ def test_what_is_no_audio_is_refused(spotter, waveform, rate, message):
 
 def test_a_front_end_of_another_network_is_refused(checkpoint):
     model = KeywordSpotter.from_checkpoint(checkpoint)
-    front_end = FrontEnd(MFCC(MFCCSettings(n_mels=20, n_mfcc=12)), clip_seconds=1.0)
+    features = ClipFeatures(MFCC(n_mels=20, n_mfcc=12))
     with pytest.raises(UserError, match="12 features, but the network takes 10"):
-        Spotter(model, front_end)
+        Spotter(model, features)
 
 
 def test_settings_out_of_range_are_refused(spotter, checkpoint, clips, tmp_path):

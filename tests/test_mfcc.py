@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import librosa
@@ -6,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from asr_dni.data import ClipFeatures
 from asr_dni.errors import UserError
-from asr_dni.features import MFCC, MFCCSettings
-from asr_dni.features.mfcc import mel_filterbank
+from asr_dni.features import MFCC, FrontEnd, LogMel
+from asr_dni.features.log_mel import mel_filterbank
 
 
 def speechlike(n_clips: int, n_samples: int, seed: int = 0) -> torch.Tensor:
@@ -22,25 +22,25 @@ def speechlike(n_clips: int, n_samples: int, seed: int = 0) -> torch.Tensor:
     return (level * (torch.sin(2 * math.pi * pitch * time * (1 + time)) + noise)).clamp(-1, 1)
 
 
-def fitted(settings: MFCCSettings) -> MFCC:
-    mfcc = MFCC(settings)
-    mfcc.fit_statistics([speechlike(8, 16000, seed=99)])
-    return mfcc
+def fitted(front_end: FrontEnd) -> ClipFeatures:
+    features = ClipFeatures(front_end)
+    features.fit_statistics([speechlike(8, 16000, seed=99)])
+    return features
 
 
 VARIANTS = [
-    MFCCSettings(),
-    MFCCSettings(n_mfcc=0, normalize=False),
-    MFCCSettings(deltas=1, delta_width=9, padding="causal"),
-    MFCCSettings(deltas=2, padding="center", window_ms=25, hop_ms=10),
-    MFCCSettings(window_ms=20, hop_ms=20, deltas=2, delta_width=3, mel_scale="slaney", mel_norm="slaney"),
+    MFCC(),
+    LogMel(),
+    MFCC(deltas=1, delta_width=9, padding="causal"),
+    MFCC(deltas=2, padding="center", window_ms=25, hop_ms=10),
+    MFCC(window_ms=20, hop_ms=20, deltas=2, delta_width=3, mel_scale="slaney", mel_norm="slaney"),
 ]
 
 
 @pytest.mark.parametrize(("mel_scale", "mel_norm"), [("htk", None), ("slaney", "slaney"), ("htk", "slaney")])
 @pytest.mark.parametrize(("f_min", "f_max"), [(20.0, None), (300.0, 3400.0)])
 def test_filterbank_is_that_of_librosa(mel_scale, mel_norm, f_min, f_max):
-    settings = MFCCSettings(n_mels=20, f_min=f_min, f_max=f_max, mel_scale=mel_scale, mel_norm=mel_norm)
+    settings = MFCC(n_mels=20, f_min=f_min, f_max=f_max, mel_scale=mel_scale, mel_norm=mel_norm)
     expected = librosa.filters.mel(
         sr=16000, n_fft=512, n_mels=20, fmin=f_min, fmax=f_max, htk=mel_scale == "htk", norm=mel_norm
     )
@@ -51,15 +51,8 @@ def test_filterbank_is_that_of_librosa(mel_scale, mel_norm, f_min, f_max):
 @pytest.mark.parametrize("padding", ["none", "center"])
 def test_coefficients_and_log_mels_are_those_of_librosa(padding, mel_scale, mel_norm):
     samples = speechlike(4, 16000)[1]
-    settings = MFCCSettings(
-        window_ms=25,
-        hop_ms=10,
-        n_mfcc=13,
-        normalize=False,
-        padding=padding,
-        mel_scale=mel_scale,
-        mel_norm=mel_norm,
-    )
+    common = dict(window_ms=25, hop_ms=10, padding=padding, mel_scale=mel_scale, mel_norm=mel_norm)
+    settings = MFCC(n_mfcc=13, **common)
     # Without centring, librosa's window sits in the middle of the transform's span.
     around = (512 - 400) // 2 if padding == "none" else 0
     mel = librosa.feature.melspectrogram(
@@ -77,18 +70,18 @@ def test_coefficients_and_log_mels_are_those_of_librosa(padding, mel_scale, mel_
         power=2.0,
     )
     log_mel = np.log(mel + 1e-6)
-    log_mels = MFCC(dataclasses.replace(settings, n_mfcc=0))(samples)
+    log_mels = LogMel(**common)(samples)
     np.testing.assert_allclose(log_mels.numpy(), log_mel.T, atol=2e-4)
     expected = librosa.feature.mfcc(S=log_mel, n_mfcc=13, dct_type=2, norm="ortho")
-    features = MFCC(settings)(samples)
+    features = settings(samples)
     assert features.shape == (settings.n_frames(16000), 13)
     np.testing.assert_allclose(features.numpy(), expected.T, atol=5e-4)
 
 
 @pytest.mark.parametrize("width", [3, 5, 9])
 def test_deltas_are_those_of_librosa(width):
-    settings = MFCCSettings(deltas=2, delta_width=width, normalize=False)
-    static, first, second = MFCC(settings)(speechlike(3, 16000)[2]).chunk(3, dim=-1)
+    settings = MFCC(deltas=2, delta_width=width)
+    static, first, second = settings(speechlike(3, 16000)[2]).chunk(3, dim=-1)
     expected = librosa.feature.delta(static.numpy(), width=width, axis=0, mode="nearest")
     np.testing.assert_allclose(first.numpy(), expected, atol=1e-5)
     expected = librosa.feature.delta(first.numpy(), width=width, axis=0, mode="nearest")
@@ -96,18 +89,18 @@ def test_deltas_are_those_of_librosa(width):
 
 
 def test_default_shape_and_silence():
-    settings = MFCCSettings(n_mfcc=0, normalize=False)
-    features = MFCC(settings)(torch.zeros(2, 16000))
+    settings = LogMel()
+    features = settings(torch.zeros(2, 16000))
     assert features.shape == (2, 49, 40)
     torch.testing.assert_close(features, torch.full((2, 49, 40), math.log(1e-6)))
 
 
 def test_sine_lands_in_the_band_around_its_frequency():
-    settings = MFCCSettings(n_mfcc=0, normalize=False)
+    settings = LogMel()
     edges = librosa.mel_frequencies(n_mels=42, fmin=20, fmax=8000, htk=True)
     for frequency in (440.0, 1000.0, 3000.0):
         samples = torch.sin(2 * math.pi * frequency * torch.arange(16000) / 16000)
-        band = int(MFCC(settings)(samples).mean(0).argmax())
+        band = int(settings(samples).mean(0).argmax())
         assert edges[band] < frequency < edges[band + 2]
 
 
@@ -155,43 +148,42 @@ def test_stream_is_as_late_as_it_says_and_no_later(settings):
 
 
 def test_frames_depend_on_their_own_samples_only():
-    settings = MFCCSettings(padding="causal", normalize=False)
-    mfcc = MFCC(settings)
+    settings = MFCC(padding="causal")
     samples = speechlike(2, 16000)[1]
     changed = samples.clone()
     changed[320 * 10 :] = 0.7
-    same = (mfcc(samples) == mfcc(changed)).all(-1)
+    same = (settings(samples) == settings(changed)).all(-1)
     assert same[:10].all()
     assert not same[10:].any()
 
 
 def test_statistics_are_those_of_all_frames_however_batched():
-    settings = MFCCSettings(deltas=1)
+    settings = MFCC(deltas=1)
     waveforms = speechlike(50, 16000) + 0.01
-    frames = MFCC(dataclasses.replace(settings, normalize=False))(waveforms).flatten(0, 1).double()
+    frames = settings(waveforms).flatten(0, 1).double()
     for sizes in ([50], [1, 7, 42], [20, 0, 30]):
-        mfcc = MFCC(settings)
+        mfcc = ClipFeatures(settings)
         mfcc.fit_statistics(waveforms.split(sizes))
         torch.testing.assert_close(mfcc.mean.double(), frames.mean(0), atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(mfcc.std.double(), frames.std(0, correction=0), atol=0, rtol=1e-6)
-        assert int(mfcc.n_frames) == len(frames)
+        assert int(mfcc.count) == len(frames)
     normalized = mfcc(waveforms).flatten(0, 1)
     torch.testing.assert_close(normalized.mean(0), torch.zeros(40), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalized.std(0), torch.ones(40), atol=1e-3, rtol=0)
 
 
 def test_constant_feature_is_centred_not_blown_up():
-    mfcc = MFCC(MFCCSettings())
+    mfcc = ClipFeatures(MFCC())
     mfcc.fit_statistics([torch.zeros(4, 16000)])
     assert torch.equal(mfcc.std, torch.ones(20))
     assert mfcc(torch.zeros(1, 16000)).abs().max() < 1e-5
 
 
 def test_statistics_travel_in_the_state_dict():
-    mfcc = fitted(MFCCSettings())
+    mfcc = fitted(MFCC())
     state = mfcc.state_dict()
-    assert set(state) == {"mean", "std", "n_frames"}
-    other = MFCC(MFCCSettings())
+    assert set(state) == {"mean", "std", "count"}
+    other = ClipFeatures(MFCC())
     with pytest.raises(RuntimeError, match="fit_statistics"):
         other(torch.zeros(1, 16000))
     other.load_state_dict(state)
@@ -201,16 +193,16 @@ def test_statistics_travel_in_the_state_dict():
 
 def test_no_training_clips():
     with pytest.raises(UserError, match="training split is empty"):
-        MFCC(MFCCSettings()).fit_statistics([])
+        ClipFeatures(MFCC()).fit_statistics([])
 
 
 def test_integer_samples_are_refused():
     with pytest.raises(TypeError, match="floating-point"):
-        MFCC(MFCCSettings(normalize=False))(torch.zeros(1, 16000, dtype=torch.int16))
+        MFCC()(torch.zeros(1, 16000, dtype=torch.int16))
 
 
 def test_gradient_reaches_the_samples():
-    mfcc = MFCC(MFCCSettings(deltas=1, normalize=False))
+    mfcc = MFCC(deltas=1)
     waveforms = speechlike(2, 2000)[1:].requires_grad_()
     mfcc(waveforms).square().sum().backward()
     direction = torch.randn(1, 2000, generator=torch.Generator().manual_seed(3))
@@ -223,7 +215,7 @@ def test_gradient_reaches_the_samples():
 
 
 def test_autocast_does_not_degrade_the_features():
-    mfcc = fitted(MFCCSettings())
+    mfcc = fitted(MFCC())
     waveforms = speechlike(4, 16000)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = mfcc(waveforms)
@@ -257,10 +249,10 @@ def test_autocast_does_not_degrade_the_features():
 )
 def test_bad_settings_name_the_key(key, values):
     with pytest.raises(UserError, match=rf"^{key}(:| is) ") as error:
-        MFCCSettings(**values)
+        MFCC(**values)
     assert "\n" not in str(error.value)
 
 
 def test_empty_bands_are_an_error():
     with pytest.raises(UserError, match=r"^n_mels: \d+ of 128 bands"):
-        MFCC(MFCCSettings(n_mels=128))
+        MFCC(n_mels=128)

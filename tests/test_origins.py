@@ -10,7 +10,7 @@ from recordings import make_folder, tone, write
 from asr_dni.data import Folder, KeywordData
 from asr_dni.data.audio import read_recording
 from asr_dni.data.origins import is_band_limited
-from asr_dni.features.mfcc import MFCCSettings
+from asr_dni.features import MFCC
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "speech_commands_8"
 
@@ -115,7 +115,7 @@ def test_a_lower_rate_is_told_with_numbers(tmp_path, opened):
         " they have nothing above 4,000 Hz. A network that was trained on other recordings" in said
     )
     assert opened(path) == ""  # once is enough
-    assert opened(path, frontend=MFCCSettings(sample_rate=8000)) == ""
+    assert opened(path, front_end=MFCC(sample_rate=8000)) == ""
 
 
 def test_upsampled_recordings_are_told_with_numbers(tmp_path, opened):

@@ -6,7 +6,7 @@ import yaml
 from recordings import make_folder, tone, write
 
 from asr_dni.cli.main import main
-from asr_dni.data import Folder, KeywordData, LabelSettings
+from asr_dni.data import Folder, FolderClips, KeywordData, LabelSettings
 from asr_dni.data.source import speaker_split
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -46,7 +46,7 @@ def test_silence_that_is_made_has_no_speaker(tmp_path):
 def test_another_folder_has_one_split(tmp_path):
     data = data_of(make_folder(tmp_path / "words", seconds=0.1), tmp_path / "cache")
     data.setup("fit")
-    other = data.with_folder(make_folder(tmp_path / "others", seconds=0.1), "all")
+    other = FolderClips.for_network_of(data, make_folder(tmp_path / "others", seconds=0.1), "all")
     other.setup("test")
     assert other.describe() == "folder others: all 30 clips by 10 speakers"
 
@@ -83,7 +83,7 @@ def test_an_expression_is_part_of_what_is_cached_and_kept_for_other_folders(tmp_
         data.prepare_data()
     assert plain.store.path != found.store.path
     assert {found.store.speaker(row) for row in range(len(found.store))} == {f"p{k}" for k in range(20)}
-    other = found.with_folder(people(tmp_path / "others", speakers=20, takes=1), "test")
+    other = FolderClips.for_network_of(found, people(tmp_path / "others", speakers=20, takes=1), "test")
     other.prepare_data()
     assert {other.store.speaker(row) for row in range(len(other.store))} == {f"p{k}" for k in range(20)}
 

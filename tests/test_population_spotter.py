@@ -23,7 +23,7 @@ from asr_dni.data import (
 )
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, evaluate_population
-from asr_dni.features import MFCCSettings
+from asr_dni.features import MFCC
 from asr_dni.model import (
     KeywordSpotter,
     Member,
@@ -224,7 +224,7 @@ def test_a_member_is_what_the_command_line_trains(words, tone_words, tone_cache,
         "data.source.path": tone_words,
         "data.cache_dir": tone_cache,
         "data.batch_size": 8,
-        "data.frontend.n_mfcc": 10,
+        "data.front_end.n_mfcc": 10,
         "data.augmentation.time_shift_ms": 100.0,
         "data.augmentation.background_probability": 0.5,
         "data.augmentation.time_masks": 1,
@@ -450,7 +450,7 @@ def saved(tone_words, tone_cache, tmp_path_factory):
     def make(seed):
         return KeywordData(
             Folder(tone_words),
-            frontend=MFCCSettings(n_mfcc=10),
+            front_end=MFCC(n_mfcc=10),
             augmentation=AugmentationSettings(time_shift_ms=50.0),
             batch_size=8,
             seed=seed,

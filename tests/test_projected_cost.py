@@ -39,7 +39,7 @@ def written(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cost")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
     (folder / "data.yaml").write_text(
-        yaml.safe_dump({"data": {"batch_size": 8, "frontend": {"n_mels": 10, "n_mfcc": 6, "hop_ms": 30.0}}})
+        yaml.safe_dump({"data": {"batch_size": 8, "front_end": {"n_mels": 10, "n_mfcc": 6, "hop_ms": 30.0}}})
     )
     measured, measure = {}, script.measure
 

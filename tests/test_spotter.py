@@ -15,7 +15,7 @@ from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, measure_noise_curve
 from asr_dni.evaluation.curve import curve_label
-from asr_dni.features import MFCCSettings
+from asr_dni.features import MFCC
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
 from asr_dni.noise import Noise
 
@@ -37,7 +37,7 @@ def data(tone_words, tone_cache):
     def data(**options):
         return KeywordData(
             Folder(tone_words),
-            frontend=MFCCSettings(n_mfcc=10),
+            front_end=MFCC(n_mfcc=10),
             augmentation=AugmentationSettings(time_shift_ms=100.0, background_probability=0.5, time_masks=1),
             batch_size=8,
             cache_dir=tone_cache,
@@ -105,9 +105,7 @@ def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
 def trained(tone_words, tone_cache, tmp_path_factory):
     """Four epochs, conventional noise on all sites, and the checkpoint of the last of them."""
     folder = tmp_path_factory.mktemp("trained")
-    module = KeywordData(
-        Folder(tone_words), frontend=MFCCSettings(n_mfcc=10), batch_size=8, cache_dir=tone_cache
-    )
+    module = KeywordData(Folder(tone_words), front_end=MFCC(n_mfcc=10), batch_size=8, cache_dir=tone_cache)
     _, spotter = train(folder, module)
     return spotter, folder / "run" / "0" / "checkpoints" / "last.ckpt"
 

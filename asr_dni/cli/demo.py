@@ -22,7 +22,7 @@ from asr_dni.cli.run_files import MetricsLog, claimed_folder
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
-from asr_dni.features import MFCCSettings
+from asr_dni.features import MFCC
 from asr_dni.files import write_atomically
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise
 from asr_dni.terminal import make_console
@@ -82,7 +82,7 @@ def demo(
         for step, name, sigma, what in runs:
             module = KeywordData(
                 source,
-                frontend=MFCCSettings(n_mfcc=20),
+                front_end=MFCC(n_mfcc=20),
                 augmentation=AugmentationSettings(time_shift_ms=100.0),
                 batch_size=64,
                 cache_dir=data / "cache",

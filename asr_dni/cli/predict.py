@@ -74,10 +74,10 @@ def predict(
     """
     chosen = _format_of(format, output)
     noise = Noise(sigma=sigma, scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.hardware.sites, [sigma], ("--sites", "--sigma 0"))
+    check_sites(noise.sites, [sigma], ("--sites", "--sigma 0"))
     spotter = load(checkpoint, choose_device(device))
-    if hop is not None and spotter.front_end is not None:
-        check_hop(hop, spotter.front_end.clip_seconds, "--hop")
+    if hop is not None and spotter.features is not None:
+        check_hop(hop, spotter.features.clip_seconds, "--hop")
     recordings, passed_over = find_recordings(files)
     decided = spotter.predict_files(
         recordings, noise=noise, draws=draws, hop_seconds=hop, batch_size=batch_size
@@ -86,8 +86,8 @@ def predict(
     if passed_over:
         errors.print(_text(f"passed over, for their endings: {first_few(passed_over, _LISTED)}"))
     bad = longer = 0
-    assert spotter.front_end is not None  # predict_files has checked
-    clip_seconds = spotter.front_end.clip_seconds
+    assert spotter.features is not None  # predict_files has checked
+    clip_seconds = spotter.features.clip_seconds
     rows_are_seen = chosen == "table" and sys.stdout.isatty()
     with _writing(chosen, output, spotter, hop is not None) as write, progress_bar() as progress:
         progress.disable = rows_are_seen

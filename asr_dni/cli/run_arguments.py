@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from asr_dni.bounded_yaml import load_yaml
 from asr_dni.configuration import as_text, expand_layers
-from asr_dni.data import DATA_MODULES, KeywordData, data_class_of
+from asr_dni.data import KeywordData, data_class_of, find_data_class
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.model.spotter import arguments_from_settings
@@ -88,9 +88,8 @@ def name_of_data_class(arguments: Sequence[str]) -> str:
         elif option == "--config":
             contents = load_yaml(value)
             chosen = contents.get("data_class", chosen) if isinstance(contents, dict) else chosen
-    if not isinstance(chosen, str) or chosen not in DATA_MODULES:
-        raise UserError(f"data_class is {chosen}: give one of {', '.join(DATA_MODULES)}")
-    return chosen
+    find_data_class(str(chosen))
+    return str(chosen)
 
 
 def with_configuration(subcommand: str, arguments: list[str]) -> list[str]:

@@ -1,9 +1,8 @@
 """The settings of ``asr-dni fit``, ``validate``, ``test`` and ``predict``, and how they are read."""
 
 from argparse import ArgumentError, RawDescriptionHelpFormatter
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import pytorch_lightning as pl
 from jsonargparse import DefaultHelpFormatter
 from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -11,7 +10,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.run import BestCheckpoint
 from asr_dni.configuration import check_groups, refused_arguments
-from asr_dni.data import DATA_MODULES
+from asr_dni.data import data_modules, find_data_class
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurveCallback
 from asr_dni.model import KeywordSpotter, NoiseAnnealing
@@ -61,7 +60,7 @@ class RunParser(LightningCLI):
     def __init__(self, subcommand: str, data_class: str, **keywords: Any) -> None:
         self._only = subcommand
         self._data_class = data_class
-        module = cast(type[pl.LightningDataModule], DATA_MODULES[data_class])
+        module = find_data_class(data_class)
         super().__init__(KeywordSpotter, module, **keywords)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -93,9 +92,10 @@ class RunParser(LightningCLI):
         )
         parser.add_argument(
             "--data_class",
-            type=Literal[tuple(DATA_MODULES)],
+            type=str,
             default=self._data_class,
-            help="the data module that --data.* are the settings of: KeywordData for recordings, or another task's",
+            help="the data module that --data.* are the settings of: KeywordData for recordings, another task's"
+            f" ({', '.join(data_modules())}), or the class_path of one of your own",
         )
         parser.add_lightning_class_args(NoiseAnnealing, "annealing")
         parser.add_lightning_class_args(NoiseCurveCallback, "noise_curve")

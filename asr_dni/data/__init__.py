@@ -2,12 +2,21 @@
 
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.clip_features import ClipFeatures
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DeformationSettings, DigitsData
 from asr_dni.data.folder import Folder
-from asr_dni.data.front_end import FrontEnd
+from asr_dni.data.folder_clips import FolderClips
+from asr_dni.data.in_memory import Examples, InMemoryData
 from asr_dni.data.labels import LabelSettings
-from asr_dni.data.modules import DATA_MODULES, SequenceData, data_class_of, data_from_checkpoint
+from asr_dni.data.modules import (
+    DATA_MODULES,
+    SequenceData,
+    data_class_of,
+    data_from_checkpoint,
+    data_modules,
+    find_data_class,
+)
 from asr_dni.data.population_data import PopulationData
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
@@ -23,10 +32,13 @@ __all__ = [
     "BatchLoader",
     "BatchOrder",
     "Clip",
+    "ClipFeatures",
     "DeformationSettings",
     "DigitsData",
+    "Examples",
     "Folder",
-    "FrontEnd",
+    "FolderClips",
+    "InMemoryData",
     "KeywordData",
     "LabelSettings",
     "PackedStore",
@@ -37,4 +49,6 @@ __all__ = [
     "Synthetic",
     "data_class_of",
     "data_from_checkpoint",
+    "data_modules",
+    "find_data_class",
 ]

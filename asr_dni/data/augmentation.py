@@ -181,7 +181,7 @@ class Augmentation(nn.Module):
         return changed.clamp_(-1.0, 1.0) if changed is not waveforms else changed.clamp(-1.0, 1.0)
 
     @torch.no_grad()
-    def features(self, features: Tensor, clip_ids: Tensor, epoch: int, blocks: int = 1) -> Tensor:
+    def features(self, features: Tensor, clip_ids: Tensor, epoch: int, n_bands: int | None = None) -> Tensor:
         """Mask frames and features of a batch with zeros, the mean of normalised features.
 
         D. Park et al., "SpecAugment: A simple data augmentation method for automatic speech recognition",
@@ -192,8 +192,8 @@ class Augmentation(nn.Module):
             features: ``(N, T, F)``; left as they are.
             clip_ids: ``(N,)`` integer identities of the clips.
             epoch: number of the pass over the training split.
-            blocks: equal parts of F that are masked alike: one more than the orders of deltas, so that a
-                masked feature's deltas are masked too.
+            n_bands: features that may be masked by themselves; with feature k all others of band ``k % n_bands``
+                are, such as its deltas. None: all of F.
 
         Returns:
             ``(N, T, F)`` masked features.
@@ -209,8 +209,10 @@ class Augmentation(nn.Module):
             draws = uniform(
                 derive_key(self.seed, "frequency masks", epoch), ids, 2 * settings.frequency_masks
             )
-            masked = self._masked(draws, n_features // blocks, settings.frequency_mask_bins)
-            features = features.masked_fill(masked.repeat(1, blocks)[:, None, :], 0.0)
+            bands = n_bands or n_features
+            masked = self._masked(draws, bands, settings.frequency_mask_bins)
+            masked = masked.repeat(1, -(-n_features // bands))[:, None, :n_features]
+            features = features.masked_fill(masked, 0.0)
         return features
 
     def extra_repr(self) -> str:

@@ -1,84 +1,20 @@
-"""The data modules that there are: what they have in common, and which one a checkpoint was trained with."""
+"""The data modules that there are, and which one a checkpoint was trained with."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
-
-import torch
-from torch import Tensor
+from typing import Any, TypeAlias
 
 from asr_dni.checkpoint import open_checkpoint
-from asr_dni.data.batch import Batch, OrderedLoader
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DigitsData
-from asr_dni.data.source import Split
+from asr_dni.data.splits import SplitData
 from asr_dni.errors import UserError
+from asr_dni.named_classes import find_class
 
-
-class SequenceData(Protocol):
-    """What a LightningDataModule offers here: labelled sequences of features, in batches.
-
-    Its hyper-parameters are ``{"data": {...}}``, the constructor's arguments as plain values, and its state is part of
-    every checkpoint.
-    """
-
-    CHECKPOINT_HYPER_PARAMS_KEY: str
-    seed: int
-    batch_size: int
-
-    @property
-    def label_names(self) -> list[str]:
-        """The labels in the order of the network's outputs."""
-
-    @property
-    def n_features(self) -> int:
-        """Features per step."""
-
-    @property
-    def n_frames(self) -> int:
-        """Steps of a sequence."""
-
-    @property
-    def protocol(self) -> str:
-        """What an accuracy on the test split has to be called by."""
-
-    def protocol_of(self, split: str) -> str:
-        """Return what an accuracy on ``split`` has to be called by."""
-
-    def prepare_data(self) -> None:
-        """Bring the data to the disk; on one process only."""
-
-    def setup(self, stage: str) -> None:
-        """Open the splits of ``fit``, ``validate``, ``test`` or ``predict``, and compute the statistics."""
-
-    def train_dataloader(self) -> OrderedLoader[Any]:
-        """Return batches of the training split, in a new order in every epoch."""
-
-    def val_dataloader(self) -> OrderedLoader[Any]:
-        """Return batches of the validation split."""
-
-    def test_dataloader(self) -> OrderedLoader[Any]:
-        """Return batches of the test split."""
-
-    def batches(self, split: Split, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """Go through a split once, without augmentation, outside a trainer."""
-
-    def describe(self) -> str:
-        """Return how many clips each split has, in one line; once :meth:`setup` was called."""
-
-    def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
-        """Return the names of clips."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint has to keep; plain types and tensors."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> Self:
-        """Rebuild the data module that a network was trained with."""
-
+SequenceData: TypeAlias = SplitData[Any]
+"""Any data module."""
 
 DATA_MODULES: dict[str, type[SequenceData]] = {
     module.__qualname__: module
@@ -90,13 +26,43 @@ DATA_MODULES: dict[str, type[SequenceData]] = {
 """Every data module by its name, which is also the key of its state in a checkpoint. A new one is added here."""
 
 
+def data_modules() -> dict[str, type[SequenceData]]:
+    """Return every data module by its name: those of this package, and those of modules that the user has imported."""
+    found: dict[str, type[SequenceData]] = {}
+    classes: list[type[SequenceData]] = SplitData.__subclasses__()
+    while classes:
+        kind = classes.pop()
+        classes += kind.__subclasses__()
+        of_user = not kind.__module__.startswith("asr_dni.") and not inspect.isabstract(kind)
+        if of_user and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind:
+            found[kind.__qualname__] = kind
+    return {**found, **DATA_MODULES}
+
+
+def find_data_class(name: str) -> type[SequenceData]:
+    """Return a data module by its name or, of a module of the user's own, its import path.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = data_modules()
+    if name in known:
+        return known[name]
+    if "." not in name:
+        raise UserError(f"data_class is {name}: give one of {', '.join(known)}")
+    try:
+        return find_class(name, SplitData)
+    except UserError as error:
+        raise UserError(f"data_class {error}") from error
+
+
 def data_class_of(contents: Mapping[str, Any]) -> type[SequenceData] | None:
     """Return the class of the data module whose state a checkpoint holds; None: there is none.
 
     Args:
         contents: what ``torch.load`` made of a checkpoint.
     """
-    return next((module for name, module in DATA_MODULES.items() if name in contents), None)
+    return next((module for name, module in data_modules().items() if name in contents), None)
 
 
 def data_from_checkpoint(checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> SequenceData:

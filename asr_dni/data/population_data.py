@@ -127,7 +127,7 @@ class PopulationData(LightningDataModule):
         """Tell the datamodules whose trainer it is: it decides how they shuffle, augment and pin."""
         trainer: Trainer | None = self.trainer
         for data in self.data:
-            data.trainer = trainer  # type: ignore[attr-defined]  # every LightningDataModule has it
+            data.trainer = trainer
 
     def train_dataloader(self) -> Any:
         """Return each datamodule's batches of the training split; the trainer draws one from each at a step."""
@@ -172,7 +172,7 @@ class PopulationData(LightningDataModule):
         state = self.data[0].state_dict()
         members = [
             {
-                type(data).CHECKPOINT_HYPER_PARAMS_KEY: dict(data.hparams),  # type: ignore[attr-defined]
+                type(data).CHECKPOINT_HYPER_PARAMS_KEY: dict(data.hparams),
                 name: state,
             }
             for data in map(self.data_of, range(self.networks))

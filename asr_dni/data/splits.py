@@ -1,17 +1,24 @@
-"""What the data modules share: loaders of the splits, and what a checkpoint keeps of the data."""
+"""What all data modules share: loaders of the splits, their settings, and what a checkpoint keeps of the data."""
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, get_type_hints
 
+import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from asr_dni.bounds import at_most
 from asr_dni.checkpoint import open_checkpoint
+from asr_dni.configuration import checked_arguments, from_configuration
+from asr_dni.configured import Configured, arguments_of
 from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
+from asr_dni.data.clip_features import ClipFeatures
 from asr_dni.data.source import SPLITS, Split
 from asr_dni.errors import UserError
+from asr_dni.identity import NOT_OF_THE_RESULT
 from asr_dni.processes import place_among_processes
 
 SETTINGS_KEY = "data"
@@ -23,13 +30,17 @@ _Raw = TypeVar("_Raw", bound=tuple[Any, ...])
 
 
 class SplitData(LightningDataModule, ABC, Generic[_Raw]):
-    """A data module whose batches are gathered from memory and become features on the model's device.
+    """Labelled sequences of features in batches, which are gathered from memory and made on the model's device.
 
-    A subclass says what is gathered (:meth:`_size`, :meth:`_gathering`) and what becomes of it (:meth:`transform`).
+    A subclass says what is gathered (:meth:`_size`, :meth:`_gathering`), what becomes of it (:meth:`transform`), what
+    the data are called, and which statistics a checkpoint has to keep. Its constructor passes all its arguments on,
+    which are plain values, dataclasses of them or objects that are :class:`~asr_dni.configured.Configured`: they are
+    kept in attributes of their names, in the hyper-parameters (``{"data": {...}}``) and so in every checkpoint.
 
     Args:
         batch_size: clips in a batch (per process).
         seed: of the order of the clips, and of what happens to them in training.
+        **settings: the subclass's own arguments.
 
     Raises:
         UserError: a setting that is not valid.
@@ -38,7 +49,10 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
     _raw: ClassVar[type[Any]]
     """Type of the batches that are gathered."""
 
-    def __init__(self, batch_size: int, seed: int) -> None:
+    _rebuilt: ClassVar[bool] = True
+    """Whether checkpoints keep its settings, from which it is rebuilt."""
+
+    def __init__(self, batch_size: int, seed: int, **settings: Any) -> None:
         super().__init__()
         if batch_size < 1:
             raise UserError(f"batch_size: {batch_size} is not valid; give 1 or more")
@@ -47,6 +61,68 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         at_most("batch_size", batch_size, 2**20)
         self.batch_size = batch_size
         self.seed = seed
+        for name, value in settings.items():
+            setattr(self, name, value)
+        settings |= {"batch_size": batch_size, "seed": seed}
+        names = arguments_of(type(self)) if self._rebuilt else []
+        missing = [name for name in names if name not in settings]
+        if missing:
+            raise TypeError(
+                f"{type(self).__qualname__} has to pass its argument {missing[0]} on to the class above"
+            )
+        self._settings = {name: settings[name] for name in names}
+        plain = {name: _plain(value) for name, value in self._settings.items()}
+        self.save_hyperparameters({SETTINGS_KEY: plain})
+
+    # ------------------------------------------------------------------ what they are
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What the data are, in a few words that are the same from run to run and on every machine."""
+
+    @property
+    @abstractmethod
+    def label_names(self) -> list[str]:
+        """The labels in the order of the network's outputs."""
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Features per frame."""
+
+    @property
+    @abstractmethod
+    def n_frames(self) -> int:
+        """Frames per clip."""
+
+    @property
+    def protocol(self) -> str:
+        """What an accuracy on the test split has to be called by."""
+        return self.protocol_of("test")
+
+    def protocol_of(self, split: str) -> str:
+        """Return what an accuracy on ``split`` has to be called by."""
+        return f"{self.identity}, {split} split"
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that decide what the batches hold, as plain values; no paths, no seed."""
+        return {
+            name: value.identity if isinstance(value, Configured) else _plain(value)
+            for name, value in self._settings.items()
+            if name not in NOT_OF_THE_RESULT
+        }
+
+    def describe(self) -> str:
+        """Return how many clips each split has, in one line; once :meth:`setup` was called."""
+        return ", ".join(f"{split} {self._size(split):,} clips" for split in SPLITS)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Clips that are there but cannot be evaluated on, by their label."""
+        return {}
+
+    # ------------------------------------------------------------------ batches
 
     @abstractmethod
     def _size(self, split: Selected) -> int:
@@ -66,9 +142,23 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             epoch: of the training; with the seed and the clip it decides how.
         """
 
-    def describe(self) -> str:
-        """Return how many clips each split has, in one line."""
-        return ", ".join(f"{split} {self._size(split):,} clips" for split in SPLITS)
+    @abstractmethod
+    def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
+        """Return the names of clips."""
+
+    def n_batches(self, split: Split) -> int:
+        """Return how many batches :meth:`batches` goes through."""
+        return len(BatchOrder(self._size(split), self.batch_size))
+
+    def batches(self, split: Split, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Go through a split once, in the order of the data and without augmentation, outside a trainer.
+
+        Args:
+            split: the split.
+            device: where the features are computed.
+        """
+        for batch in self._gathering(split, BatchOrder(self._size(split), self.batch_size)):
+            yield self.transform(self._raw(*(tensor.to(device) for tensor in batch)))
 
     def train_dataloader(self) -> OrderedLoader[_Raw]:
         """Return batches of the training split, in a new order in every epoch."""
@@ -123,15 +213,74 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             made = self.transform(batch)
         return made._replace(features=self.trainer.precision_plugin.convert_input(made.features))
 
+    # ------------------------------------------------------------------ checkpoints
+
+    @abstractmethod
+    def statistics(self) -> dict[str, Tensor]:
+        """Return what was estimated on the training split and belongs to the network from then on."""
+
+    @abstractmethod
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Take over the statistics of a checkpoint.
+
+        Raises:
+            UserError: they are those of other data.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the label names, the statistics and what the data are; plain types and tensors."""
+        return {
+            "label_names": self.label_names,
+            "source": self.identity,
+            "statistics": {name: tensor.cpu().clone() for name, tensor in self.statistics().items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the statistics of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint's labels or statistics are others than those of these data.
+        """
+        if state_dict["label_names"] != self.label_names:
+            raise UserError(
+                f"the checkpoint tells apart {', '.join(state_dict['label_names'])}, but these data have "
+                f"{', '.join(self.label_names)}; give the labels that it was trained with"
+            )
+        self.load_statistics(state_dict["statistics"])
+
     @classmethod
-    def _kept(
-        cls, checkpoint: str | Path | Mapping[str, Any], otherwise: str
+    def from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any], **replacements: Any) -> Self:
+        """Rebuild the data module that a network was trained with: its settings, labels and statistics.
+
+        Args:
+            checkpoint: a checkpoint file, or what ``torch.load`` made of one.
+            **replacements: arguments of the constructor that are to be others, such as ``batch_size``.
+
+        Raises:
+            UserError: the file is missing or is not a checkpoint with these data.
+        """
+        settings, state, where = cls.kept_in(checkpoint)
+        data = cls(**{**cls.arguments_of(settings, f"{where}: data", without=replacements), **replacements})
+        data._remember(state)
+        data.load_state_dict(state)
+        return data
+
+    def _remember(self, state: Mapping[str, Any]) -> None:
+        """Take over of a checkpoint's state what stays as it was, whatever the data have become."""
+
+    @classmethod
+    def clip_features_from_checkpoint(cls, checkpoint: str | Path | Mapping[str, Any]) -> ClipFeatures | None:
+        """Rebuild what a network expects of recordings, without its data; None: it was not trained on any."""
+        return None
+
+    @classmethod
+    def kept_in(
+        cls, checkpoint: str | Path | Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any], str]:
         """Return the settings and the state that a checkpoint keeps of this data module, and what a message calls it.
 
         Args:
             checkpoint: a checkpoint file, or what ``torch.load`` made of one.
-            otherwise: what is the matter with a checkpoint that has none.
 
         Raises:
             UserError: the file is missing or is not a checkpoint with these data.
@@ -140,10 +289,40 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         settings = contents.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}).get(SETTINGS_KEY)
         state = contents.get(cls.__qualname__)
         if settings is None or state is None:
-            raise UserError(f"{where}: {otherwise}; expected a checkpoint that asr-dni fit wrote")
+            raise UserError(
+                f"{where}: holds no settings of {cls.__qualname__}; expected a checkpoint that asr-dni fit wrote"
+            )
         missing = [key for key in ("label_names", "statistics") if key not in state]
         if missing:
             raise UserError(
                 f"{where}: {cls.__qualname__} has no {missing[0]}; expected a checkpoint that asr-dni fit wrote"
             )
         return dict(settings), state, where
+
+    @classmethod
+    def arguments_of(
+        cls, settings: Mapping[str, Any], where: str, without: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Return the constructor's arguments of plain settings; those ``without`` are left out, and not looked at."""
+        hints = {name: hint for name, hint in get_type_hints(cls.__init__).items() if name != "return"}
+        made: dict[str, Any] = {}
+        nested = []
+        for name, hint in hints.items():
+            if isinstance(hint, type) and issubclass(hint, Configured):
+                nested.append(name)
+                if name not in without:
+                    made[name] = from_configuration(settings.get(name), hint, f"{where}.{name}")
+            elif dataclasses.is_dataclass(hint):
+                nested.append(name)
+                made_of: Any = hint
+                made[name] = made_of(**checked_arguments(made_of, settings.get(name), f"{where}.{name}"))
+        flat = {name: value for name, value in settings.items() if name not in nested}
+        return {**made, **checked_arguments(cls, flat, where, skip=nested)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Configured):
+        return value.configuration()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Path) else value

@@ -1,5 +1,7 @@
-"""Features that a keyword spotter sees instead of samples."""
+"""Features of recordings."""
 
-from asr_dni.features.mfcc import MFCC, MFCCSettings, MFCCStream
+from asr_dni.features.front_end import FeatureStream, FrontEnd
+from asr_dni.features.log_mel import LogMel
+from asr_dni.features.mfcc import MFCC
 
-__all__ = ["MFCC", "MFCCSettings", "MFCCStream"]
+__all__ = ["MFCC", "FeatureStream", "FrontEnd", "LogMel"]

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from asr_dni.checkpoint import NamedCheckpoint
-from asr_dni.data import FrontEnd, KeywordData, SequenceData, data_class_of, data_from_checkpoint
+from asr_dni.data import ClipFeatures, FolderClips, SequenceData, data_class_of, data_from_checkpoint
 from asr_dni.data.audio import (
     HIGHEST_RATE,
     LOUDEST,
@@ -26,7 +26,6 @@ from asr_dni.data.audio import (
     load_recording,
     to_mono,
 )
-from asr_dni.data.folder import Folder
 from asr_dni.data.origins import count_kinds, kind_of, origins_remark
 from asr_dni.data.source import Split
 from asr_dni.data.store import clip_id
@@ -48,13 +47,14 @@ _ORIGIN_SECONDS = 60
 class Spotter:
     """A trained network with its labels, front end, normalisation and noise; :func:`load` makes one of a checkpoint.
 
-    A clip is as long as in training: of a longer recording the first ``front_end.clip_seconds`` are heard, unless a
+    A clip is as long as in training: of a longer recording the first ``features.clip_seconds`` are heard, unless a
     hop is given; a shorter one is followed by silence. The noise of a clip depends on the noise's seed, the draw and
     the clip's name, not on the batch that it comes in or what was predicted before.
 
     Args:
         model: the trained network.
-        front_end: makes features of recordings; ``None`` where the network was not trained on recordings.
+        features: what it expects of recordings, such as a data module's ``features``; ``None`` where it was not trained
+            on recordings.
         device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``.
 
     Raises:
@@ -66,18 +66,18 @@ class Spotter:
     """
 
     def __init__(
-        self, model: KeywordSpotter, front_end: FrontEnd | None, device: str | torch.device = "cpu"
+        self, model: KeywordSpotter, features: ClipFeatures | None, device: str | torch.device = "cpu"
     ) -> None:
         expected = model.network.recurrent.input_size
-        if front_end is not None and front_end.features.n_features != expected:
+        if features is not None and features.n_features != expected:
             raise UserError(
-                f"the front end makes {front_end.features.n_features} features, but the network takes {expected}:"
+                f"the front end makes {features.n_features} features, but the network takes {expected}:"
                 " they were not trained together"
             )
         self.device = choose_device(device)
         self.model = model.eval().to(self.device)
         self.network = model.network
-        self.front_end = None if front_end is None else front_end.to(self.device)
+        self.features = None if features is None else features.to(self.device)
         self.label_names = list(model.label_names)
         self.noise = Noise()
         self._path: Path | None = None
@@ -89,9 +89,9 @@ class Spotter:
         contents = NamedCheckpoint(load_checkpoint(checkpoint), checkpoint)
         with _naming(checkpoint):
             model = KeywordSpotter.from_checkpoint(contents)
-            hears = data_class_of(contents) is KeywordData
-            front_end = KeywordData.front_end_from_checkpoint(contents) if hears else None
-        spotter = cls(model, front_end, device)
+            trained_on = data_class_of(contents)
+            features = None if trained_on is None else trained_on.clip_features_from_checkpoint(contents)
+        spotter = cls(model, features, device)
         spotter._path = Path(checkpoint)
         # The weights are in the model, and the optimiser's state is as large as two more of them.
         kept = {
@@ -184,7 +184,7 @@ class Spotter:
         Raises:
             UserError: a file cannot be used and ``damaged`` is ``error``, or the network was not trained on recordings.
         """
-        front_end = self._hearing()
+        expected = self._hearing()
         if isinstance(paths, str | Path):
             raise UserError(f"paths is one path, {paths}: give a list of them")
         hop = None if hop_seconds is None else self._hop(hop_seconds)
@@ -196,7 +196,7 @@ class Spotter:
         def read(path: str | Path) -> _File:
             file = _File(Path(path))
             try:
-                recording = load_recording(file.path, front_end.sample_rate)
+                recording = load_recording(file.path, expected.sample_rate)
             except DamagedRecording as problem:
                 file.error = problem.reason
                 return file
@@ -206,11 +206,11 @@ class Spotter:
                 )
                 return file
             samples = recording.samples
-            beginning = samples[: _ORIGIN_SECONDS * front_end.sample_rate]
-            file.origin = kind_of(replace(recording, samples=beginning), front_end.sample_rate)
+            beginning = samples[: _ORIGIN_SECONDS * expected.sample_rate]
+            file.origin = kind_of(replace(recording, samples=beginning), expected.sample_rate)
             name = f"{file.path.absolute().parent.name}/{file.path.name}"
-            seconds = len(samples) / front_end.sample_rate
-            file.pieces = cut(samples, seconds, front_end.n_samples, hop, name)
+            seconds = len(samples) / expected.sample_rate
+            file.pieces = cut(samples, seconds, expected.n_samples, hop, name)
             return file
 
         return self._predict_files(ahead(read, paths), noise, draws, batch_size, damaged)
@@ -282,41 +282,41 @@ class Spotter:
         posteriors = self._posteriors(features, names, noise, draws)
         return [self._prediction(row, 0.0, math.nan) for row in posteriors.tolist()]
 
-    def _hearing(self) -> FrontEnd:
-        if self.front_end is None:
+    def _hearing(self) -> ClipFeatures:
+        if self.features is None:
             raise UserError(
                 f"{self._path or 'the network'}: was not trained on recordings, and cannot hear any;"
                 " asr_dni.load(...).predict_features takes its features"
             )
-        return self.front_end
+        return self.features
 
     def _samples(self, waveform: ArrayLike | Tensor, sample_rate: float) -> tuple[NDArray[np.int16], float]:
         """Return a recording as the network expects it, and its length in seconds."""
-        front_end = self._hearing()
+        expected = self._hearing()
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
             raise UserError(
                 f"sample_rate is {sample_rate}: give samples per second, {LOWEST_RATE} to {HIGHEST_RATE}"
             )
         samples = as_samples(waveform)
-        mono = to_mono(samples, sample_rate, front_end.sample_rate)
+        mono = to_mono(samples, sample_rate, expected.sample_rate)
         return mono, len(samples) / sample_rate
 
     def _hop(self, hop_seconds: float) -> int:
-        front_end = self._hearing()
-        check_hop(hop_seconds, front_end.clip_seconds)
-        return round(hop_seconds * front_end.sample_rate)
+        expected = self._hearing()
+        check_hop(hop_seconds, expected.clip_seconds)
+        return round(hop_seconds * expected.sample_rate)
 
     def _decide(self, pieces: Sequence[Piece], noise: Noise | None, draws: int) -> list[Prediction]:
-        front_end = self._hearing()
-        clips = np.stack([fit_length(piece.samples, front_end.n_samples) for piece in pieces])
+        expected = self._hearing()
+        clips = np.stack([fit_length(piece.samples, expected.n_samples) for piece in pieces])
         names = [
             name_of(clip) if piece.name is None else piece.name
             for piece, clip in zip(pieces, clips, strict=True)
         ]
-        features = front_end(torch.from_numpy(clips).to(self.device))
+        features = expected(torch.from_numpy(clips).to(self.device))
         posteriors = self._posteriors(features, names, noise, draws).tolist()
         return [
-            self._prediction(row, piece.start / front_end.sample_rate, piece.seconds)
+            self._prediction(row, piece.start / expected.sample_rate, piece.seconds)
             for row, piece in zip(posteriors, pieces, strict=True)
         ]
 
@@ -324,7 +324,7 @@ class Spotter:
         """Return ``(N, C)`` float64 probabilities, means over the draws, on the CPU."""
         noise = self.noise if noise is None else noise
         check_draws(draws)
-        first = noise.realisation.draw or 0
+        first = noise.draw or 0
         sample_ids = torch.tensor([clip_id(name) for name in names], device=self.device)
         with evaluating(self.network):
             projection = self.network.project(features)
@@ -332,7 +332,7 @@ class Spotter:
                 (len(features), len(self.label_names)), dtype=torch.float64, device=self.device
             )
             for draw in range(first, first + (draws if noise.on else 1)):
-                with self.network.under(noise.realised(draw=draw, sample_ids=sample_ids)):
+                with self.network.under(replace(noise, draw=draw, sample_ids=sample_ids)):
                     total += self.network.classify(projection).double().softmax(-1)
         posteriors = (total / total.sum(-1, keepdim=True)).cpu()
         if not posteriors.isfinite().all():
@@ -369,7 +369,7 @@ class Spotter:
         if not self._data:
             raise UserError("data are kept in checkpoints: this network was not loaded from one")
         replacements: dict[str, Any] = {"batch_size": batch_size} | ({"damaged": damaged} if damaged else {})
-        if (folder or damaged) and self.front_end is None:
+        if (folder or damaged) and self.features is None:
             raise UserError(
                 f"{self._path}: was not trained on recordings; leave out the folder (--data) and --damaged"
             )
@@ -380,9 +380,7 @@ class Spotter:
                 )
             module = data_from_checkpoint(self._data, **replacements)
         else:
-            # Its own source is not asked for: it need not be here any more.
-            own = KeywordData.from_checkpoint(self._data, **replacements, source=Folder(folder))
-            module = own.with_folder(folder, split)
+            module = FolderClips.for_checkpoint(self._data, folder, split, **replacements)
         module.prepare_data()
         module.setup("fit" if folder is None and split != "test" else "test")
         return module
@@ -407,13 +405,8 @@ class Spotter:
             noise: seed, scale and sites; ``None`` takes :attr:`noise`.
             progress: called after every noisy pass with how many are done, and how many there are.
         """
-        evaluated: Split = "test" if split == "all" or _is_folder(data) else split
-        loaders = {
-            "train": data.train_dataloader,
-            "validation": data.val_dataloader,
-            "test": data.test_dataloader,
-        }
-        total, done = len(loaders[evaluated]()) * count_passes(sigmas, draws), 0
+        evaluated: Split = "test" if split == "all" else split
+        total, done = data.n_batches(evaluated) * count_passes(sigmas, draws), 0
 
         def advance() -> None:
             nonlocal done
@@ -483,7 +476,3 @@ class _File:
     predictions: list[Prediction] = field(default_factory=list)
     error: str | None = None
     origin: str = ""
-
-
-def _is_folder(data: SequenceData) -> bool:
-    return isinstance(data, KeywordData) and data.from_folder

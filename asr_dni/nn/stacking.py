@@ -74,9 +74,7 @@ def stack_networks(networks: Sequence[Network]) -> Network:
         if isinstance(module, NoisyModule):
             module._own = None
         if isinstance(module, CalibratedModule):
-            for part, statistics in module._statistics.items():
-                of_all = [member._statistics[part].values for member in members]
-                statistics.load(torch.cat(of_all))
+            module._statistics = tuple(copy.deepcopy(member._statistics[0]) for member in members)
     return population
 
 
@@ -109,8 +107,7 @@ def unstack_network(population: Network, member: int) -> Network:
         if isinstance(module, NoisyModule):
             module._own = None
         if isinstance(module, CalibratedModule):
-            for statistics in module._statistics.values():
-                statistics.load(statistics.values[member : member + 1])
+            module._statistics = (module._statistics[member],)
     return network
 
 

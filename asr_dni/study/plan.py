@@ -196,12 +196,6 @@ def describe_data(data: SequenceData) -> dict[str, Any]:
     return {"class": type(data).__qualname__, "labels": data.label_names, **data_settings(data)}
 
 
-def name_data(data: SequenceData) -> str:
-    """Return a few words for what the data are."""
-    source = getattr(data, "source", None)
-    return str(source.identity if source is not None else getattr(data, "identity", type(data).__qualname__))
-
-
 def _plain_network(network: NetworkSettings) -> dict[str, Any]:
     plain = dataclasses.asdict(network)
     if equations_of(network.cell).forget_gate is None:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from asr_dni.data import SequenceData
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.study.plan import Evaluation, PlannedMember, code_version, name_data
+from asr_dni.study.plan import Evaluation, PlannedMember, code_version
 from asr_dni.study.settings import Study
 
 
@@ -23,7 +23,7 @@ def result_rows(
         {
             "member": evaluation.result,
             "study": study.settings.name,
-            "data": name_data(data),
+            "data": data.identity,
             "protocol": data.protocol_of(split),
             "split": split,
             "n_clips": frame["n_clips"].astype(int),

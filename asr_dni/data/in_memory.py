@@ -1,0 +1,211 @@
+"""Data sets without recordings, which lie in memory as labelled sequences of features."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
+from asr_dni.data.source import SPLITS, Split
+from asr_dni.data.splits import Selected, SplitData
+from asr_dni.data.store import clip_id
+from asr_dni.errors import UserError
+
+
+class Examples(NamedTuple):
+    """The labelled sequences of a split.
+
+    Attributes:
+        features: ``(n, T, F)`` floating-point.
+        labels: ``(n,)`` int64, positions in the label names.
+        names: of the n examples, unlike those of all other splits; random numbers that belong to one are keyed by it.
+    """
+
+    features: Tensor
+    labels: Tensor
+    names: Sequence[str]
+
+
+class ExampleBatch(NamedTuple):
+    """Examples before they are changed and normalised.
+
+    Attributes:
+        features: ``(N, T, F)`` float32.
+        labels: ``(N,)`` int64.
+        clip_ids: ``(N,)`` int64, see :class:`asr_dni.data.batch.AudioBatch`.
+    """
+
+    features: Tensor
+    labels: Tensor
+    clip_ids: Tensor
+
+
+class InMemoryData(SplitData[ExampleBatch]):
+    """Labelled sequences without recordings.
+
+    A subclass says what they are called (``identity``, ``label_names``), which there are (:meth:`examples`), and what
+    happens to those of the training split (:meth:`augment`). Features are normalised with one mean and one standard
+    deviation, those of all values of the training split, which are part of every checkpoint.
+
+    Args:
+        batch_size: examples in a batch (per process).
+        seed: of the order of the examples and of what happens to them in training.
+        normalize: whether features are normalised.
+        **settings: the subclass's own arguments.
+
+    Raises:
+        UserError: a setting that is not valid.
+    """
+
+    _raw = ExampleBatch
+
+    normalize: bool
+
+    def __init__(self, batch_size: int, seed: int, normalize: bool = True, **settings: Any) -> None:
+        super().__init__(batch_size, seed, **settings, normalize=normalize)
+        self._examples: Mapping[Split, Examples] | None = None
+        self._statistics: dict[str, Tensor] | None = None
+
+    @abstractmethod
+    def examples(self) -> Mapping[Split, Examples]:
+        """Return the examples of each split, the same at every call; T and F are the same in all."""
+
+    def augment(self, features: Tensor, clip_ids: Tensor, epoch: int) -> Tensor:
+        """Change training examples at random.
+
+        Args:
+            features: ``(N, T, F)``, before they are normalised.
+            clip_ids: ``(N,)`` int64; with the seed and the epoch they decide how, see :func:`asr_dni.philox.uniform`.
+            epoch: of the training.
+
+        Returns:
+            The same shape; as they are, unless a subclass changes them.
+        """
+        return features
+
+    @property
+    def n_features(self) -> int:
+        """Features per step."""
+        return self._of("train").features.shape[2]
+
+    @property
+    def n_frames(self) -> int:
+        """Steps of a sequence."""
+        return self._of("train").features.shape[1]
+
+    def prepare_data(self) -> None:
+        """Make sure that the examples are there."""
+        self._of("train")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the examples; compute the statistics, unless a checkpoint had them."""
+        self.prepare_data()
+        self.statistics()
+
+    def _of(self, split: Selected) -> Examples:
+        if split == "predict":
+            split = "test"
+        if split not in SPLITS:
+            raise UserError(f"split: {split!r} is not valid; give {', '.join(SPLITS)}")
+        if self._examples is None:
+            made = self.examples()
+            for name in SPLITS:
+                self._check(name, made[name], made["train"].features.shape[1:])
+            names = [name for part in made.values() for name in part.names]
+            if len(set(names)) != len(names):
+                raise UserError(f"{self.identity}: two examples share a name; give each its own")
+            self._examples = made
+        return self._examples[split]
+
+    def _check(self, split: Split, made: Examples, shape: tuple[int, ...]) -> None:
+        n = len(made.labels)
+        if made.features.shape != (n, *shape) or len(shape) != 2 or len(made.names) != n or not n:
+            raise UserError(
+                f"{self.identity}: the {split} split has features {tuple(made.features.shape)}, {n} labels and"
+                f" {len(made.names)} names; expected (n, T, F), n and n, of at least one example"
+            )
+
+    # ------------------------------------------------------------------ batches
+
+    def _size(self, split: Selected) -> int:
+        return len(self._of(split).labels)
+
+    def _gathering(self, split: Selected, order: BatchOrder, pin_memory: bool = False) -> "ExampleLoader":
+        return ExampleLoader(self._of(split), order, pin_memory)
+
+    @torch.no_grad()
+    def transform(self, batch: ExampleBatch, *, training: bool = False, epoch: int = 0) -> Batch:
+        """Change examples in training and normalise them, see :meth:`SplitData.transform`."""
+        features = batch.features
+        if training:
+            features = self.augment(features, batch.clip_ids, epoch)
+        if self.normalize:
+            statistics = self.statistics()
+            features = (features - statistics["mean"]) / statistics["std"]
+        return Batch(features, batch.labels, batch.clip_ids)
+
+    def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
+        """Return the examples' names."""
+        if isinstance(clip_ids, Tensor):
+            clip_ids = clip_ids.tolist()
+        names = {clip_id(name): name for split in SPLITS for name in self._of(split).names}
+        return [names[identity] for identity in clip_ids]
+
+    # ------------------------------------------------------------------ statistics
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return mean and standard deviation of all values of the training split, or what a checkpoint had."""
+        if self._statistics is None:
+            values = self._of("train").features.double()
+            std = values.std(correction=0).float()
+            self._statistics = {"mean": values.mean().float(), "std": torch.where(std > 0, std, 1.0)}
+        return self._statistics
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the statistics of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is one of other data.
+        """
+        if state_dict.get("source") != self.identity:
+            raise UserError(
+                f"the checkpoint was trained on {state_dict.get('source')}, not on {self.identity}; give its own data"
+            )
+        super().load_state_dict(state_dict)
+
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Take over the statistics of a checkpoint.
+
+        Raises:
+            UserError: they are those of other data.
+        """
+        if any(name not in statistics or statistics[name].shape != () for name in ("mean", "std")):
+            raise UserError(
+                f"the checkpoint's statistics are not those of {self.identity}; give a checkpoint of these data"
+            )
+        self._statistics = {name: statistics[name].float().cpu() for name in ("mean", "std")}
+
+
+class ExampleLoader(OrderedLoader[ExampleBatch]):
+    """Batches of the examples of a split.
+
+    Args:
+        examples: of the split.
+        order: how they are put into batches.
+        pin_memory: whether batches lie in page-locked memory, from which copies to a GPU do not wait.
+    """
+
+    def __init__(self, examples: Examples, order: BatchOrder, pin_memory: bool = False) -> None:
+        super().__init__(order, pin_memory)
+        clip_ids = torch.tensor([clip_id(name) for name in examples.names])
+        self._clips = ExampleBatch(examples.features.float(), examples.labels, clip_ids)
+
+    def gather(self, positions: NDArray[np.int64]) -> ExampleBatch:
+        """Return the examples at these positions."""
+        chosen = torch.from_numpy(positions)
+        parts = (tensor[chosen] for tensor in self._clips)
+        return ExampleBatch(*(part.pin_memory() if self.pin_memory else part for part in parts))
