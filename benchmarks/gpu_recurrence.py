@@ -28,7 +28,8 @@ from measuring import Rounds, Unavailable, Work, describe_machine, measure_times
 
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import triton_recurrence
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
+from asr_dni.nn.operations import Product
+from asr_dni.nn.recurrence import Recurrence, Sites, run_reference
 
 TORCH: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,9 +40,13 @@ EVERYWHERE = "Triton, every site"
 BY_STEPS = "Triton, noisy, step by step"
 
 
-def noise_at(sites: Sequence[str], k: int, std: float, ids: Tensor) -> LayerNoise:
-    its_sites: dict[str, Any] = {site: SiteNoise(std, (k, place)) for place, site in enumerate(sites)}
-    return LayerNoise(ids, **its_sites)
+def noise_at(sites: Sequence[str], networks: int, std: float, ids: Tensor) -> Sites:
+    """Return noise of K networks."""
+    its_sites = {
+        site: Product.gaussian_of([std] * networks, [(k, place) for k in range(networks)])
+        for place, site in enumerate(sites)
+    }
+    return Sites([ids] * networks, **its_sites)
 
 
 class Layers:
@@ -67,20 +72,20 @@ class Layers:
         h = self.x.new_zeros(networks, batch, units)
         self.state = (h, h) if cell == "lstm" else (h,)
 
-    def noise(self, *sites: str) -> list[LayerNoise]:
+    def noise(self, *sites: str) -> Sites:
         ids = torch.arange(self.batch, device="cuda")
-        return [noise_at(sites, k, 0.5, ids) for k in range(len(self.x))]
+        return noise_at(sites, len(self.x), 0.5, ids)
 
     def project(self) -> Tensor:
         w_ih, b_ih = self.parameters[:2]
         projection = torch.baddbmm(b_ih, self.x, w_ih.mT)
         return projection.view(len(self.x), -1, self.batch, projection.shape[-1])
 
-    def run(self, noise: list[LayerNoise]) -> Tensor:
+    def run(self, noise: Sites) -> Tensor:
         outputs, _ = triton_recurrence.run(self.problem(self.project(), *self.parameters[2:], noise))
         return outputs
 
-    def problem(self, projection: Tensor, w_hh: Tensor, b_hh: Tensor, noise: list[LayerNoise]) -> Recurrence:
+    def problem(self, projection: Tensor, w_hh: Tensor, b_hh: Tensor, noise: Sites) -> Recurrence:
         return Recurrence(self.cell, w_hh, b_hh, self.state, noise, projection=projection)
 
     def train(self, *sites: str) -> Work:
@@ -133,7 +138,7 @@ def check(cell: str, kind: torch.dtype, units: int) -> list[tuple[str, float]]:
     def results(run: Any, device: str, kind: torch.dtype) -> list[Tensor]:
         mine = [leaf.to(device, kind).requires_grad_() for leaf in leaves]
         ids = torch.arange(24, device=device)
-        noise = [noise_at(sites, k, 0.3, ids) for k in range(2)]
+        noise = noise_at(sites, 2, 0.3, ids)
         h = mine[0].new_zeros(2, 24, units)
         state = (h, h) if cell == "lstm" else (h,)
         outputs = run(Recurrence(cell, mine[1], mine[2], state, noise, projection=mine[0]))[0]
@@ -162,7 +167,7 @@ def parts(layers: Layers) -> dict[str, Callable[[], Work]]:
     outputs = torch.zeros_like(projection[..., : layers.units])
     flat, before = projection.flatten(1, 2), outputs.flatten(1, 2)
 
-    def forward(noise: list[LayerNoise]) -> Work:
+    def forward(noise: Sites) -> Work:
         problem = layers.problem(projection, *(each.detach() for each in layers.parameters[2:]), noise)
 
         def work() -> None:

@@ -271,7 +271,7 @@ def of_steps(setting: Setting) -> dict[str, Maker]:
                 contexts.enter_context(use_implementation(implementation))
                 if noise is not None:  # as the keyword spotter's training step does
                     assert isinstance(network, KeywordNetwork)
-                    its_noise = replace(noise, draw=count, sample_ids=batch.clip_ids)
+                    its_noise = noise.realised(draw=count, sample_ids=batch.clip_ids)
                     contexts.enter_context(network.under(its_noise))
                     contexts.enter_context(seeded_dropout(network, DropoutSeed(0, count, batch.clip_ids)))
                 loss = nn.functional.cross_entropy(network(batch.features), batch.labels)
@@ -339,7 +339,7 @@ def of_networks(setting: Setting) -> dict[str, Maker]:
         layers = [kind(setting.inputs, setting.units).to(setting.device) for _ in members]
         for k, layer in enumerate(layers):
             if noise is not None:
-                layer.noise = replace(noise, seed=k)  # type: ignore[assignment]
+                layer.noise = noise.realised(seed=k)
         optimizers = [torch.optim.Adam(layer.parameters()) for layer in layers]
 
         def work() -> None:

@@ -30,19 +30,19 @@ class MarginNetwork(NoisyModule):
 
     def classify(self, projection: Tensor) -> Tensor:
         self.n_classifications += 1
-        noise, sample_ids = self.noise, self.noise.sample_ids
+        noise, sample_ids = self.noise, self.noise.realisation.sample_ids
         if not noise.on:
             return projection
         if sample_ids is None:
             sample_ids = torch.arange(len(projection))
-        key = derive_key(noise.seed, "logits", self._begin_pass("output").draws[0])
+        key = derive_key(noise.realisation.seed, "logits", self._begin_pass("output").draws[0])
         return projection + noise.sigma * normal(key, sample_ids, torch.zeros(1), 1, projection.shape[1])[0]
 
     def forward(self, features: Tensor) -> Tensor:
         return self.classify(self.project(features))
 
     def snr_db(self, noise: Noise) -> float | None:
-        return None if noise.scale == "absolute" else -20 * math.log10(noise.sigma)
+        return None if noise.hardware.scale == "absolute" else -20 * math.log10(noise.sigma)
 
 
 def make_clips(n: int, seed: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:

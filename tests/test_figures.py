@@ -1,4 +1,7 @@
+import json
 import math
+import re
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -9,12 +12,15 @@ from matplotlib.colors import to_rgb
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.curve_file import COLUMNS
+from asr_dni.evaluation.description import describe_intervals, describe_settings
 from asr_dni.evaluation.figures import (
     draw_noise_curves,
     plotly_noise_curves,
     save_figure,
     save_noise_curve,
 )
+from asr_dni.evaluation.tables import noise_curve_markdown
+from asr_dni.noise import Strength
 
 
 def make_curve(accuracies=(0.9, 0.8, 0.3), snr_at_1=0.0, scale="signal", **settings):
@@ -73,17 +79,22 @@ def test_curves_of_different_scales_are_refused():
         draw_noise_curves({})
 
 
-def test_seven_curves_differ_in_colour_and_marker_and_the_next_in_line_style():
-    lines = lines_by_label(draw_noise_curves({f"c{index}": make_curve() for index in range(9)}))
-    first = [lines[f"c{index}"] for index in range(7)]
-    assert len({line.get_color() for line in first}) == len({line.get_marker() for line in first}) == 7
-    assert lines["c7"].get_linestyle() != lines["c0"].get_linestyle()
-    # Dark enough for white paper: contrast of at least 1.9 by WCAG's formula, and no two alike in lightness and hue.
-    for line in first:
+def test_a_dozen_curves_differ_in_colour_and_without_it():
+    drawing = draw_noise_curves({f"c{index}": make_curve() for index in range(12)})
+    lines = [line for label, line in lines_by_label(drawing).items() if label.startswith("c")]
+    assert len(lines) == 12
+    assert len({line.get_color() for line in lines}) == 7
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 12
+    # Dark enough for white paper: contrast of at least 1.9 by WCAG's formula.
+    for line in lines:
         linear = [
             c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line.get_color())
         ]
         assert 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05) > 1.9
+    traces = [
+        trace for trace in plotly_noise_curves({f"c{i}": make_curve() for i in range(12)}).data if trace.name
+    ]
+    assert len({(trace.marker.symbol, trace.line.dash) for trace in traces}) == 12
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -126,11 +137,74 @@ def test_save_writes_csv_png_and_svg(tmp_path):
     assert "over 845 test clips" in paths[2].read_text(encoding="utf-8")
 
 
-def test_plotly_shows_the_same():
-    figure = plotly_noise_curves({"mine": make_curve(), "other": make_curve((0.9, 0.9, 0.8))})
-    named = {trace.name: trace for trace in figure.data if trace.name}
-    assert list(named["mine"].y) == pytest.approx([90, 81, 31])
-    assert list(named["mine"].x) == [0, 1, 2]
-    assert named["mine"].text[2] == "SNR −6.0 dB"
-    assert figure.layout.showlegend
-    assert len(figure.to_json()) > 1000
+def shown_by_plotly(curves):
+    figure = json.loads(plotly_noise_curves(curves).to_json())
+    traces = [trace for trace in figure["data"] if trace.get("mode") == "lines+markers"]
+    return {trace["name"]: dict(zip(trace["x"], trace["y"], strict=True)) for trace in traces}
+
+
+def shown_by_matplotlib(curves):
+    lines = lines_by_label(draw_noise_curves(curves))
+    return {
+        label: dict(zip(lines[label].get_xdata(), lines[label].get_ydata(), strict=True)) for label in curves
+    }
+
+
+def shown_by_a_table(curves):
+    header, _, *rows = [line for line in noise_curve_markdown(curves).splitlines() if line.startswith("|")]
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if "midpoint" not in row]
+    return {
+        label: {float(row[0]): float(re.match(r"[\d.]+", row[names.index(label)])[0]) for row in cells}
+        for label in curves
+    }
+
+
+@pytest.mark.parametrize("shown", [shown_by_plotly, shown_by_matplotlib, shown_by_a_table])
+def test_tables_and_pictures_show_the_same(shown):
+    curves = {"mine": make_curve(), "other": make_curve((0.9, 0.9, 0.8))}
+    found = shown(curves)
+    assert list(found) == ["mine", "other"]
+    assert found["mine"] == pytest.approx({0: 90, 1: 81, 2: 31})
+    assert found["other"] == pytest.approx({0: 90, 1: 91, 2: 81})
+
+
+@pytest.mark.parametrize("says", [describe_settings, describe_intervals])
+def test_tables_and_pictures_say_the_same(says):
+    curves = {"mine": make_curve(protocol="8 words", split="test", cell="gru", units=8)}
+    line = says({label: curve.summary() for label, curve in curves.items()})
+    assert line in noise_curve_markdown(curves)
+    assert line in draw_noise_curves(curves).get_supxlabel().replace("\n", " ")
+    subtitle = plotly_noise_curves(curves).layout.title.subtitle.text
+    assert line in subtitle.replace("<br>", " ")
+
+
+def test_the_axis_is_the_strength_of_the_curve():
+    curve = make_curve()
+    bits = replace(curve, settings=curve.settings | {"strength": Strength("adc.bits").as_dict()})
+    assert draw_noise_curves({"mine": bits}).axes[0].get_xlabel() == "ADC bits"
+    drawn = draw_noise_curves({"mine": curve}).axes[0].get_xlabel()
+    assert "multiples of the clean signal's RMS" in drawn
+    figure = plotly_noise_curves({"mine": curve})
+    assert (
+        figure.layout.xaxis.title.text
+        == "inference noise σ<sub>infer</sub> (multiples of the clean signal's RMS)"
+    )
+    assert figure.layout.yaxis.title.text == "accuracy (%)"
+
+
+def test_the_pointer_shows_interval_and_snr():
+    trace = plotly_noise_curves({"mine": make_curve()}).data[-1]
+    assert trace.hovertext[0] == "90.0 [87.8, 91.8] %, SNR ∞ dB"
+    assert trace.hovertext[2].endswith("SNR −6.0 dB")
+    unknown = plotly_noise_curves({"mine": make_curve(snr_at_1=math.nan)}).data[-1]
+    assert unknown.hovertext[1].endswith("SNR not known")
+
+
+def test_legends_only_where_there_is_something_to_tell_apart():
+    assert not any(trace.showlegend for trace in plotly_noise_curves({"mine": make_curve()}).data)
+    assert not draw_noise_curves({"mine": make_curve()}).legends
+    two = {"mine": make_curve(), "other": make_curve()}
+    assert [trace.name for trace in plotly_noise_curves(two).data if trace.showlegend] == list(two)
+    (legend,) = draw_noise_curves(two).legends
+    assert [text.get_text() for text in legend.get_texts()] == list(two)

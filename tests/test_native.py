@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
-from asr_dni.nn.recurrence import SiteNoise, draw_plain
+from asr_dni.nn.operations import GaussianNoise, draw_plain
 from asr_dni.noise import SITES, Noise
 from asr_dni.philox import normal
 
@@ -76,13 +76,20 @@ def run(layer, x):
     return outputs.detach(), layer.weight_hh_l0.grad.clone()
 
 
+SINGLE = torch.zeros(0)
+
+
+def noise(std, key):
+    return GaussianNoise(torch.tensor([std]), (key,))
+
+
 @needs_compiler
 class TestDraw:
     @pytest.mark.parametrize("groups", [1, 2, 3, 4])
     @pytest.mark.parametrize("width", [1, 3, 16, 17, 63, 64, 65, 130])
     def test_gives_the_plain_generators_numbers(self, groups, width):
         ids, key = torch.tensor([0, 5, -1, 2**40 + 3]), (0xFFFFFFFF, 0x12345678)
-        got = native.draw_gaussian(SiteNoise(2.0, key), ids, 2**32 - 3, 3, groups, width)
+        got = native.draw_gaussian(noise(2.0, key), [ids], 2**32 - 3, 3, groups, width, SINGLE)[0]
         expected = 2 * normal(key, ids, torch.arange(2**32 - 3, 2**32), groups, width)
         assert got.shape == expected.shape
         # The words are the same; the transform is single precision on both sides.
@@ -91,7 +98,7 @@ class TestDraw:
     def test_many(self):
         """Rare words too, such as those at the ends of the logarithm and of the quadrants."""
         ids, key = torch.arange(500), (3, 4)
-        got = native.draw_gaussian(SiteNoise(1.0, key), ids, 0, 4, 4, 64)
+        got = native.draw_gaussian(noise(1.0, key), [ids], 0, 4, 4, 64, SINGLE)[0]
         expected = normal(key, ids, torch.arange(4), 4, 64)
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
@@ -101,7 +108,7 @@ class TestDraw:
         try:
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
-                results.append(native.draw_gaussian(SiteNoise(1.0, (3, 4)), ids, 0, 4, 4, 17))
+                results.append(native.draw_gaussian(noise(1.0, (3, 4)), [ids], 0, 4, 4, 17, SINGLE))
         finally:
             torch.set_num_threads(threads)
         assert torch.equal(results[0], results[1])
@@ -109,8 +116,8 @@ class TestDraw:
 
     def test_empty(self):
         for rows, steps, width in ((0, 4, 17), (3, 0, 17), (3, 4, 0)):
-            what = SiteNoise(1.0, (3, 4)), torch.arange(rows), 0, steps, 4, width
-            assert native.draw_gaussian(*what).shape == draw_plain(*what, torch.zeros(1)).shape
+            what = noise(1.0, (3, 4)), [torch.arange(rows)], 0, steps, 4, width, SINGLE
+            assert native.draw_gaussian(*what).shape == draw_plain(*what).shape
 
 
 @pytest.mark.skipif(

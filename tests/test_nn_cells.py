@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gaussian_sites import LayerNoise, SiteNoise, together
 from torch import nn
 
 from asr_dni.errors import UserError
@@ -19,7 +20,7 @@ from asr_dni.nn import (
     stack_networks,
     use_implementation,
 )
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
+from asr_dni.nn.recurrence import Recurrence, run_reference
 from asr_dni.noise import SITES, Noise
 
 F, H, T, N = 3, 5, 6, 4
@@ -186,7 +187,7 @@ def test_networks_of_the_loop_do_not_meet(cell):
     state = tuple(normal(K, N, H) for _ in equations.states)
     own = {name: normal(K, H if its.per_unit else 1) for name, its in equations.own.items()}
     noise = [
-        LayerNoise(torch.arange(N) + 9 * k, k, input=site, recurrent=site, elementwise=site) for k in range(K)
+        LayerNoise(torch.arange(N) + 9 * k, 7, input=site, recurrent=site, elementwise=site) for k in range(K)
     ]
     lengths = torch.tensor([[1, 4, 2, 6], [4, 3, 4, 1], [2, 2, 1, 6]])
 
@@ -196,7 +197,7 @@ def test_networks_of_the_loop_do_not_meet(cell):
             w_hh[k],
             b_hh[k],
             tuple(its[k] for its in state),
-            noise[k],
+            together(noise[k]),
             projection=projection[k],
             own={name: its[k] for name, its in own.items()},
             lengths=lengths[k],

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from gaussian_sites import LayerNoise, SiteNoise, of_network, together
 
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import fused, native, use_implementation
 from asr_dni.nn.implementation import run_recurrence
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
+from asr_dni.nn.recurrence import Recurrence
 
 needs_compiler = pytest.mark.skipif(
     native.library() is None, reason=f"no compiled kernels here: {native.status()}"
@@ -53,7 +54,7 @@ def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
         )
         for k in range(networks)
     ]
-    return Recurrence(cell, w_hh, b_hh, state, noise, projection=projection)
+    return Recurrence(cell, w_hh, b_hh, state, together(noise), projection=projection)
 
 
 def run(problem, implementation):
@@ -74,7 +75,7 @@ def member(problem, k, rows=slice(None)):
         b_hh=None if problem.b_hh is None else problem.b_hh[k : k + 1],
         projection=problem.projection[k : k + 1, :, rows],
         state=tuple(part[k : k + 1, rows] for part in problem.state),
-        noise=[replace(problem.noise[k], sample_ids=problem.noise[k].sample_ids[rows])],
+        sites=of_network(problem.sites, k, rows),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.fused import why_not
-from asr_dni.nn.recurrence import LayerNoise, Recurrence
+from asr_dni.nn.recurrence import Recurrence, Sites
 from asr_dni.noise import SITES, Noise, NoisyModule
 
 needs_compiler = pytest.mark.skipif(
@@ -131,8 +131,7 @@ class TestFusedEqualsReference:
     @pytest.mark.parametrize("cell", CELLS)
     def test_scale_that_follows_the_signal(self, cell):
         layer = CELLS[cell](3, 9)
-        for site in layer.statistics()["l0"].sites:
-            layer.statistics()["l0"].rms[site] = layer.statistics()["l0"].bound[site] = 0.7
+        layer.statistics()["l0"].load(torch.full((2, len(layer.statistics()["l0"].sites)), 0.7))
         for scale in ("signal", "range"):
             noise = Noise(0.5, scale=scale, sites=SITES, draw=0)
             agree(layer, noise, torch.randn(5, 4, 3, requires_grad=True))
@@ -264,7 +263,7 @@ class TestChoice:
             torch.zeros(1, 8, 2),
             None,
             state,
-            [LayerNoise(torch.arange(1))],
+            Sites([torch.arange(1)]),
             projection=torch.zeros(1, 1, 1, 8),
         )
         return replace(given, **changes)

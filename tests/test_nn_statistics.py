@@ -311,7 +311,7 @@ class TestSignalToNoise:
     def test_powers_of_every_site(self, arrays):
         layer = NoisyLSTM(F, H, proj_size=2, bidirectional=True, dtype=torch.float64)
         calibrate(layer, batches())
-        rows = layer.signal_and_noise_power(Noise(0.5, scale="signal", sites=SITES, arrays=arrays))
+        rows = layer.signal_and_noise_power(Noise(0.5, scale="signal", sites=SITES, arrays=arrays).hardware)
         of_gates = ["input"] if arrays == "joint" else ["input", "recurrent"]
         sites = sorted([*of_gates, "recurrent", "elementwise"])  # recurrent: of the projection
         for part in ("l0", "l0_reverse"):

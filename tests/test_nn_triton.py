@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 from covering import thinned
+from gaussian_sites import LayerNoise, SiteNoise, together
 
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, triton_recurrence, use_implementation
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, run_reference
+from asr_dni.nn.operations import AffineNoise, Product
+from asr_dni.nn.recurrence import Recurrence, Sites, run_reference
 from asr_dni.noise import Noise
 from asr_dni.philox import normal, philox4x32
 
@@ -60,7 +62,7 @@ def layer_noise(n, sites=(), k=0, std=0.3, **settings):
         site: SiteNoise(std * (1 + place), (123456789 * (place + 1 + k) % 2**32, 4000000000 - k))
         for place, site in enumerate(sites)
     }
-    settings = {"sample_ids": torch.arange(n) * 7919 - 5 + 2**33 * k, "first_step": 2**31 + k} | settings
+    settings = {"sample_ids": torch.arange(n) * 7919 - 5 + 2**33 * k, "first_step": 2**31} | settings
     return LayerNoise(**settings, **its_sites)
 
 
@@ -71,7 +73,7 @@ def sites_of(cell):
 def problem(cell, leaves, noise):
     """What an implementation is given, of leaves as :func:`leaves_of` has them."""
     projection, w_hh, b_hh, *state = leaves
-    return Recurrence(cell, w_hh, b_hh, tuple(state), noise, projection=projection)
+    return Recurrence(cell, w_hh, b_hh, tuple(state), together(noise), projection=projection)
 
 
 def leaves_of(cell, K, T, N, H, dtype=torch.float32, bias=True, seed=0):
@@ -525,10 +527,8 @@ class TestWhyNot:
             ({"cell": "mgu"}, "mgu"),
             ({"lengths": torch.ones(1, 1)}, "packed"),
             ({"w_hr": torch.zeros(1, 1, 2)}, "proj_size"),
-            (
-                {"noise": [layer_noise(1, ("input",), joint=only) for only in (True, False)]},
-                "arrays differ",
-            ),
+            ({"sites": Sites([torch.arange(1)], input=Product(((), ()), (1, 1)))}, "tiles"),
+            ({"sites": Sites([torch.arange(1)], input=Product(((AffineNoise(),),)))}, "drawn outside"),
         ],
     )
     def test_the_reason_is_given(self, changes, reason, monkeypatch):
@@ -539,9 +539,9 @@ class TestWhyNot:
             "import sys; import torch; before = 'triton' in sys.modules\n"
             "from asr_dni.nn import triton_recurrence as r; assert before or 'triton' not in sys.modules\n"
             "sys.modules['triton'] = None\n"
-            "from asr_dni.nn.recurrence import Recurrence\n"
+            "from asr_dni.nn.recurrence import Recurrence, Sites\n"
             "state, projection = (torch.zeros(1, 1, 2),) * 2, torch.zeros(1, 1, 1, 8)\n"
-            "print(r.why_not(Recurrence('lstm', torch.zeros(1, 8, 2), None, state, [], projection=projection)))"
+            "print(r.why_not(Recurrence('lstm', torch.zeros(1, 8, 2), None, state, Sites([]), projection=projection)))"
         )
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

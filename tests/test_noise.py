@@ -1,7 +1,6 @@
 """What a noise may be, and how it is set on modules."""
 
 import copy
-import dataclasses
 import io
 import pickle
 import threading
@@ -13,7 +12,7 @@ from torch import nn
 
 from asr_dni.errors import UserError
 from asr_dni.nn import DropoutSeed, NoisyLinear, NoisyLSTM, calibrate, seeded_dropout
-from asr_dni.noise import MVM_SITES, SITES, Noise, NoisyModule
+from asr_dni.noise import MVM_SITES, SITES, Noise, NoisyModule, Realisation
 
 
 class Network(NoisyModule):
@@ -42,7 +41,7 @@ class TestNoise:
             ({"arrays": "three"}, "arrays is 'three'.*joint, separate"),
             (
                 {"sites": ("input", "cell")},
-                "'cell' is not known: give any of input, recurrent, elementwise, output$",
+                "'cell' is not known: give any of convolution, input, recurrent, elementwise, output$",
             ),
             ({"sites": ("input", "output", "input")}, "sites input, output, input: name each site once"),
             ({"first_step": -1}, "first_step is -1"),
@@ -56,11 +55,11 @@ class TestNoise:
             Noise(**arguments)
 
     def test_steps_have_32_bits(self):
-        assert Noise(first_step=2**32 - 1).first_step == 2**32 - 1
+        assert Noise(first_step=2**32 - 1).realisation.first_step == 2**32 - 1
 
     def test_starts_as_none_at_the_sites_of_matrix_vector_products(self):
         assert not Noise().on
-        assert Noise().sites == MVM_SITES == ("input", "recurrent", "output")
+        assert Noise().hardware.sites == MVM_SITES == ("input", "recurrent", "output")
 
     @pytest.mark.parametrize(
         ("noise", "on"),
@@ -85,26 +84,27 @@ class TestNoise:
         ],
     )
     def test_joint_needs_both_products(self, noise, joint):
-        assert noise.joint is joint
+        assert noise.hardware.joint is joint
 
     def test_at_changes_the_strength_only(self):
         noise = Noise(0.5, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
         assert noise.at(2.0) == Noise(2.0, scale="signal", sites=("input",), seed=3, draw=2, first_step=9)
 
-    def test_of_names_the_realisation_and_the_samples_only(self):
+    def test_realised_names_the_realisation_and_the_samples_only(self):
         noise, ids = (
             Noise(0.5, scale="signal", sites=("input",), arrays="separate", seed=3, first_step=9),
             torch.arange(3),
         )
-        named = noise.of(4, ids)
-        assert named == dataclasses.replace(noise, draw=4)
-        assert named.sample_ids is ids
+        named = noise.realised(draw=4, sample_ids=ids)
+        assert named.hardware == noise.hardware
+        assert named.realisation == Realisation(seed=3, draw=4, first_step=9)
+        assert named.realisation.sample_ids is ids
 
     def test_can_be_a_key_and_be_pickled(self):
         noise = Noise(0.5, sites=["input"], sample_ids=torch.arange(3))
         again = pickle.loads(pickle.dumps(noise))
         assert again == noise
-        assert torch.equal(again.sample_ids, noise.sample_ids)
+        assert torch.equal(again.realisation.sample_ids, noise.realisation.sample_ids)
         assert len({noise, again}) == 1
 
 

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -206,7 +205,7 @@ def test_keyword_network_is_measured_as_its_forward_pass_classifies():
     expected = []
     network.eval()
     for sigma, draw in ((0.0, 0), (1.0, 0), (1.0, 1), (1.0, 2)):
-        with network.under(replace(noise, sigma=sigma, draw=draw, sample_ids=clip_ids)), torch.no_grad():
+        with network.under(noise.at(sigma).realised(draw=draw, sample_ids=clip_ids)), torch.no_grad():
             logits = network(features)
         accuracy = (logits.argmax(1) == labels).double().mean().item()
         expected.append((accuracy, torch.nn.functional.cross_entropy(logits, labels).item()))

@@ -21,7 +21,7 @@ from scipy import stats
 from torch import nn
 
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, recurrent, use_implementation
-from asr_dni.nn.recurrence import SiteNoise, draw_plain
+from asr_dni.nn.operations import GaussianNoise, draw_plain
 from asr_dni.nn.stacking import stack_networks
 from asr_dni.noise import Noise, NoisyModule
 from asr_dni.philox import derive_key, philox4x32
@@ -427,10 +427,10 @@ class TestSameWords:
     @pytest.mark.parametrize("key", KEYS)
     def test_angles_and_radii_are_those_of_the_plain_generator(self, key):
         """A single wrong bit of Philox turns half of all bits; the numbers tell their words to about 22 bits."""
-        ids, site = torch.arange(-50, 50) * 7919, SiteNoise(1.0, key)
+        ids, site = [torch.arange(-50, 50) * 7919], GaussianNoise(torch.ones(1), (key,))
         like = torch.zeros(0, dtype=torch.float64)
         plain = draw_plain(site, ids, 3, 10, 4, 100, like).unflatten(-1, (4, 100)).numpy()
-        fast = native.draw_gaussian(site, ids, 3, 10, 4, 100).double().unflatten(-1, (4, 100)).numpy()
+        fast = native.draw_gaussian(site, ids, 3, 10, 4, 100, like).unflatten(-1, (4, 100)).numpy()
         for pair in (slice(0, 2), slice(2, 4)):
             ours, theirs = (numbers[..., pair, :].astype(float) for numbers in (fast, plain))
             between = np.angle(

@@ -1,18 +1,19 @@
-import matplotlib
+import math
+
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from simulated_study import simulate
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation import save_figure
+from asr_dni.plotting import HeatMap, Line, Points, Reference
+from asr_dni.plotting.style import blend, readable_on
 from asr_dni.study.figures import (
-    draw_best,
-    draw_curves,
-    draw_differences,
-    draw_matrices,
-    draw_study,
-    draw_units,
+    best_figure,
+    curves_figure,
+    differences_figure,
+    matrices_figure,
+    study_figures,
+    units_figure,
 )
 from asr_dni.study.findings import find
 
@@ -29,109 +30,129 @@ def findings(frame):
     return find(frame)
 
 
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
+def elements(panel, kind):
+    return [element for element in panel.elements if isinstance(element, kind)]
 
 
-def test_every_figure_is_drawn_and_can_be_written(findings, tmp_path):
-    figures = draw_study(findings)
+def heat_of(panel):
+    (heat,) = elements(panel, HeatMap)
+    return heat
+
+
+def written(figure):
+    """Return every text in a cell of a figure's maps."""
+    return [
+        text
+        for panel in figure.panels
+        for heat in elements(panel, HeatMap)
+        for row in heat.text
+        for cell in row
+        for text in (cell.text, cell.small)
+    ]
+
+
+def ticks(axis):
+    return [tick.text for tick in axis.all_ticks]
+
+
+def test_every_figure_says_what_it_shows_in_which_unit_and_where_it_came_from(findings):
+    figures = study_figures(findings)
     assert set(figures) == {"matrix", "curves", "difference", "difference_to_clean", "best", "units"}
-    before = dict(matplotlib.rcParams)
     for name, figure in figures.items():
-        assert figure.axes
-        for path in save_figure(figure, tmp_path / name):
-            assert path.stat().st_size > 5000
-    assert dict(matplotlib.rcParams) == before
+        for part in ("845 test clips", "4 seeds", "2 draws", "chance 12.5 %", "noise at input"):
+            assert part in figure.note, (name, part)
+        for panel in figure.panels:
+            assert panel.title, name
+            assert panel.x.label == "units" or "RMS" in panel.x.text, name
+            assert panel.y.label, name
+            assert panel.y.unit == "%" or "σ_train" in panel.y.text, name
 
 
 def test_file_names_tell_what_differs():
     frame = simulate(
         **SMALL, cells=("lstm", "gru"), sizes=(32,), schedules=("constant", "linear"), seeds=range(2)
     )
-    names = set(draw_study(find(frame)))
+    names = set(study_figures(find(frame)))
     assert {"matrix-lstm-constant", "matrix-gru-linear", "best-linear", "curves-gru-constant"} <= names
     assert not any(name.startswith("units") for name in names)  # there is one size
 
 
 def test_matrix_shows_mean_and_interval_of_every_pair(findings):
-    figure = draw_matrices(findings.matrices)
-    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
-    assert [axes.get_title(loc="left") for axes in panels] == ["32 units", "64 units"]
-    for axes, matrix in zip(panels, findings.matrices, strict=True):
-        shown = texts(axes)
-        assert len(shown) == 2 * 12
+    figure = matrices_figure(findings.matrices)
+    assert [panel.title for panel in figure.panels] == ["32 units", "64 units"]
+    for panel, matrix in zip(figure.panels, findings.matrices, strict=True):
+        heat = heat_of(panel)
         low, high = matrix.interval()
-        for place in ((0, 0), (1, 3)):
-            assert f"{100 * matrix.mean[place]:.1f}" in shown
-            assert f"±{50 * (high - low)[place]:.1f}" in shown
-        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.5", "1", "2"]
-        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "0.5", "1"]
-        image = axes.images[0]
-        assert np.asarray(image.get_array()) == pytest.approx(100 * matrix.mean)
-        assert image.norm.vmin == pytest.approx(12.5)
-        (top,) = axes.child_axes
-        assert [tick.get_text() for tick in top.get_xticklabels()] == ["∞", "6.0", "0.0", "−6.0"]
-    assert "infer" in panels[0].get_xlabel()
-    assert "RMS" in panels[0].get_xlabel()
-    assert "train" in panels[0].get_ylabel()
-    small_print = figure.get_supxlabel()
-    for part in ("845 test clips", "4 seeds", "2 draws", "chance 12.5 %", "95 % interval over seeds"):
-        assert part in small_print.replace("\n", " ")
+        for at in ((0, 0), (1, 3)):
+            cell = heat.text[at[0]][at[1]]
+            assert cell.text == f"{100 * matrix.mean[at]:.1f}"
+            assert cell.small == f"±{50 * (high - low)[at]:.1f}"
+        assert ticks(panel.x) == ["0", "0.5", "1", "2"]
+        assert ticks(panel.y) == ["0", "0.5", "1"]
+        assert np.array(heat.values) == pytest.approx(100 * matrix.mean)
+        assert heat.colors.limits == pytest.approx((12.5, 100))
+        assert [tick.text for tick in panel.x.opposite] == ["∞", "6.0", "0.0", "−6.0"]
+        assert "σ_train 0.5, σ_infer 2 (SNR −6.0 dB)" in heat.hover[1][3]
+        assert "4 seeds" in heat.hover[1][3]
+    assert "95 % interval over seeds" in figure.note
+    assert len(figure.color_bars()) == 1
 
 
 def test_numbers_can_be_read_on_their_colour(findings):
     """WCAG's contrast of at least 4 between every number and its cell."""
-    figure = draw_matrices(findings.matrices)
 
     def luminance(color):
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+        channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return np.dot(linear, [0.2126, 0.7152, 0.0722])
 
-    for axes in figure.axes[:2]:
-        image = axes.images[0]
-        for text in axes.texts:
-            row, column = round(text.get_position()[1]), round(text.get_position()[0])
-            cell = image.cmap(image.norm(image.get_array()[row, column]))
-            light, dark = sorted((luminance(cell), luminance(text.get_color())), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) > 4
+    for figure in (matrices_figure(findings.matrices), differences_figure(findings.matrices, findings)):
+        for panel in figure.panels:
+            heat = heat_of(panel)
+            for _, _, value in heat.cells():
+                cell = blend(heat.colors.stops, heat.colors.share(value))
+                light, dark = sorted((luminance(cell), luminance(readable_on(cell))), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) > 4
 
 
 def test_panels_have_the_same_rows_although_a_member_is_missing(frame):
     holed = frame[~((frame["units"] == 64) & (frame["sigma_train"] == 0.5))]
-    figure = draw_matrices(find(holed).matrices)
-    first, second = figure.axes[:2]
-    assert [tick.get_text() for tick in second.get_yticklabels()] == ["0", "0.5", "1"]
-    assert texts(second).count("–") == 4
-    assert texts(first).count("–") == 0
-    draw_study(find(holed))
+    first, second = matrices_figure(find(holed).matrices).panels
+    assert ticks(first.y) == ticks(second.y) == ["0", "0.5", "1"]
+    assert [sum(math.isnan(value) for *_, value in heat_of(one).cells()) for one in (first, second)] == [0, 4]
+    curves = curves_figure(find(holed).matrices)
+    assert [line.label for line in elements(curves.panels[1], Line)] == ["0 (conventional)", "0.5", "1"]
+    assert [len(line.x) for line in elements(curves.panels[1], Line)] == [4, 0, 4]
+    study_figures(find(holed))
 
 
 def test_curves_are_means_with_bands(findings):
-    figure = draw_curves(findings.matrices)
-    for axes, matrix in zip(figure.axes, findings.matrices, strict=True):
-        lines = [line for line in axes.lines if len(line.get_xdata()) == 4]
+    figure = curves_figure(findings.matrices)
+    for panel, matrix in zip(figure.panels, findings.matrices, strict=True):
+        lines = elements(panel, Line)
         assert len(lines) == 3
-        for line, mean in zip(lines, matrix.mean, strict=True):
-            assert line.get_ydata() == pytest.approx(100 * mean)
         low, high = matrix.interval()
-        band = axes.collections[0].get_paths()[0].vertices[:, 1]
-        assert band.min() == pytest.approx(100 * low[0].min())
-        assert band.max() == pytest.approx(100 * high[0].max())
-        assert "chance 12.5 %" in texts(axes)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["0 (conventional)", "0.5", "1"]
+        for row, line in enumerate(lines):
+            assert line.x == matrix.levels
+            assert line.y == pytest.approx(100 * matrix.mean[row])
+            assert line.low == pytest.approx(100 * low[row])
+            assert line.high == pytest.approx(100 * high[row])
+        assert [line.style.dash for line in lines] == ["dash", "solid", "solid"]
+        assert [one.label for one in elements(panel, Reference)] == ["chance 12.5 %"]
+    assert figure.legend.title == "σ_train"
+    assert [entry.label for entry in figure.legend_entries()] == ["0 (conventional)", "0.5", "1"]
 
 
 @pytest.mark.parametrize("to_clean", [False, True])
 def test_significant_differences_are_marked(findings, to_clean):
-    figure = draw_differences(findings.matrices, findings, to_clean)
+    figure = differences_figure(findings.matrices, findings, to_clean)
     table = findings.tables["above_clean" if to_clean else "difference"]
-    axes, matrix = figure.axes[0], findings.matrices[0]
+    heat, matrix = heat_of(figure.panels[0]), findings.matrices[0]
     rows = table[(table["units"] == 32) & (table["strength"] > 0)]
     starred = {
-        (round(text.get_position()[1]) + 1, round(text.get_position()[0]))
-        for text in axes.texts
-        if text.get_text().endswith("*") and round(text.get_position()[0]) > 0
+        (row + 1, column)
+        for row, column, _ in heat.cells()
+        if column > 0 and heat.text[row][column].text.endswith("*") and heat.text[row][column].bold
     }
     expected = {
         (matrix.sigma_train.index(row.sigma_train), matrix.levels.index(row.strength))
@@ -142,10 +163,10 @@ def test_significant_differences_are_marked(findings, to_clean):
     if not to_clean:
         assert expected  # there is something to mark
     base = matrix.mean[0, 0] if to_clean else matrix.mean[0]
-    assert np.asarray(axes.images[0].get_array()) == pytest.approx(100 * (matrix.mean[1:] - base))
-    norm = axes.images[0].norm
-    assert norm.vmin == -norm.vmax  # no difference is white
-    assert "p < 0.05" in figure.get_supxlabel()
+    assert np.array(heat.values) == pytest.approx(100 * (matrix.mean[1:] - base))
+    low, high = heat.colors.limits
+    assert low == -high  # no difference is white
+    assert "p < 0.05" in figure.note
 
 
 def test_what_is_drawn_is_what_the_tables_say():
@@ -156,59 +177,107 @@ def test_what_is_drawn_is_what_the_tables_say():
     findings = find(frame)
     table = findings.tables["difference"]
     assert (table["p_holm"] > 0.05).all()
-    axes = draw_differences(findings.matrices, findings).axes[0]
+    heat = heat_of(differences_figure(findings.matrices, findings).panels[0])
     half = {f"±{50 * (row.high - row.low):.1f}" for row in table[table["units"] == 32].itertuples()}
-    assert set(texts(axes)) == {"+0.1", *half}
-    assert half != {"±0.0"}
+    assert {cell.text for row in heat.text for cell in row} == {"+0.1"}
+    assert {cell.small for row in heat.text for cell in row} == half != {"±0.0"}
+
+
+def test_tables_and_figures_say_the_same(findings):
+    """Means, intervals and marks of every table of the findings that a figure shows."""
+    figures = study_figures(findings)
+    shown = {}
+    for kind, panels in (("matrix", figures["matrix"].panels), ("curves", figures["curves"].panels)):
+        for panel, matrix in zip(panels, findings.matrices, strict=True):
+            for row, train in enumerate(matrix.sigma_train):
+                for column, infer in enumerate(matrix.levels):
+                    if kind == "matrix":
+                        cell = heat_of(panel).text[row][column]
+                        values = cell.text, cell.small
+                    else:
+                        line = elements(panel, Line)[row]
+                        width = (line.high[column] - line.low[column]) / 2
+                        values = f"{line.y[column]:.1f}", f"±{width:.1f}"
+                    shown[kind, matrix.key["units"], train, infer] = values
+    table = findings.tables["matrix"]
+    assert len(shown) == 2 * len(table)
+    for row in table.itertuples():
+        expected = f"{100 * row.accuracy:.1f}", f"±{50 * (row.high - row.low):.1f}"
+        for kind in ("matrix", "curves"):
+            assert shown[kind, row.units, row.sigma_train, row.strength] == expected
+    for name, tables in {
+        "difference": ["difference"],
+        "difference_to_clean": ["clean_inference", "above_clean"],
+    }.items():
+        for panel, matrix in zip(figures[name].panels, findings.matrices, strict=True):
+            heat, seen = heat_of(panel), 0
+            for one in tables:
+                for row in findings.tables[one].query(f"units == {matrix.key['units']}").itertuples():
+                    at = (
+                        matrix.sigma_train.index(row.sigma_train) - 1,
+                        matrix.levels.index(row.strength),
+                    )
+                    cell = heat.text[at[0]][at[1]]
+                    assert heat.values[at[0]][at[1]] == pytest.approx(100 * row.effect)
+                    assert cell.small == f"±{50 * (row.high - row.low):.1f}"
+                    assert cell.text.endswith("*") is cell.bold is bool(row.p_holm < 0.05)
+                    seen += 1
+            assert seen == math.prod(heat.shape)
 
 
 @pytest.mark.parametrize("n_seeds", [1, 2])
 def test_too_few_seeds_have_no_interval_and_no_mark(n_seeds):
     findings = find(simulate(**SMALL, sizes=(32, 64), seeds=range(n_seeds), spread=1e-9))
-    for name, figure in draw_study(findings).items():
-        shown = [text.get_text() for axes in figure.axes for text in axes.texts]
-        assert not [text for text in shown if "±" in text or "*" in text], name
+    for name, figure in study_figures(findings).items():
+        assert not [text for text in written(figure) if "±" in text or "*" in text], name
+        assert not [
+            one for panel in figure.panels for one in elements(panel, Line | Points) if one.has_interval
+        ], name
         if name != "best":
-            assert "too few seeds for an interval" in figure.get_supxlabel().replace("\n", " "), name
+            assert "too few seeds for an interval" in figure.note, name
 
 
 def test_best_shows_the_set(findings):
-    figure = draw_best(findings.matrices, findings)
+    figure = best_figure(findings.matrices, findings)
     table = findings.tables["best"]
-    for axes, units in zip(figure.axes, (32, 64), strict=True):
+    for panel, units in zip(figure.panels, (32, 64), strict=True):
         rows = table[table["units"] == units]
-        boxes = {(round(box.get_x() + 0.45), round(box.get_y() + 0.45)) for box in axes.patches}
-        expected = {
+        light = {(column, row) for row, column, value in heat_of(panel).cells() if not math.isnan(value)}
+        assert light == {
             ([0, 0.5, 1, 2].index(row.strength), [0, 0.5, 1].index(row.sigma_train))
             for row in rows[rows["in_set"]].itertuples()
         }
-        assert boxes == expected
-        assert axes.lines[0].get_ydata().tolist() == [
-            [0, 0.5, 1].index(value) for value in rows[rows["best"]]["sigma_train"]
-        ]
+        (line,) = elements(panel, Line)
+        best = rows[rows["best"]]
+        assert line.x == tuple([0, 0.5, 1, 2].index(value) for value in best["strength"])
+        assert line.y == tuple([0, 0.5, 1].index(value) for value in best["sigma_train"])
+    assert {entry.label for entry in figure.legend_entries()} == {"best", "may be best"}
 
 
 @pytest.mark.parametrize(("seeds", "tested"), [(1, False), (2, False), (3, True)])
 def test_best_tells_whether_anything_was_tested(seeds, tested):
     found = find(simulate(**SMALL, sizes=(32,), seeds=range(seeds)))
-    small_print = draw_best(found.matrices, found).get_supxlabel().replace("\n", " ")
+    note = best_figure(found.matrices, found).note
     for part in ("95 %", "paired t tests"):
-        assert (part in small_print) is tested
-    assert ("too few seeds for tests, 3 are needed: nothing is ruled out" in small_print) is not tested
+        assert (part in note) is tested
 
 
 def test_units_show_every_size(findings):
-    figure = draw_units(findings.matrices, levels=[1.0])
-    (axes,) = figure.axes
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["32", "64"]
-    conventional = next(
-        line for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 2
-    )
-    assert conventional.get_ydata() == pytest.approx(
-        [100 * matrix.mean[0, 2] for matrix in findings.matrices]
-    )
+    figure = units_figure(findings.matrices, levels=[1.0])
+    (panel,) = figure.panels
+    assert ticks(panel.x) == ["32", "64"]
+    assert panel.x.scale == "log"
+    points = elements(panel, Points)
+    conventional = next(one for one in points if one.label == "0 (conventional)")
+    assert conventional.y == pytest.approx([100 * matrix.mean[0, 2] for matrix in findings.matrices])
+    low = [100 * matrix.interval()[0][0, 2] for matrix in findings.matrices]
+    assert conventional.low == pytest.approx(low)
+    # Beside one another, and nearer to their size than to another.
+    firsts = [one.x[0] for one in points]
+    assert len(set(firsts)) == 3
+    assert all(28 < x < 36 for x in firsts)
     with pytest.raises(UserError, match="give levels that all were measured at"):
-        draw_units(findings.matrices, levels=[7.0])
+        units_figure(findings.matrices, levels=[7.0])
 
 
 @pytest.mark.filterwarnings("error")
@@ -218,15 +287,18 @@ def test_units_show_every_size(findings):
     ids=["one seed", "clean inference only", "conventional only", "noisy only"],
 )
 def test_one_seed_or_one_level_can_be_drawn(other):
-    figures = draw_study(find(simulate(**(SMALL | {"seeds": range(2)} | other))))
+    from asr_dni.plotting import with_matplotlib, with_plotly
+
+    figures = study_figures(find(simulate(**(SMALL | {"seeds": range(2)} | other))))
     for figure in figures.values():
-        figure.draw_without_rendering()
+        with_matplotlib.render(figure).draw_without_rendering()
+        with_plotly.render(figure)
     both = "sigmas_train" not in other
     assert ("difference" in figures) == both
     assert ("best" in figures) == both
 
 
 def test_nothing_to_draw_is_an_error():
-    for draw in (draw_matrices, draw_curves, draw_units):
+    for specify in (matrices_figure, curves_figure, units_figure):
         with pytest.raises(UserError, match="no matrix to draw"):
-            draw([])
+            specify([])

@@ -2,16 +2,18 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from simulated_study import simulate
 
 from asr_dni.errors import UserError
 from asr_dni.study import report as report_module
-from asr_dni.study.figures import draw_study
+from asr_dni.study.figures import study_figures
 from asr_dni.study.findings import QUESTIONS, find
 from asr_dni.study.ledger import Ledger
-from asr_dni.study.report import report
+from asr_dni.study.report import report, report_page
 
 SMALL = {"sigmas_train": (0.0, 1.0), "sigmas_infer": (0.0, 1.0, 2.0), "draws": 2, "seeds": range(3)}
 
@@ -37,7 +39,7 @@ def written(frame, tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """Collects what a page loads, and its text and data."""
+    """Collects what a page loads, its tags and scripts."""
 
     def __init__(self, text):
         super().__init__()
@@ -47,11 +49,35 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
         self.sources += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_data(self, data):
         if self.inside == "script":
-            self.scripts.append(data)
+            self.scripts[-1] += data
+
+    def figures(self):
+        """Return the page's figures as plotly has them, in their order."""
+        found = []
+        for script in self.scripts:
+            call = re.search(r'Plotly\.newPlot\(\s*"figure-\d+",', script[:1000])
+            if call:
+                text = script[call.end() :].lstrip()
+                data, end = json.JSONDecoder().raw_decode(text)
+                layout, _ = json.JSONDecoder().raw_decode(text[end:].lstrip(", \n"))
+                found.append(go.Figure(data, layout))
+        return found
+
+
+def titled(page, words):
+    """Return the figure of a page whose title has these words."""
+    (found,) = [figure for figure in page.figures() if words in figure.layout.title.text]
+    return found
+
+
+def maps(figure):
+    return [trace for trace in figure.data if trace.type == "heatmap"]
 
 
 def test_all_files_are_written_and_named(written):
@@ -65,32 +91,73 @@ def test_all_files_are_written_and_named(written):
     assert {"matrix.csv", "flatter.csv", "above_clean.md", "units.csv", "missing.csv"} <= names
 
 
-def test_the_page_needs_nothing_else_and_has_every_number(written, frame):
+def test_the_page_needs_nothing_else(written):
     directory, _, _ = written
     page = Page((directory / "index.html").read_text(encoding="utf-8"))
-    assert page.sources
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert not page.sources
     assert "link" not in page.tags
-    (data,) = [script for script in page.scripts if script.startswith("const STUDY = ")]
-    study = json.JSONDecoder().raw_decode(data.removeprefix("const STUDY = "))[0]
-    findings = find(frame)
-    for matrix, shown in zip(findings.matrices, study["matrices"], strict=True):
-        assert shown["mean"] == pytest.approx(matrix.mean, abs=1e-6)
-        assert shown["train"] == list(matrix.sigma_train)
-    assert study["keys"] == [["lstm", "32"], ["lstm", "64"]]
-    # Differences, intervals and marks are those of the tables, not computed anew.
-    for shown, units in zip(study["matrices"], (32, 64), strict=True):
-        for name, tables in (("same", ["difference"]), ("clean", ["clean_inference", "above_clean"])):
-            for row in pd.concat([findings.tables[table] for table in tables]).itertuples():
-                if row.units == units:
-                    at = shown["train"].index(row.sigma_train) - 1, shown["infer"].index(row.strength)
-                    found = [
-                        shown[name][column][at[0]][at[1]] for column in ("effect", "low", "high", "marked")
-                    ]
-                    assert found == pytest.approx(
-                        [row.effect, row.low, row.high, row.p_holm < 0.05], abs=1e-6
-                    )
+    assert "img" not in page.tags
+    # Plotly's library once, and nothing but its own calls beside.
+    assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
+    assert len(page.figures()) == 6
+    assert all("Plotly" in script for script in page.scripts)
     assert (directory / "index.html").stat().st_size < 8e6
+
+
+def test_the_page_shows_every_number(written, frame):
+    """Means, differences, intervals and marks are those of the tables, not computed anew."""
+    directory, _, _ = written
+    page = Page((directory / "index.html").read_text(encoding="utf-8"))
+    findings = find(frame)
+    for heat, matrix in zip(maps(titled(page, "Accuracy: LSTM")), findings.matrices, strict=True):
+        assert np.array(heat.z) == pytest.approx(100 * matrix.mean, abs=1e-6)
+    curves = titled(page, "Noise curves")
+    for number, matrix in enumerate(findings.matrices):
+        axis = f"x{number + 1}" if number else "x"
+        lines = [trace for trace in curves.data if trace.name and trace.xaxis == axis]
+        assert [trace.name for trace in lines] == ["0 (conventional)", "1"]
+        for row, trace in enumerate(lines):
+            assert list(trace.x) == list(matrix.levels)
+            assert trace.y == pytest.approx(100 * matrix.mean[row], abs=1e-6)
+    assert [trace.showlegend for trace in curves.data].count(True) == 2
+    for words, tables in (
+        ("training at the same noise", ["difference"]),
+        ("training with clean inference", ["clean_inference", "above_clean"]),
+    ):
+        for heat, matrix in zip(maps(titled(page, words)), findings.matrices, strict=True):
+            for row in pd.concat([findings.tables[table] for table in tables]).itertuples():
+                if row.units == matrix.key["units"]:
+                    train, infer = (
+                        matrix.sigma_train.index(row.sigma_train) - 1,
+                        matrix.levels.index(row.strength),
+                    )
+                    assert heat.z[train][infer] == pytest.approx(100 * row.effect, abs=1e-6)
+                    assert f"±{50 * (row.high - row.low):.1f}" in heat.text[train][infer]
+                    hover = heat.hovertext[train][infer]
+                    for value in (row.effect, row.low, row.high):
+                        assert f"{100 * value + 0.0:+.1f}".replace("-", "−") in hover
+                    assert ("significant" in hover) == ("*" in heat.text[train][infer]) == (row.p_holm < 0.05)
+
+
+def test_a_menu_chooses_among_the_figures_of_a_kind():
+    found = find(
+        simulate(**SMALL, cells=("lstm", "gru"), sizes=(32, 64)).query("cell == 'lstm' or units == 32")
+    )
+    page = Page(report_page(found, study_figures(found)))
+    figure = next(one for one in page.figures() if maps(one) and one.layout.updatemenus)
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["gru", "lstm"]
+    assert [trace.visible for trace in figure.data] == list(menu.buttons[0].args[0]["visible"])
+    for button, cell in zip(menu.buttons, ("gru", "lstm"), strict=True):
+        visible, layout = button.args
+        shown = [trace for trace, on in zip(figure.data, visible["visible"], strict=True) if on]
+        own = [matrix for matrix in found.matrices if matrix.key["cell"] == cell]
+        for trace, matrix in zip(shown, own, strict=True):
+            assert np.array(trace.z) == pytest.approx(100 * matrix.mean, abs=1e-6)
+        assert cell.upper() in layout["title"]["text"]
+        # The axes of a panel that only the other has are hidden.
+        assert ("title" in layout["xaxis2"]) == (len(own) == 2)
+        assert layout["xaxis2"].get("visible", True) == (len(own) == 2)
 
 
 def test_tables_and_summary_say_what_the_findings_say(written, frame):
@@ -116,33 +183,39 @@ def one_figure(monkeypatch):
     """Spares the time of drawing all."""
 
     def draw_some(findings):
-        return {name: figure for name, figure in draw_study(findings).items() if name.startswith("best")}
+        return {name: figure for name, figure in study_figures(findings).items() if name.startswith("best")}
 
-    monkeypatch.setattr(report_module, "draw_study", draw_some)
-
-
-@pytest.mark.usefixtures("one_figure")
-def test_a_study_may_have_any_name(tmp_path):
-    odd = simulate(**(SMALL | {"seeds": range(1)})).assign(data="</script><b>a & 'b'|c")
-    paths = report(fill(tmp_path / "ledger", odd), tmp_path / "report")
-    page = Page(paths[0].read_text(encoding="utf-8"))
-    assert "b" not in page.tags
-    assert len([script for script in page.scripts if script.startswith("const STUDY")]) == 1
+    monkeypatch.setattr(report_module, "study_figures", draw_some)
 
 
-@pytest.mark.usefixtures("one_figure")
-def test_a_page_of_two_seeds_has_no_interval_and_no_mark(tmp_path):
-    two = simulate(**(SMALL | {"seeds": range(2)}), spread=1e-9)
-    paths = report(fill(tmp_path / "ledger", two), tmp_path / "report")
-    page = Page(paths[0].read_text(encoding="utf-8"))
-    (data,) = [script for script in page.scripts if script.startswith("const STUDY = ")]
-    study = json.JSONDecoder().raw_decode(data.removeprefix("const STUDY = "))[0]
-    assert "too few seeds for an interval" in study["noInterval"]
-    (matrix,) = study["matrices"]
-    for part in (matrix, matrix["same"], matrix["clean"]):
-        assert {value for name in ("low", "high") for row in part[name] for value in row} == {None}
-    assert not any(mark for name in ("same", "clean") for row in matrix[name]["marked"] for mark in row)
-    assert "cannot be tested" in paths[0].read_text(encoding="utf-8")
+def test_a_study_may_have_any_name():
+    odd = find(simulate(**(SMALL | {"seeds": range(1)})).assign(data="</script><b>a & 'b'|c", cell="<i>%{x}"))
+    page = Page(report_page(odd, study_figures(odd)))
+    assert not {"b", "i"} & set(page.tags)
+    figures = page.figures()
+    assert len(figures) == 5
+    for figure in figures:
+        assert "&lt;/script&gt;&lt;b&gt;a &amp; 'b'|c" in figure.layout.title.subtitle.text.replace(
+            "<br>", " "
+        )
+
+
+def test_a_page_of_two_seeds_has_no_interval_and_no_mark():
+    two = find(simulate(**(SMALL | {"seeds": range(2)}), spread=1e-9))
+    text = report_page(two, study_figures(two))
+    page = Page(text)
+    seen = 0
+    for figure in page.figures():
+        curves = [trace for trace in figure.data if trace.type == "scatter"]
+        assert not any(trace.fill == "toself" or trace.error_y.array for trace in curves)  # bands, bars
+        for heat in maps(figure):
+            for row in heat.text or ():
+                assert not any("±" in cell or "*" in cell for cell in row)
+                seen += len(row)
+            if heat.text:
+                assert all("too few seeds for an interval" in cell for row in heat.hovertext for cell in row)
+    assert seen == 2 * 3 + 2 * 3
+    assert "cannot be tested" in text
 
 
 @pytest.mark.usefixtures("one_figure")

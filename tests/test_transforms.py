@@ -18,7 +18,8 @@ from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, v
 from asr_dni.errors import UserError
 from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.implementation import run_recurrence
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
+from asr_dni.nn.operations import GaussianNoise, Product
+from asr_dni.nn.recurrence import Recurrence, Sites
 from asr_dni.noise import SITES, Noise
 
 PAIRS = {"rnn": (NoisyRNN, nn.RNN), "lstm": (NoisyLSTM, nn.LSTM), "gru": (NoisyGRU, nn.GRU)}
@@ -92,7 +93,7 @@ class TestSecondDerivatives:
         results = []
         for implementation in ("auto", "reference"):
             with use_implementation(implementation):
-                state, noise = (x[:1] * w_hh.sum(), x[1:2] * 2), [LayerNoise(torch.arange(2))]
+                state, noise = (x[:1] * w_hh.sum(), x[1:2] * 2), Sites([torch.arange(2)])
                 inputs = {"inputs": x[2:], "w_ih": w_hh * x.mean()}
                 output, _ = run_recurrence(Recurrence("lstm", w_hh.tanh(), None, state, noise, **inputs))
                 first = torch.autograd.grad(output.square().sum(), [w_hh, x], create_graph=True)
@@ -248,7 +249,7 @@ class TestWhatTheKernelsTakeForGranted:
             "b_ih": torch.randn(2, gates * width),
             "inputs": torch.randn(5, 6, 3),
             "state": (torch.zeros(2, 6, width),) * (2 if cell == "lstm" else 1),
-            "noise": [LayerNoise(torch.arange(6), input=SiteNoise(1.0, (1, 2)))] * 2,
+            "sites": Sites([torch.arange(6)] * 2, input=Product.gaussian_of([1.0] * 2, [(1, 2)] * 2)),
         }
 
     @pytest.mark.parametrize("implementation", ["auto", "reference"])
@@ -271,11 +272,11 @@ class TestWhatTheKernelsTakeForGranted:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"noise": [LayerNoise(torch.arange(6))]}, "1 noises for 2 networks"),
-            ({"noise": [LayerNoise(torch.arange(5))] * 2}, "6 samples"),
-            ({"noise": [LayerNoise(torch.zeros(6))] * 2}, "float32"),
-            ({"noise": [LayerNoise(torch.arange(6), first_step=2**32 - 4)] * 2}, "first step"),
-            ({"noise": [LayerNoise(torch.arange(6), first_step=-1)] * 2}, "first step"),
+            ({"sites": Sites([torch.arange(6)])}, "1 noises for 2 networks"),
+            ({"sites": Sites([torch.arange(5)] * 2)}, "6 samples"),
+            ({"sites": Sites([torch.zeros(6)] * 2)}, "float32"),
+            ({"sites": Sites([torch.arange(6)] * 2, first_step=2**32 - 4)}, "first step"),
+            ({"sites": Sites([torch.arange(6)] * 2, first_step=-1)}, "first step"),
             ({"state": (torch.zeros(2, 5, 4), torch.zeros(2, 6, 4))}, "state h"),
             ({"state": (torch.zeros(2, 6, 4), torch.zeros(2, 6, 3))}, "state c"),
             ({"state": (torch.zeros(2, 6, 4),)}, "1 states"),
@@ -314,7 +315,7 @@ class TestWhatTheKernelsTakeForGranted:
         ("changes", "message"),
         [
             ({"cell": "peephole"}, "no cell 'peephole'"),
-            ({"noise": []}, "0 noises"),
+            ({"sites": Sites([])}, "0 noises"),
             ({"w_hh": torch.zeros(1, 16, 3)}, "w_hh"),
             ({"w_hh": None}, "needs w_hh"),
             ({"h": torch.zeros(1, 3, 4, dtype=torch.float64)}, "float64"),
@@ -322,13 +323,13 @@ class TestWhatTheKernelsTakeForGranted:
             ({"kept": torch.zeros(1, 4, 3, 2)}, "kept"),
             ({"projection": None}, "needs projection"),
             ({"outputs": torch.zeros(1, 2, 3, 8)[..., ::2]}, "not contiguous"),
-            ({"noise": [LayerNoise(torch.arange(2))]}, "3 integers"),
+            ({"sites": Sites([torch.arange(2)])}, "3 integers"),
         ],
     )
     def test_what_goes_to_c(self, changes, message):
         whole = {
             "cell": "lstm",
-            "noise": [LayerNoise(torch.arange(3))],
+            "sites": Sites([torch.arange(3)]),
             "projection": torch.zeros(1, 2, 3, 16),
             "w_hh": torch.zeros(1, 16, 4),
             "h": torch.zeros(1, 3, 4),
@@ -343,10 +344,12 @@ class TestWhatTheKernelsTakeForGranted:
     @needs_compiler
     @pytest.mark.parametrize(
         "changes",
-        [{"groups": 5}, {"groups": 0}, {"width": -1}, {"first_step": -1}, {"sample_ids": torch.zeros(2)}],
+        [{"groups": 5}, {"groups": 0}, {"width": -1}, {"first_step": -1}, {"sample_ids": [torch.zeros(2)]}],
     )
     def test_what_is_drawn_in_c(self, changes):
-        whole = {"sample_ids": torch.arange(2), "first_step": 0, "steps": 3, "groups": 4, "width": 2}
-        assert native.draw_gaussian(SiteNoise(1.0, (1, 2)), **whole).shape == (3, 2, 8)
+        whole = {"sample_ids": [torch.arange(2)], "first_step": 0, "steps": 3, "groups": 4, "width": 2}
+        whole["like"] = torch.zeros(0)
+        noise = GaussianNoise(torch.ones(1), ((1, 2),))
+        assert native.draw_gaussian(noise, **whole).shape == (1, 3, 2, 8)
         with pytest.raises(ValueError, match=r"must be|identities|steps"):
-            native.draw_gaussian(SiteNoise(1.0, (1, 2)), **whole | changes)
+            native.draw_gaussian(noise, **whole | changes)

@@ -17,7 +17,8 @@ from asr_dni.cli.functions import run_function
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise
+from asr_dni.nn.operations import Product
+from asr_dni.nn.recurrence import Recurrence, Sites
 from asr_dni.terminal import make_console
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "wandb", "triton")
@@ -100,8 +101,9 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
     width = len(equations.gates) * units
     fed_back = units // 2 if case.projected else units
     like = torch.empty(0, dtype=case.dtype, device=device)
-    site = SiteNoise(1.0, (0, 0))
-    noise = LayerNoise(torch.arange(rows, device=device), input=site, recurrent=site, elementwise=site)
+    noise = Product.gaussian_of([1.0] * networks, [(0, 0)] * networks)
+    ids = [torch.arange(rows, device=device)] * networks
+    sites = Sites(ids, input=noise, recurrent=noise, elementwise=noise)
     # Under autocast the layer's first product is in the lower precision.
     dtype = torch.bfloat16 if case.autocast else case.dtype
     return Recurrence(
@@ -111,7 +113,7 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
         tuple(
             like.new_empty(networks, rows, fed_back if state == "h" else units) for state in equations.states
         ),
-        [noise] * networks,
+        sites,
         projection=torch.empty(networks, 1, rows, width, dtype=dtype, device=device),
         w_hr=like.new_empty(networks, fed_back, units) if case.projected else None,
         own={

@@ -61,7 +61,7 @@ def noise_curve(
     where = choose_device(device)
     check_folder(output)
     noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.sites, sigmas, ("--sites", "--sigmas 0"))
+    check_sites(noise.hardware.sites, sigmas, ("--sites", "--sigmas 0"))
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())
@@ -100,13 +100,13 @@ def _folder_name(
     from asr_dni.evaluation.compare import FURTHER_CURVES
 
     parts = [checkpoint.stem, data.resolve().name if data else "own", split]
-    default = Noise()
-    if noise.scale != default.scale:
-        parts.append(noise.scale)
-    if set(noise.sites) != set(default.sites):
-        parts.append("+".join(sorted(noise.sites)) or "no_sites")
-    if noise.arrays != default.arrays:
-        parts.append(noise.arrays)
+    hardware, default = noise.hardware, Noise().hardware
+    if hardware.scale != default.scale:
+        parts.append(hardware.scale)
+    if hardware.sites != default.sites:
+        parts.append("+".join(sorted(hardware.sites)) or "no_sites")
+    if hardware.arrays != default.arrays:
+        parts.append(hardware.arrays)
     levels = sorted(map(float, sigmas))
     if levels != list(DEFAULT_SIGMAS):
         named = "_".join(str(level).removesuffix(".0") for level in levels)
@@ -116,8 +116,8 @@ def _folder_name(
         parts.append(f"sigmas_{named}")
     if draws != _DEFAULT_DRAWS:
         parts.append(f"draws_{draws}")
-    if noise.seed != default.seed:
-        parts.append(f"seed_{noise.seed}")
+    if noise.realisation.seed:
+        parts.append(f"seed_{noise.realisation.seed}")
     if damaged:
         parts.append(f"damaged_{damaged}")
     return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)

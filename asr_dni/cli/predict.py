@@ -74,7 +74,7 @@ def predict(
     """
     chosen = _format_of(format, output)
     noise = Noise(sigma=sigma, scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.sites, [sigma], ("--sites", "--sigma 0"))
+    check_sites(noise.hardware.sites, [sigma], ("--sites", "--sigma 0"))
     spotter = load(checkpoint, choose_device(device))
     if hop is not None and spotter.features is not None:
         check_hop(hop, spotter.features.clip_seconds, "--hop")

@@ -127,7 +127,7 @@ class NoiseCurveCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.watched_sigmas = check_sigmas(watched_sigmas) if watched_sigmas else ()
         self.noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-        check_sites(self.noise.sites, (*self.sigmas, *self.watched_sigmas))
+        check_sites(self.noise.hardware.sites, (*self.sigmas, *self.watched_sigmas))
         self.over: Over = over
         self.directory = directory
         self.settings = dict(settings or {})

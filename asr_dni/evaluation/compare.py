@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from asr_dni.errors import UserError
@@ -23,6 +22,9 @@ from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
 from asr_dni.identity import experiment_settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Comparison:
     """
 
     summaries: dict[str, CurveSummary]
-    figure: Figure
+    figure: "Figure"
     table: Table
     markdown: str
     files: tuple[Path, ...] = ()

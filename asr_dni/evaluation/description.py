@@ -11,13 +11,6 @@ from asr_dni.noise import Strength
 Curves: TypeAlias = Mapping[str, NoiseCurve | CurveSummary]
 """Curves by their label, in the order in which they are shown."""
 
-SCALE_UNITS = {
-    "absolute": "absolute: pre-activation units",
-    "signal": "multiples of the clean signal's RMS",
-    "range": "multiples of the largest output",
-}
-"""What sigma is measured in, by the noise's scale, as axis labels say it."""
-
 
 def format_snr(snr_db: float) -> str:
     """Return an SNR in dB with one digit, "∞" without noise and "–" where it is not known."""

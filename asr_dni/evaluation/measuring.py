@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -155,7 +154,7 @@ class NoiseCurveMetric(Metric):
         super().__init__()
         self.sigmas = check_sigmas(sigmas)
         self.draws = check_draws(draws)
-        check_sites(noise.sites, self.sigmas)
+        check_sites(noise.hardware.sites, self.sigmas)
         self.noise = noise
         self.passes = [
             (sigma, draw) for sigma in self.sigmas for draw in range(self.draws if sigma > 0 else 1)
@@ -180,7 +179,7 @@ class NoiseCurveMetric(Metric):
         with evaluating(cast(nn.Module, network)):
             projection = network.project(batch.features)
             for sigma, draw in self.passes:
-                noise = replace(self.noise, sigma=sigma, draw=draw, sample_ids=batch.clip_ids)
+                noise = self.noise.at(sigma).realised(draw=draw, sample_ids=batch.clip_ids)
                 with network.under(noise):
                     logits = network.classify(projection).float()
                 right, loss = score(logits, batch.labels)
@@ -246,10 +245,10 @@ class NoiseCurveMetric(Metric):
             columns=list(COLUMNS),
         )
         noted = {
-            "scale": self.noise.scale,
-            "sites": list(self.noise.sites),
-            "arrays": self.noise.arrays,
-            "noise_seed": self.noise.seed,
+            "scale": self.noise.hardware.scale,
+            "sites": list(self.noise.hardware.sites),
+            "arrays": self.noise.hardware.arrays,
+            "noise_seed": self.noise.realisation.seed,
             "draws": self.draws,
             "weights": fingerprint(cast(nn.Module, network)),
         }
@@ -275,7 +274,7 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _snr_db(network: NoisyClassifier, noise: Noise, sigma: float) -> float:
     if sigma == 0:
         return math.inf
-    snr = network.snr_db(replace(noise, sigma=sigma, draw=None, sample_ids=None))
+    snr = network.snr_db(noise.at(sigma))
     return math.nan if snr is None else float(snr)
 
 

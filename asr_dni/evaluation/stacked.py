@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -100,7 +99,7 @@ def evaluate_population(
                 scores = []
                 projection = network.project(piece.features)
                 for sigma, draw in metric.passes:
-                    its = replace(noise, sigma=sigma, draw=draw, sample_ids=piece.clip_ids)
+                    its = noise.at(sigma).realised(draw=draw, sample_ids=piece.clip_ids)
                     # What is not a number has no size, which the scales signal and range would ask for.
                     noises = [its if well else its.at(0.0) for well in finite]
                     with network.under(noises):

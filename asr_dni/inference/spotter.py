@@ -324,7 +324,7 @@ class Spotter:
         """Return ``(N, C)`` float64 probabilities, means over the draws, on the CPU."""
         noise = self.noise if noise is None else noise
         check_draws(draws)
-        first = noise.draw or 0
+        first = noise.realisation.draw or 0
         sample_ids = torch.tensor([clip_id(name) for name in names], device=self.device)
         with evaluating(self.network):
             projection = self.network.project(features)
@@ -332,7 +332,7 @@ class Spotter:
                 (len(features), len(self.label_names)), dtype=torch.float64, device=self.device
             )
             for draw in range(first, first + (draws if noise.on else 1)):
-                with self.network.under(replace(noise, draw=draw, sample_ids=sample_ids)):
+                with self.network.under(noise.realised(draw=draw, sample_ids=sample_ids)):
                     total += self.network.classify(projection).double().softmax(-1)
         posteriors = (total / total.sum(-1, keepdim=True)).cpu()
         if not posteriors.isfinite().all():

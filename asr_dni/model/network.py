@@ -21,7 +21,7 @@ from asr_dni.nn import (
     RecurrentCell,
     snr_db,
 )
-from asr_dni.noise import Noise, NoisyModule
+from asr_dni.noise import Hardware, Noise, NoisyModule
 
 Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
 
@@ -179,6 +179,10 @@ class KeywordNetwork(NoisyModule):
             ``(K, T, N, directions * gates * units)``.
         """
         return self.recurrent.input_projection(features.transpose(-3, -2))
+
+    def inputs_exact(self, hardware: Hardware) -> bool:
+        """Return whether :meth:`project` may be done once for all passes on a hardware; else they take all of it."""
+        return hardware.inputs_exact
 
     def classify(self, projection: Tensor) -> Tensor:
         """Return logits ``(N, C)``, of a population ``(K, N, C)``, under the noise in force.

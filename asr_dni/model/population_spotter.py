@@ -186,6 +186,7 @@ class PopulationSpotter(pl.LightningModule):
         """All networks as one; its noise is one value for all, or one per member."""
         self.label_names = spotters[0].label_names
         self.training_noise = spotters[0].training_noise
+        self.noise_settings, self.strength = spotters[0].noise_settings, spotters[0].strength
         self.optimizer_callable = optimizer
         self.recipe, self.gradient_clip = spotters[0].recipe, gradient_clip
         self.sigma_train = [0.0] * self.networks
@@ -351,25 +352,22 @@ class PopulationSpotter(pl.LightningModule):
             batch_idx: not used.
         """
         self.sigma_train = [annealing.sigma_now(self.trainer) for annealing in self.annealings]
-        of_step = [self.training_noise.at(sigma) for sigma in self.sigma_train]
         self.highest_sigma_train = [
-            max(before or 0.0, noise.sigma if noise.on else 0.0)
-            for before, noise in zip(self.highest_sigma_train, of_step, strict=True)
+            max(before or 0.0, sigma if self.training_noise.at(sigma, self.strength).on else 0.0)
+            for before, sigma in zip(self.highest_sigma_train, self.sigma_train, strict=True)
         ]
         losses, logits = noisy_step(self.network, batch, self.recipe, self._noises(), self.global_step)
         self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
     def _noises(self) -> list[Noise]:
-        return [
-            dataclasses.replace(
-                self.training_noise,
-                # Signals that are not finite have no size, which the scales signal and range would ask for.
-                sigma=0.0 if k in self.diverged else self.sigma_train[k],
-                seed=member.seed,
-            )
-            for k, member in enumerate(self.members)
-        ]
+        noises = []
+        for k, member in enumerate(self.members):
+            # Signals that are not finite have no size, which the scales signal and range would ask for.
+            sigma = 0.0 if k in self.diverged else self.sigma_train[k]
+            noise = self.training_noise.at(sigma, self.strength).realised(seed=member.seed)
+            noises.append(self.noise_settings.of_step(noise, self.global_step))
+        return noises
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch, keep every member's scores, and find those that have diverged."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pytorch_lightning as pl
 import torch
@@ -17,12 +17,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_checkpoints
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
+from asr_dni.hardware_files import read_hardware
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.step import LearningRateSchedule, TrainingRecipe, at_least_single, noisy_step
 from asr_dni.model.training import describe_training, goes_on, join_trainings
-from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Realisation, Scale, Site, Strength
 
 _SETTINGS_KEY = "model"
 
@@ -36,12 +37,49 @@ class TrainingNoise:
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array (``joint``) or not (``separate``).
         seed: of the noise.
+        hardware: any other hardware than the additive Gaussian one, as :class:`asr_dni.noise.Hardware` has it: a
+            mapping, the name of a configuration in ``conf/hardware``, or a YAML file; scale, sites and arrays are then
+            its own.
+        strength: which of its numbers is annealed, such as ``weight.sigma``.
+        chips: whether weights are programmed anew for each ``step``, or once for the whole ``run``. The chips of
+            training have negative numbers, those of an evaluation count from 0.
+
+    Raises:
+        UserError: the hardware is not valid, or scale, sites or arrays are given beside it.
     """
 
     scale: Scale = "absolute"
     sites: list[Site] = dataclasses.field(default_factory=lambda: list(MVM_SITES))
     arrays: Arrays = "joint"
     seed: int = 0
+    hardware: dict[str, Any] | str | None = None
+    strength: str = SIGMA.path
+    chips: Literal["step", "run"] = "step"
+
+    def __post_init__(self) -> None:
+        if self.hardware is not None:
+            default = (("scale", "absolute"), ("sites", list(MVM_SITES)), ("arrays", "joint"))
+            beside = [name for name, value in default if getattr(self, name) != value]
+            if beside:
+                raise UserError(
+                    f"model noise.{beside[0]} is given beside noise.hardware: give it in the hardware"
+                )
+            hardware = read_hardware(self.hardware, "model noise.hardware")
+            object.__setattr__(self, "hardware", hardware.as_settings())
+        if self.chips not in ("step", "run"):
+            raise UserError(f"model noise.chips is {self.chips!r}: give step or run")
+        self.noise.hardware.value(Strength(self.strength))
+
+    @property
+    def noise(self) -> Noise:
+        """The noise, of whatever strength the hardware is given with."""
+        if self.hardware is None:
+            return Noise(scale=self.scale, sites=tuple(self.sites), arrays=self.arrays, seed=self.seed)
+        return Noise.of(read_hardware(self.hardware, "model noise.hardware"), Realisation(seed=self.seed))
+
+    def of_step(self, noise: Noise, step: int) -> Noise:
+        """Return a noise on the chip of a training step."""
+        return noise.realised(chip=-1 - (step if self.chips == "step" else 0))
 
 
 _DEFAULT_NETWORK = NetworkSettings()
@@ -95,12 +133,15 @@ class KeywordSpotter(pl.LightningModule):
             self.recipe = TrainingRecipe(schedule, warm_up, label_smoothing, mixup, calibrate_every)
         except UserError as error:
             raise UserError(f"model {error}") from None
-        if calibrate_every == 0 and noise.scale != "absolute":
-            raise UserError(f"model noise.scale {noise.scale} needs calibrate_every above 0")
+        self.training_noise = noise.noise
+        hardware = self.training_noise.hardware
+        if calibrate_every == 0 and hardware.needs_sizes:
+            scale = next(its for its in hardware.scales if its != "absolute")
+            raise UserError(f"model noise.scale {scale} needs calibrate_every above 0")
         self.label_names = list(label_names)
-        self.training_noise = Noise(
-            scale=noise.scale, sites=tuple(noise.sites), arrays=noise.arrays, seed=noise.seed
-        )
+        self.noise_settings = noise
+        self.strength = Strength(noise.strength)
+        """Which number of the training's hardware is annealed."""
         self.sigma_train = 0.0
         """Strength of the noise of the next training step."""
         self.annealed_to: float | None = None
@@ -161,7 +202,7 @@ class KeywordSpotter(pl.LightningModule):
             "bidirectional": network.bidirectional,
             "pooling": network.pooling,
             "sigma_train": sigma_train,
-            "train_scale": self.training_noise.scale,
+            "train_scale": self.training_noise.hardware.scale,
         }
         if self.highest_sigma_train is not None and self.highest_sigma_train > sigma_train:
             settings["sigma_train_highest"] = self.highest_sigma_train
@@ -219,8 +260,10 @@ class KeywordSpotter(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        noise = self.training_noise.at(self.sigma_train)
-        self.highest_sigma_train = max(self.highest_sigma_train or 0.0, noise.sigma if noise.on else 0.0)
+        noise = self.training_noise.at(self.sigma_train, self.strength)
+        now = self.sigma_train if noise.on else 0.0
+        self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
+        noise = self.noise_settings.of_step(noise, self.global_step)
         losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step)
         loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)

@@ -78,15 +78,16 @@ def noisy_step(
     """
     calibrate_in_training(network, batch.features, step, recipe.calibrate_every)
     features, targets = batch.features, batch.labels
+    seeds = [noise.realisation.seed for noise in noises]
     if recipe.mixup:
         size = targets.shape[-1]
-        weights = torch.stack([mixup_weights(recipe.mixup, noise.seed, step, size) for noise in noises])
+        weights = torch.stack([mixup_weights(recipe.mixup, seed, step, size) for seed in seeds])
         if network.networks is None:
             weights = weights[0]
         features, targets = mix(features, targets, weights.to(features), network.classifier.out_features)
     ids = batch.clip_ids.expand(len(noises), -1)
-    of_step = [noise.of(step, its) for noise, its in zip(noises, ids, strict=True)]
-    dropout = [DropoutSeed(noise.seed, step, its) for noise, its in zip(noises, ids, strict=True)]
+    of_step = [noise.realised(draw=step, sample_ids=its) for noise, its in zip(noises, ids, strict=True)]
+    dropout = [DropoutSeed(seed, step, its) for seed, its in zip(seeds, ids, strict=True)]
     alone = network.networks is None
     with (
         network.under(of_step[0] if alone else of_step),

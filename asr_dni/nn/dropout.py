@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_dni.errors import UserError
-from asr_dni.nn.drawing import draw_noises
 from asr_dni.nn.implementation import draw_noise
-from asr_dni.nn.recurrence import SiteNoise
+from asr_dni.nn.operations import GaussianNoise
 from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.philox import derive_key
 
@@ -79,15 +78,14 @@ class DroppingModule(nn.Module):
             )
         rows, width = values.shape[-2:]
         shape = (0, values.shape[-3] if axes == 3 else 1, 1, width)
-        sites = [SiteNoise(1.0, derive_key(seed.seed, "dropout", stream, layer, seed.step)) for seed in seeds]
+        keys = tuple(derive_key(seed.seed, "dropout", stream, layer, seed.step) for seed in seeds)
         ids = [self._ids(seed, rows, values.device) for seed in seeds]
         like = values.new_empty(
             0, dtype=torch.float32
         )  # in lower precision too many would be at the quantile
+        numbers = draw_noise(GaussianNoise(torch.ones(len(keys)), keys), ids, *shape, like)
         if self.networks is None:
-            numbers = draw_noise(sites[0], ids[0], *shape, like)
-        else:
-            numbers = draw_noises(sites, ids, *shape, like)
+            numbers = numbers[0]
         # Of a standard normal number the part p lies below its quantile.
         mask = numbers.gt_(NormalDist().inv_cdf(p)).to(values.dtype).mul_(1 / (1 - p))
         return values * (mask if axes == 3 else mask.squeeze(-3))

@@ -13,7 +13,7 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
-from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence, SiteNoise, run_reference
+from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites, run_reference
 
 CAPABILITIES = Capabilities("fused", native.CELLS, (torch.float32,))
 
@@ -49,7 +49,7 @@ class _Fused(torch.autograd.Function):
         b_hh: Tensor | None,
         h: Tensor,
         c: Tensor | None,
-        noise: Sequence[LayerNoise],
+        sites: Sites,
         keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         given = inputs if projection is None else projection
@@ -64,7 +64,7 @@ class _Fused(torch.autograd.Function):
         native.run_recurrence(
             "forward",
             cell,
-            noise,
+            sites,
             keep,
             inputs=inputs,
             w_ih=w_ih,
@@ -80,7 +80,7 @@ class _Fused(torch.autograd.Function):
         )
         if keep:
             ctx.save_for_backward(inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept)
-            ctx.cell, ctx.noise = cell, noise
+            ctx.cell, ctx.sites = cell, sites
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
 
@@ -92,7 +92,7 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
             arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c
             its = _differentiable_gradients(
-                ctx.cell, arguments, ctx.noise, ctx.needs_input_grad[1:9], gradients
+                ctx.cell, arguments, ctx.sites, ctx.needs_input_grad[1:9], gradients
             )
             return None, *its, None, None
         _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
@@ -119,7 +119,7 @@ class _Fused(torch.autograd.Function):
         native.run_recurrence(
             "backward",
             ctx.cell,
-            ctx.noise,
+            ctx.sites,
             True,
             inputs=inputs,
             w_ih=w_ih,
@@ -147,7 +147,7 @@ class _Fused(torch.autograd.Function):
 def _differentiable_gradients(
     cell: str,
     arguments: Sequence[Tensor | None],
-    noise: Sequence[LayerNoise],
+    sites: Sites,
     wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -156,7 +156,7 @@ def _differentiable_gradients(
     Args:
         cell: which equations.
         arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h and c.
-        noise: of each network; the same numbers are drawn again.
+        sites: the noise; the same numbers are drawn again.
         wanted: of which arguments.
         gradients: of outputs and last cell state.
 
@@ -181,13 +181,13 @@ def _differentiable_gradients(
         w_hh,
         b_hh,
         (h,) if c is None else (h, c),
-        noise,
+        sites,
         inputs=inputs,
         w_ih=w_ih,
         b_ih=b_ih,
         projection=projection,
     )
-    outputs, final = run_reference(problem, draw=_draw_again)
+    outputs, final = run_reference(problem, draw=native.draw_gaussian)
     results = [(outputs, gradients[0]), (final[-1], gradients[1] if cell == "lstm" else None)]
     known = [(result, gradient) for result, gradient in results if gradient is not None]
     leaves = [leaf for leaf, want in zip(own, wanted, strict=True) if want and leaf is not None]
@@ -203,12 +203,6 @@ def _differentiable_gradients(
     return [
         next(found) if want and leaf is not None else None for leaf, want in zip(own, wanted, strict=True)
     ]
-
-
-def _draw_again(
-    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
-) -> Tensor:
-    return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
 
 
 def run(problem: Recurrence) -> tuple[Tensor, State]:
@@ -229,5 +223,5 @@ def run(problem: Recurrence) -> tuple[Tensor, State]:
     arguments = (*inputs, problem.w_hh, problem.b_hh, h, c)
     # Inside of forward() autograd does not tell whether it records.
     keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    outputs, last = _Fused.apply(problem.cell, *arguments, problem.noise, keep)  # type: ignore[no-untyped-call]
+    outputs, last = _Fused.apply(problem.cell, *arguments, problem.sites, keep)  # type: ignore[no-untyped-call]
     return outputs, (outputs[:, -1],) if last is None else (outputs[:, -1], last)

@@ -1,7 +1,7 @@
 """The registry of implementations of the recurrence: chosen by what there is to run, or by an explicit setting."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol, TypeAlias, get_args
@@ -13,14 +13,8 @@ from torch.autograd import forward_ad
 from asr_dni.errors import UserError
 from asr_dni.nn import fused, native, triton_recurrence
 from asr_dni.nn.cells import State
-from asr_dni.nn.recurrence import (
-    Capabilities,
-    Recurrence,
-    SiteNoise,
-    check_recurrence,
-    draw_plain,
-    run_reference,
-)
+from asr_dni.nn.operations import GaussianNoise, draw_plain
+from asr_dni.nn.recurrence import Capabilities, Recurrence, check_recurrence, run_reference
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
 
@@ -128,17 +122,23 @@ def choose(problem: Recurrence) -> tuple[str, dict[str, str]]:
 
 
 def draw_noise(
-    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
+    noise: GaussianNoise,
+    sample_ids: Sequence[Tensor],
+    first_step: int,
+    steps: int,
+    groups: int,
+    width: int,
+    like: Tensor,
 ) -> Tensor:
-    """Draw the noise of a site; see :class:`asr_dni.nn.recurrence.Draw`."""
+    """Draw Gaussian numbers of K networks; see :class:`asr_dni.nn.operations.Draw`."""
     if (
         chosen_implementation() == "reference"
         or like.device.type != "cpu"
-        or _why_no_kernel(sample_ids)
+        or _why_no_kernel(*sample_ids)
         or native.library() is None
     ):
         return draw_plain(noise, sample_ids, first_step, steps, groups, width, like)
-    return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width).to(like.dtype)
+    return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width, like)
 
 
 def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:

@@ -1,23 +1,25 @@
-"""A linear layer with noise on its matrix-vector product."""
+"""A linear layer whose matrix-vector product is on analog hardware."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
-from asr_dni.nn.drawing import draw_noises
+from asr_dni.nn.analog import AnalogModule
+from asr_dni.nn.crossbar import Crossbar
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.mvm import linear
-from asr_dni.nn.recurrence import SiteNoise
-from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
-from asr_dni.noise import Noise, Site
+from asr_dni.nn.operations import Drawing, Outputs
+from asr_dni.nn.statistics import SignalStatistics
+from asr_dni.noise import Hardware, Site
 from asr_dni.philox import derive_key
 
 
-class NoisyLinear(CalibratedModule, nn.Linear):
-    """``torch.nn.Linear`` with additive Gaussian noise on every output (site ``output``).
+class NoisyLinear(AnalogModule, nn.Linear):
+    """``torch.nn.Linear`` on the hardware in force (site ``output``).
 
-    Constructor, call, shapes and ``state_dict`` are those of ``torch.nn.Linear``; without noise so are outputs and
+    Constructor, call, shapes and ``state_dict`` are those of ``torch.nn.Linear``; on exact hardware so are outputs and
     gradients. The noise of an input ``(N, *, in_features)`` is named by sample (first dimension) and by the
     position in the dimensions between, which counts as the time step. A population takes ``(K, N, *, in_features)`` to
     ``(K, N, *, out_features)``.
@@ -32,25 +34,22 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
-        self._statistics = ({"l0": SignalStatistics(("output",))},)
+        self._statistics = {"l0": SignalStatistics(("output",))}
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, *, out_features)`` for an input ``(N, *, in_features)``; a lone vector is one sample."""
-        clean = self._clean(input)
-        axes = clean.shape[0 if self.networks is None else 1 : -1]
-        drawn = self._drawn(axes[0] if axes else 1, math.prod(axes[1:]), clean)
-        return clean if drawn is None else clean + drawn.transpose(-3, -2).reshape(clean.shape)
+        axes = input.shape[0 if self.networks is None else 1 : -1]
+        rows, steps = axes[0] if axes else 1, math.prod(axes[1:])
+        return self._apply_to(input, rows, steps, samples_first=True)
 
     def over_time(self, input: Tensor) -> Tensor:
         """Return ``(T, N, out_features)`` for an input ``(T, N, in_features)``, of a population with a leading axis K.
 
         It is what :meth:`forward` gives for ``(N, T, in_features)``, without turning anything round.
         """
-        clean = self._clean(input)
-        drawn = self._drawn(clean.shape[-2], clean.shape[-3], clean)
-        return clean if drawn is None else clean + drawn
+        return self._apply_to(input, input.shape[-2], input.shape[-3], samples_first=False)
 
-    def _clean(self, input: Tensor) -> Tensor:
+    def _apply_to(self, input: Tensor, rows: int, steps: int, samples_first: bool) -> Tensor:
         if self.networks is not None and (input.dim() < 3 or input.shape[0] != self.networks):
             raise ValueError(
                 f"expected an input (K, N, *, {self.in_features}) for K = {self.networks} networks, got"
@@ -59,34 +58,53 @@ class NoisyLinear(CalibratedModule, nn.Linear):
         if self._estimates is not None:
             self._estimates["l0"].observe_output("output", linear(input, self.weight))
             self._estimates["l0"].observe_input("output", input)
-        return linear(input, self.weight, self.bias)
-
-    def _drawn(self, rows: int, steps: int, like: Tensor) -> Tensor | None:
-        """Return the noise, ``(T, N, out_features)`` or ``(K, T, N, out_features)``; ``None`` where there is none."""
         now = self._begin_pass("output")
-        if not any(noise.on and "output" in noise.sites for noise in now.noises):
-            return None
-        sites, ids = [], []
-        for member, (noise, draw) in enumerate(zip(now.noises, now.draws, strict=True)):
-            key = derive_key(noise.seed, "output", now.stream, draw)
-            sites.append(
-                SiteNoise(self._std_of_pass("l0", "output", noise, member), key) if noise.on else None
-            )
-            ids.append(self._sample_ids(noise, rows, like.device))
-        shape = now.noises[0].first_step, steps, 1, self.out_features
-        if self.networks is not None:
-            return draw_noises(sites, ids, *shape, like)
-        assert sites[0] is not None
-        return draw_noise(sites[0], ids[0], *shape, like)
+        if not now.at("output"):
+            return linear(input, self.weight, self.bias)
+        weight = self._programmed(now, "output", "weight")
+        keys = [
+            derive_key(noise.realisation.seed, "output", now.stream, draw)
+            for noise, draw in zip(now.noises, now.draws, strict=True)
+        ]
+        drawing = Drawing(
+            [self._sample_ids(noise, rows, input.device) for noise in now.noises],
+            now.noises[0].realisation.first_step,
+            steps,
+            1,
+            self.out_features,
+            _like_product(input),
+            draw_noise,
+            samples_first,
+        )
+        axes = (len(keys), rows, steps) if samples_first else (len(keys), steps, rows)
+        product = self._product(now, "output", "l0", "output", keys, drawing, self.in_features)
+        if product is None or product.additive:
+            y = linear(input, weight, self.bias)
+            if product is not None:
+                y = Outputs(product.arrays[0], drawing)(y.reshape(*axes, self.out_features)).reshape(y.shape)
+            return y
+        of_all = (weight, input) if self.networks is not None else (weight[None], input[None])
+        y = Crossbar(product, of_all[0], drawing)(of_all[1].reshape(*axes, self.in_features))
+        y = y.reshape(*input.shape[:-1], self.out_features)
+        if self.bias is None:
+            return y
+        return y + (
+            self.bias if self.networks is None else self.bias.view(len(keys), *(1,) * (y.dim() - 2), -1)
+        )
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]
 
     def signal_and_noise_power(
-        self, noise: Noise, member: int | None = None
+        self, hardware: Hardware, member: int | None = None
     ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
-        if "output" not in noise.sites:
-            return []
-        std = self._std("l0", "output", noise, self._member(member))
-        return [("l0", "output", self.statistics(member)["l0"].rms["output"] ** 2, std**2)]
+        return self._power_of("l0", "output", "output", hardware, self._member(member))
+
+
+def _like_product(input: Tensor) -> Tensor:
+    """Return something with the dtype and device that a product has, which autocast may lower."""
+    kind = input.device.type
+    if is_autocast_available(kind) and torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+        return input.new_empty(0, dtype=torch.get_autocast_dtype(kind))
+    return input

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from asr_dni.files import write_atomically
 from asr_dni.nn.cells import CELLS as EQUATIONS
-from asr_dni.nn.recurrence import LayerNoise, SiteNoise
+from asr_dni.nn.operations import GaussianNoise
+from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
@@ -52,12 +53,16 @@ class _LayerNoise(ctypes.Structure):
     _fields_ = (("input", _SiteNoise), ("recurrent", _SiteNoise), ("elementwise", _SiteNoise))
 
 
-def _site(noise: SiteNoise | None) -> _SiteNoise:
-    return _SiteNoise(0.0, 0, 0) if noise is None else _SiteNoise(noise.std, *noise.key)
+def _sites_of(noise: GaussianNoise | None, networks: int) -> list[_SiteNoise]:
+    if noise is None:
+        return [_SiteNoise(0.0, 0, 0)] * networks
+    return [_SiteNoise(std, *key) for std, key in zip(noise.std.tolist(), noise.keys, strict=True)]
 
 
-def _layer(noise: LayerNoise) -> _LayerNoise:
-    return _LayerNoise(_site(noise.input), _site(noise.recurrent), _site(noise.elementwise))
+def _layers_of(sites: Sites) -> list[_LayerNoise]:
+    networks = len(sites.sample_ids)
+    each = [_sites_of(sites.gaussian(site), networks) for site in ("input", "recurrent", "elementwise")]
+    return [_LayerNoise(*its) for its in zip(*each, strict=True)]
 
 
 def _fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
@@ -91,9 +96,7 @@ _WRITTEN = (
 )
 
 
-def _check_arrays(
-    cell: str, noise: Sequence[LayerNoise], keep: bool, arrays: Mapping[str, Tensor | None]
-) -> None:
+def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tensor | None]) -> None:
     """Check everything that ``recurrence.c`` takes for granted."""
     if cell not in CELLS:
         raise ValueError(f"recurrence.c has no cell {cell!r}, only {', '.join(CELLS)}")
@@ -137,10 +140,12 @@ def _check_arrays(
     missing = [name for name in needed if arrays.get(name) is None]
     if missing:
         raise ValueError(f"recurrence.c needs {missing[0]} for the cell {cell}")
-    if len(noise) != networks:
-        raise ValueError(f"got {len(noise)} noises for {networks} networks")
-    for layer in noise:
-        _check_draw(layer.sample_ids, rows, layer.first_step, steps)
+    if len(sites.sample_ids) != networks:
+        raise ValueError(f"got {len(sites.sample_ids)} noises for {networks} networks")
+    if any(product.gaussian is None for product in sites.products):
+        raise ValueError("recurrence.c knows no operation on outputs but Gaussian noise")
+    for ids in sites.sample_ids:
+        _check_draw(ids, rows, sites.first_step, steps)
 
 
 def _check_draw(sample_ids: Tensor, rows: int, first_step: int, steps: int) -> None:
@@ -155,7 +160,7 @@ def _check_draw(sample_ids: Tensor, rows: int, first_step: int, steps: int) -> N
 def run_recurrence(
     direction: Literal["forward", "backward"],
     cell: str,
-    noise: Sequence[LayerNoise],
+    sites: Sites,
     keep: bool,
     **arrays: Tensor | None,
 ) -> None:
@@ -164,7 +169,7 @@ def run_recurrence(
     Args:
         direction: which.
         cell: which equations.
-        noise: of each network; the backward pass does not look at it.
+        sites: the noise; the backward pass does not look at it.
         keep: whether activations are kept for the backward pass.
         **arrays: float32 tensors on the CPU; the C file says their names and shapes. Those that are written to must be
             contiguous, the others are made so.
@@ -176,8 +181,8 @@ def run_recurrence(
     """
     kernels = library()
     assert kernels is not None
-    _check_arrays(cell, noise, keep, arrays)
-    ids = [layer.sample_ids.to("cpu", torch.int64).contiguous() for layer in noise]
+    _check_arrays(cell, sites, keep, arrays)
+    ids = [its.to("cpu", torch.int64).contiguous() for its in sites.sample_ids]
     arrays = {
         name: None if array is None else array.resolve_neg().contiguous() for name, array in arrays.items()
     }
@@ -187,14 +192,14 @@ def run_recurrence(
         *outputs.shape[:3],
         0 if inputs is None else inputs.shape[-1],
         outputs.shape[3],
-        noise[0].first_step,
+        sites.first_step,
         CELLS.index(cell),
-        noise[0].joint,
+        sites.joint,
         keep,
         inputs is not None and inputs.dim() == 3,
         torch.get_num_threads(),
-        noise=ctypes.addressof(noises := (_LayerNoise * len(noise))(*map(_layer, noise))),
-        samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(noise))(*(i.data_ptr() for i in ids))),
+        noise=ctypes.addressof(noises := (_LayerNoise * len(ids))(*_layers_of(sites))),
+        samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(ids))(*(i.data_ptr() for i in ids))),
         **{name: None if array is None else array.data_ptr() for name, array in arrays.items()},
     )
     sizes = (ctypes.c_int64 * 3)()
@@ -313,9 +318,15 @@ def status() -> str:
 
 
 def draw_gaussian(
-    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int
+    noise: GaussianNoise,
+    sample_ids: Sequence[Tensor],
+    first_step: int,
+    steps: int,
+    groups: int,
+    width: int,
+    like: Tensor,
 ) -> Tensor:
-    """Draw what :func:`asr_dni.nn.recurrence.draw_plain` draws, float32 on the CPU, from the same 32-bit words.
+    """Draw what :func:`asr_dni.nn.operations.draw_plain` draws, from the same 32-bit words.
 
     Raises:
         ValueError: ``groups`` is not 1 to 4, or the identities or steps are not what they have to be.
@@ -327,17 +338,20 @@ def draw_gaussian(
         raise ValueError(
             f"groups must be 1 to 4, width and steps at least 0, not {groups}, {width} and {steps}"
         )
-    _check_draw(sample_ids, sample_ids.numel(), first_step, steps)
-    ids = sample_ids.to("cpu", torch.int64).contiguous()
-    drawn = torch.empty(steps, ids.numel(), groups * width, dtype=torch.float32)
-    kernels.draw_gaussian(
-        ctypes.c_void_p(drawn.data_ptr()),
-        ctypes.c_ssize_t(steps),
-        ctypes.c_ssize_t(ids.numel()),
-        ctypes.c_ssize_t(width),
-        ctypes.c_int(groups),
-        ctypes.byref(_site(noise)),
-        ctypes.c_void_p(ids.data_ptr()),
-        ctypes.c_int64(first_step),
-    )
-    return drawn
+    rows = sample_ids[0].numel()
+    for its in sample_ids:
+        _check_draw(its, rows, first_step, steps)
+    drawn = torch.empty(len(sample_ids), steps, rows, groups * width, dtype=torch.float32)
+    for site, its, of_network in zip(_sites_of(noise, len(sample_ids)), sample_ids, drawn, strict=True):
+        ids = its.to("cpu", torch.int64).contiguous()
+        kernels.draw_gaussian(
+            ctypes.c_void_p(of_network.data_ptr()),
+            ctypes.c_ssize_t(steps),
+            ctypes.c_ssize_t(rows),
+            ctypes.c_ssize_t(width),
+            ctypes.c_int(groups),
+            ctypes.byref(site),
+            ctypes.c_void_p(ids.data_ptr()),
+            ctypes.c_int64(first_step),
+        )
+    return drawn.to(like.dtype)

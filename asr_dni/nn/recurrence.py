@@ -5,50 +5,69 @@ The equations of a step are the cell's, see :mod:`asr_dni.nn.cells`; there are a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
 from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.crossbar import Crossbar
 from asr_dni.nn.mvm import linear
-from asr_dni.philox import Key, derive_key, normal
+from asr_dni.nn.operations import (
+    AffineNoise,
+    Draw,
+    Drawing,
+    GaussianNoise,
+    LoweredOperation,
+    Outputs,
+    Product,
+    Quantisation,
+    draw_plain,
+)
 
 Observer: TypeAlias = Callable[[Tensor, Tensor], None]
 """Called with the two factors of each product inside the cell, without the rows that are past their length."""
 
-_MOST_GROUPS = 4
-"""Numbers that one counter gives."""
-
-
-class SiteNoise(NamedTuple):
-    """Noise at one site of one layer in one direction: N(0, std**2), numbers named by ``key``."""
-
-    std: float
-    key: Key
-
 
 @dataclass(frozen=True)
-class LayerNoise:
-    """Noise in one layer in one direction; ``None`` where a site is clean.
+class Sites:
+    """The hardware of one layer in one direction of K networks, site by site; ``None`` where a product is exact.
 
-    With ``joint`` arrays ``input`` is the noise of the whole pre-activation, and of both outputs of the gates that a
-    cell keeps apart, such as a GRU's n; ``recurrent`` is then clean.
+    Attributes:
+        sample_ids: ``(N,)`` identities of the samples, of each network.
+        first_step: the time step of the first frame.
+        input: of W_ih x_t. With ``joint`` arrays it is the hardware of the whole pre-activation, and of both outputs of
+            the gates that a cell keeps apart, such as a GRU's n; ``recurrent`` is then exact.
+        recurrent: of W_hh h_{t-1}.
+        elementwise: of the products inside the cell.
+        projection: of W_hr h.
+        joint: whether W_ih and W_hh lie on one array.
     """
 
-    sample_ids: Tensor
+    sample_ids: Sequence[Tensor]
     first_step: int = 0
-    input: SiteNoise | None = None
-    recurrent: SiteNoise | None = None
-    elementwise: SiteNoise | None = None
-    projection: SiteNoise | None = None
+    input: Product | None = None
+    recurrent: Product | None = None
+    elementwise: Product | None = None
+    projection: Product | None = None
     joint: bool = False
 
     @property
+    def products(self) -> tuple[Product, ...]:
+        """The hardware of all sites that are not exact."""
+        each = self.input, self.recurrent, self.elementwise, self.projection
+        return tuple(product for product in each if product is not None)
+
+    @property
     def on(self) -> bool:
-        """Whether any site is noisy."""
-        return any((self.input, self.recurrent, self.elementwise, self.projection))
+        """Whether any product is not exact."""
+        return bool(self.products)
+
+    def gaussian(self, site: str) -> GaussianNoise | None:
+        """Return the noise at a site, for implementations that know no other operation."""
+        product: Product | None = getattr(self, site)
+        return None if product is None else product.gaussian
 
 
 @dataclass(frozen=True)
@@ -60,11 +79,12 @@ class Recurrence:
         w_hh: ``(K, gates * H, H or P)``.
         b_hh: ``(K, gates * H)`` or ``None``.
         state: before the first step, ``(K, N, H)`` each; h is ``(K, N, P)`` with a projection.
-        noise: of each network.
+        sites: the hardware.
         inputs: ``(K, T, N, F)``, or ``(T, N, F)`` that all share; ``None`` where ``projection`` is given.
         w_ih: ``(K, gates * H, F)``.
         b_ih: ``(K, gates * H)`` or ``None``.
-        projection: ``(K, T, N, gates * H)``, the clean W_ih x_t + b_ih, where it is there already.
+        projection: ``(K, T, N, gates * H)``, the clean W_ih x_t + b_ih, where it is there already: only for hardware
+            that adds to it, if anything.
         w_hr: ``(K, P, H)``, with which h is projected to P numbers (``proj_size``), or ``None``.
         own: the cell's further parameters, ``(K, H)`` or ``(K, 1)``.
         lengths: ``(K, N)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
@@ -74,7 +94,7 @@ class Recurrence:
     w_hh: Tensor
     b_hh: Tensor | None
     state: State
-    noise: Sequence[LayerNoise]
+    sites: Sites
     inputs: Tensor | None = None
     w_ih: Tensor | None = None
     b_ih: Tensor | None = None
@@ -109,6 +129,7 @@ class Capabilities:
         dtypes: of what is given.
         projection: whether with ``proj_size``.
         lengths: whether sequences with lengths of their own (packed ones).
+        operations: on the outputs of products, one at a site.
     """
 
     name: str
@@ -116,6 +137,7 @@ class Capabilities:
     dtypes: tuple[torch.dtype, ...]
     projection: bool = False
     lengths: bool = False
+    operations: tuple[type[LoweredOperation], ...] = (GaussianNoise,)
 
     def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
         """Return in a line why a problem is not among what is declared, or ``None`` where it is.
@@ -133,33 +155,23 @@ class Capabilities:
             return f"no {self.name} recurrence for packed sequences"
         if dtype not in self.dtypes:
             return f"no {self.name} recurrence for {dtype}"
-        if len({noise.joint for noise in problem.noise}) > 1:
-            return f"no {self.name} recurrence for networks whose arrays differ"
+        for product in problem.sites.products:
+            if not product.whole:
+                return f"no {self.name} recurrence for a DAC or for tiles"
+            for operation in product.arrays[0]:
+                if not isinstance(operation, self.operations):
+                    return f"no {self.name} recurrence for {_IN_WORDS[type(operation)]}"
+            if len(product.arrays[0]) > 1:
+                return f"no {self.name} recurrence for several operations on one output"
         return None
 
 
-class Draw(Protocol):
-    """How the noise of a site is drawn."""
-
-    def __call__(
-        self,
-        noise: SiteNoise,
-        sample_ids: Tensor,
-        first_step: int,
-        steps: int,
-        groups: int,
-        width: int,
-        like: Tensor,
-    ) -> Tensor:
-        """Return ``(T, N, groups * width)`` numbers from N(0, std**2), with the dtype and device of ``like``."""
-
-
-def draw_plain(
-    noise: SiteNoise, sample_ids: Tensor, first_step: int, steps: int, groups: int, width: int, like: Tensor
-) -> Tensor:
-    """Draw by :func:`asr_dni.philox.normal`: the definition."""
-    times = torch.arange(first_step, first_step + steps, device=like.device)
-    return noise.std * normal(noise.key, sample_ids, times, groups, width).to(like.dtype)
+_IN_WORDS: dict[type[LoweredOperation], str] = {
+    GaussianNoise: "Gaussian noise",
+    AffineNoise: "noise whose numbers are drawn outside",
+    Quantisation: "an ADC",
+}
+"""What a message calls an operation."""
 
 
 def check_cell(name: str) -> None:
@@ -223,16 +235,30 @@ def check_recurrence(problem: Recurrence) -> None:
             raise UserError(f"the {name} are {tuple(tensor.shape)} instead of {shape}")
     if problem.projection is None and problem.w_ih is None:
         raise UserError("there are inputs, but no input weights")
-    if len(problem.noise) != networks:
-        raise UserError(f"got {len(problem.noise)} noises for {networks} networks: give one for each")
-    for noise in problem.noise:
-        _check_integers("the noise's sample identities", noise.sample_ids, ((rows,),))
-        if not 0 <= noise.first_step <= 2**32 - max(1, steps):
-            raise UserError(
-                f"the noise's first step is {noise.first_step}: steps have numbers from 0 to 2**32 - 1"
-            )
+    _check_sites(problem.sites, networks, rows, steps, problem.projection is not None)
     if problem.lengths is not None:
         _check_integers("the lengths", problem.lengths, ((1, rows), (networks, rows)))
+
+
+def _check_sites(sites: Sites, networks: int, rows: int, steps: int, projected: bool) -> None:
+    if len(sites.sample_ids) != networks:
+        raise UserError(f"got {len(sites.sample_ids)} noises for {networks} networks: give one for each")
+    for ids in sites.sample_ids:
+        _check_integers("the noise's sample identities", ids, ((rows,),))
+    if not 0 <= sites.first_step <= 2**32 - max(1, steps):
+        raise UserError(
+            f"the noise's first step is {sites.first_step}: steps have numbers from 0 to 2**32 - 1"
+        )
+    if projected and sites.input is not None and not sites.input.additive:
+        raise UserError(
+            "the clean projection of the inputs was given, but this hardware does not only add to it: give the inputs"
+        )
+    for product in sites.products:
+        for operation in product.arrays[0]:
+            if isinstance(operation, GaussianNoise) and len(operation.keys) != networks:
+                raise UserError(
+                    f"got {len(operation.keys)} noises for {networks} networks: give one for each"
+                )
 
 
 def _check_integers(name: str, tensor: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -261,24 +287,24 @@ def run_reference(
     """
     cell, lengths, state = CELLS[problem.cell], problem.lengths, problem.state
     check_recurrence(problem)
-    projection = problem.projected()
-    of_steps = projection.unbind(-3)  # a traced program is then for this number of them
-    steps, width = len(of_steps), problem.w_hh.shape[-2] // len(cell.gates)
-    drawing = _Drawing(problem, steps, width, projection, draw)
-    n_input, n_recurrent = drawing.gates()
-    n_projection = drawing.projection()
-    b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
+    gates = _gates(problem, draw)
+    sites = problem.sites
     own = {name: parameter.unsqueeze(-2) for name, parameter in problem.own.items()}
-
-    times = _Products(drawing.products(), lengths, observe)
+    width = problem.w_hh.shape[-2] // len(cell.gates)
+    drawing = _drawing(problem, draw, cell.products, width)
+    times = _Products(
+        Outputs(_operations(sites.elementwise) if cell.products else (), drawing), lengths, observe
+    )
+    onto_outputs: Crossbar | None = None
+    if problem.w_hr is not None:
+        drawing = _drawing(problem, draw, 1, problem.w_hr.shape[-2])
+        onto_outputs = Crossbar(sites.projection or _EXACT, problem.w_hr, drawing)
     outputs = []
-    for t in range(steps):
+    for t in range(problem.given.shape[-3]):  # a traced program is then for this number of them
         times.begin(t)
-        mvm = state[0] @ problem.w_hh.mT
-        hidden = mvm + n_recurrent[t] if b_hh is None else mvm + b_hh + n_recurrent[t]
-        new = cell.step(of_steps[t] + n_input[t], hidden, state, own, times)
-        if problem.w_hr is not None:
-            new = (new[0] @ problem.w_hr.mT + n_projection[t], *new[1:])
+        new = cell.step(*gates(t, state[0]), state, own, times)
+        if onto_outputs is not None:
+            new = (onto_outputs(new[0], t), *new[1:])
         if lengths is not None:
             valid = (t < lengths)[..., None]
             outputs.append(torch.where(valid, new[0], torch.zeros_like(new[0])))
@@ -289,16 +315,141 @@ def run_reference(
     return torch.stack(outputs, -3), state
 
 
+_EXACT = Product(((),))
+
+
+def _operations(product: Product | None) -> tuple[LoweredOperation, ...]:
+    return () if product is None else product.arrays[0]
+
+
+def _drawing(problem: Recurrence, draw: Draw, groups: int, width: int) -> Drawing:
+    sites, given = problem.sites, problem.given
+    return Drawing(sites.sample_ids, sites.first_step, given.shape[-3], groups, width, given, draw)
+
+
+def _gates(problem: Recurrence, draw: Draw) -> "_AddedTo | _OnArrays | _OnOneArray":
+    """Return what gives the two parts of the gates' pre-activations."""
+    sites = problem.sites
+    if all(product is None or product.additive for product in (sites.input, sites.recurrent)):
+        return _AddedTo(problem, draw)
+    return _OnOneArray(problem, draw) if sites.joint else _OnArrays(problem, draw)
+
+
+class _AddedTo:
+    """Gates on hardware that only adds numbers to outputs: the inputs' part is there for all steps before the first."""
+
+    def __init__(self, problem: Recurrence, draw: Draw) -> None:
+        cell, sites, self._w_hh = CELLS[problem.cell], problem.sites, problem.w_hh
+        width = problem.w_hh.shape[-2] // len(cell.gates)
+        outputs = len(cell.gates) * width
+        second = cell.apart if sites.joint and sites.input is not None else ()
+        of_input = Outputs(
+            _operations(sites.input), _drawing(problem, draw, len(cell.gates) + len(second), width)
+        )
+        self._of_hidden = Outputs(
+            _operations(sites.recurrent), _drawing(problem, draw, len(cell.gates), width)
+        )
+        self._inward = of_input(problem.projected(), part=slice(outputs)).unbind(-3)
+        self._b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
+        self._apart = [
+            (slice(width * cell.gates.index(gate), width * (cell.gates.index(gate) + 1)), place)
+            for gate, place in zip(
+                second,
+                (slice(outputs + width * k, outputs + width * (k + 1)) for k in range(len(second))),
+                strict=True,
+            )
+        ]
+        self._of_second = of_input
+
+    def __call__(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W_ih x_t + b_ih and W_hh h + b_hh with their noise, ``(K, N, gates * H)`` each."""
+        hidden = h @ self._w_hh.mT
+        if self._apart:
+            pieces, end = [], 0
+            for gate, place in self._apart:
+                pieces += [hidden[..., end : gate.start], self._of_second(hidden[..., gate], t, place)]
+                end = gate.stop
+            hidden = torch.cat([*pieces, hidden[..., end:]], -1)
+        hidden = self._of_hidden(hidden, t)
+        return self._inward[t], hidden if self._b_hh is None else hidden + self._b_hh
+
+
+class _OnArrays:
+    """Gates whose W_ih and W_hh lie on arrays of their own."""
+
+    def __init__(self, problem: Recurrence, draw: Draw) -> None:
+        cell, sites, inputs = CELLS[problem.cell], problem.sites, problem.inputs
+        width = problem.w_hh.shape[-2] // len(cell.gates)
+        drawing = _drawing(problem, draw, len(cell.gates), width)
+        if sites.input is None:
+            inward = problem.projected()
+        else:
+            assert inputs is not None
+            assert problem.w_ih is not None
+            inward = Crossbar(sites.input, problem.w_ih, drawing)(inputs, shared=inputs.dim() == 3)
+            inward = inward if problem.b_ih is None else inward + problem.b_ih[:, None, None]
+        self._inward = inward.unbind(-3)
+        self._hidden = Crossbar(sites.recurrent or _EXACT, problem.w_hh, drawing)
+        self._b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
+
+    def __call__(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W_ih x_t + b_ih and W_hh h + b_hh, ``(K, N, gates * H)`` each."""
+        hidden = self._hidden(h, t)
+        return self._inward[t], hidden if self._b_hh is None else hidden + self._b_hh
+
+
+class _OnOneArray:
+    """Gates that are outputs of one array [W_ih W_hh]; those that the cell keeps apart are two outputs of it."""
+
+    def __init__(self, problem: Recurrence, draw: Draw) -> None:
+        cell, w_ih, w_hh = CELLS[problem.cell], problem.w_ih, problem.w_hh
+        assert problem.sites.input is not None
+        assert problem.inputs is not None
+        assert w_ih is not None
+        self._outputs = w_hh.shape[-2]
+        width = self._outputs // len(cell.gates)
+        apart = torch.tensor([gate in cell.apart for gate in cell.gates], device=w_hh.device)
+        apart = apart.repeat_interleave(width)
+        self._apart = apart.nonzero()[:, 0] if cell.apart else None
+        fed, fed_back = w_ih.shape[-1], w_hh.shape[-1]
+        of_inputs = torch.cat((w_ih, w_ih.new_zeros(len(w_ih), int(apart.sum()), fed)), -2)
+        of_hidden = torch.cat((w_hh.masked_fill(apart[:, None], 0.0), w_hh[:, apart]), -2)
+        second = torch.arange(of_inputs.shape[-2], device=w_hh.device) >= self._outputs
+        both = second | torch.cat((~apart, apart[apart]))
+        linked = torch.cat(((~second)[:, None].expand(-1, fed), both[:, None].expand(-1, fed_back)), -1)
+        groups = len(cell.gates) + len(cell.apart)
+        self._array = Crossbar(
+            problem.sites.input,
+            torch.cat((of_inputs, of_hidden), -1),
+            _drawing(problem, draw, groups, width),
+            linked if cell.apart else None,
+        )
+        inputs = problem.inputs
+        self._inputs = (inputs if inputs.dim() == 4 else inputs.expand(len(w_hh), *inputs.shape)).unbind(-3)
+        self._b_ih = 0.0 if problem.b_ih is None else problem.b_ih.unsqueeze(-2)
+        self._b_hh = (
+            w_hh.new_zeros(1, 1, self._outputs) if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
+        )
+
+    def __call__(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two parts ``(K, N, gates * H)`` whose sum, where a cell takes it, is the gate's pre-activation."""
+        y = self._array(torch.cat((self._inputs[t], h), -1), t)
+        hidden = self._b_hh.expand(*y.shape[:-1], self._outputs)
+        if self._apart is not None:
+            hidden = hidden.index_add(-1, self._apart, y[..., self._outputs :])
+        return y[..., : self._outputs] + self._b_ih, hidden
+
+
 class _Products:
     """Takes the products inside the cell, each with its noise, step by step."""
 
-    def __init__(self, noise: Sequence[Tensor], lengths: Tensor | None, observe: Observer | None) -> None:
-        self._noise, self._lengths, self._observe = noise, lengths, observe
-        self._step = self._count = 0
+    def __init__(self, outputs: Outputs, lengths: Tensor | None, observe: Observer | None) -> None:
+        self._outputs, self._lengths, self._observe = outputs, lengths, observe
+        self._step = self._first = 0
 
     def begin(self, step: int) -> None:
         """Begin a time step."""
-        self._step, self._count = step, 0
+        self._step, self._first = step, 0
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the product of two tensors that broadcast against each other."""
@@ -306,63 +457,7 @@ class _Products:
         if self._observe is not None:
             within = slice(None) if self._lengths is None else self._step < self._lengths
             self._observe(left.expand_as(product)[within], right.expand_as(product)[within])
-        noise = self._noise[self._count]
-        self._count += 1
-        return product + noise[self._step]
-
-
-class _Drawing:
-    """Draws the noise of all steps of a problem's sites, ``(T, K, N, ...)``."""
-
-    def __init__(self, problem: Recurrence, steps: int, width: int, like: Tensor, draw: Draw) -> None:
-        self._problem, self._cell = problem, CELLS[problem.cell]
-        self._steps, self._width, self._like, self._draw = steps, width, like, draw
-
-    def _of_one(self, noise: LayerNoise, site: SiteNoise | None, groups: int, width: int) -> Tensor:
-        """Return ``(T, N, groups * width)``; of a clean site what broadcasts to it and adds nothing."""
-        if site is None:
-            return self._like.new_zeros(self._steps, 1, 1)
-        parts = []
-        for first in range(0, groups, _MOST_GROUPS):
-            # A counter has numbers for four groups; further ones have a key of their own.
-            key = derive_key(*site.key, "groups", first) if first else site.key
-            within = noise.sample_ids, noise.first_step, self._steps, min(groups - first, _MOST_GROUPS), width
-            parts.append(self._draw(site._replace(key=key), *within, self._like))
-        return torch.cat(parts, -1)
-
-    def _of_all(self, drawn: Sequence[Tensor]) -> Tensor:
-        return torch.stack(torch.broadcast_tensors(*drawn), 1)  # type: ignore[no-untyped-call]
-
-    def gates(self) -> tuple[Tensor, Tensor]:
-        """Return the noise of W_ih x and of W_hh h, ``(T, K, N, gates * H)`` or, where clean, what broadcasts to it."""
-        gates, width, apart = len(self._cell.gates), self._width, self._cell.apart
-        inward, hidden = [], []
-        for noise in self._problem.noise:
-            second = len(apart) if noise.joint and noise.input is not None else 0
-            drawn = self._of_one(noise, noise.input, gates + second, width)
-            inward.append(drawn[..., : gates * width] if noise.input is not None else drawn)
-            if second:
-                seconds = dict(zip(apart, drawn[..., gates * width :].chunk(second, -1), strict=True))
-                clean = torch.zeros_like(drawn[..., :width])
-                hidden.append(torch.cat([seconds.get(gate, clean) for gate in self._cell.gates], -1))
-            else:
-                hidden.append(self._of_one(noise, noise.recurrent, gates, width))
-        return self._of_all(inward), self._of_all(hidden)
-
-    def products(self) -> list[Tensor]:
-        """Return ``(T, K, N, H)``, or what broadcasts to it, for each of the cell's products."""
-        count = self._cell.products
-        if not count:
-            return []
-        drawn = self._of_all(
-            [self._of_one(noise, noise.elementwise, count, self._width) for noise in self._problem.noise]
-        )
-        clean = all(noise.elementwise is None for noise in self._problem.noise)
-        return [drawn] * count if clean else list(drawn.chunk(count, -1))
-
-    def projection(self) -> Tensor:
-        """Return ``(T, K, N, P)``."""
-        width = self._problem.w_hh.shape[-1]
-        return self._of_all(
-            [self._of_one(noise, noise.projection, 1, width) for noise in self._problem.noise]
-        )
+        last = self._first + product.shape[-1]
+        product = self._outputs(product, self._step, slice(self._first, last))
+        self._first = last
+        return product

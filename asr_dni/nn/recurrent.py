@@ -12,19 +12,21 @@ from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.errors import UserError
+from asr_dni.nn.analog import AnalogModule
 from asr_dni.nn.cells import CELLS, RecurrentCell, State
 from asr_dni.nn.dropout import DroppingModule
-from asr_dni.nn.implementation import run_recurrence
+from asr_dni.nn.implementation import draw_noise, run_recurrence
 from asr_dni.nn.mvm import linear
-from asr_dni.nn.recurrence import LayerNoise, Recurrence, SiteNoise, check_cell, run_reference
-from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
-from asr_dni.noise import ForwardPass, Noise, Site
+from asr_dni.nn.operations import Drawing, Product
+from asr_dni.nn.recurrence import Recurrence, Sites, check_cell, run_reference
+from asr_dni.nn.statistics import SignalStatistics
+from asr_dni.noise import ForwardPass, Hardware, Site
 from asr_dni.philox import derive_key
 
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
-class NoisyLayers(CalibratedModule, DroppingModule):
+class NoisyLayers(AnalogModule, DroppingModule):
     """What the noisy recurrent networks share, whatever their cell; attributes are those of ``torch.nn.RNNBase``."""
 
     input_size: int
@@ -44,7 +46,7 @@ class NoisyLayers(CalibratedModule, DroppingModule):
         if self.proj_size:
             sites += ("projection",)
         depth = self.num_layers * self._directions
-        self._statistics = ({self._part(k): SignalStatistics(sites) for k in range(depth)},)
+        self._statistics = {self._part(k): SignalStatistics(sites) for k in range(depth)}
 
     @property
     def _cell(self) -> str:
@@ -64,28 +66,35 @@ class NoisyLayers(CalibratedModule, DroppingModule):
         layer, direction = divmod(index, self._directions)
         return f"l{layer}{'_reverse' * direction}"
 
-    def _layer_noise(
-        self, part: str, index: int, now: ForwardPass, rows: int, device: torch.device, member: int = 0
-    ) -> LayerNoise:
-        noise = now.noises[member]
-        ids = self._sample_ids(noise, rows, device)
+    def _sites(self, index: int, now: ForwardPass, inputs: Tensor) -> Sites:
+        """Return the hardware of one layer in one direction in the pass that is under way."""
+        part, first = self._part(index), now.noises[0].hardware
+        cell, rows = self._equations, inputs.shape[-2]
+        ids = [self._sample_ids(noise, rows, inputs.device) for noise in now.noises]
+        first_step = now.noises[0].realisation.first_step
 
-        def at(site: str, switch: Site) -> SiteNoise | None:
-            if not noise.on or switch not in noise.sites or site not in self._statistics[0][part].sites:
-                return None
-            std = self._std_of_pass(part, site, noise, member)
-            key = derive_key(noise.seed, site, now.stream, index, now.draws[member])
-            return SiteNoise(std, key) if std > 0 else None
+        def at(site: str, switch: Site, groups: int, width: int, columns: int | None) -> Product | None:
+            keys = [
+                derive_key(noise.realisation.seed, site, now.stream, index, draw)
+                for noise, draw in zip(now.noises, now.draws, strict=True)
+            ]
+            drawing = Drawing(ids, first_step, inputs.shape[-3], groups, width, inputs, draw_noise)
+            return self._product(now, switch, part, site, keys, drawing, columns)
 
-        joint = noise.joint
-        return LayerNoise(
+        gates, width, fed_back = len(cell.gates), self.hidden_size, self.proj_size or self.hidden_size
+        fed = getattr(self, f"weight_ih_{part}").shape[-1]
+        if first.joint:
+            of_input = at("gates", "input", gates + len(cell.apart), width, fed + fed_back)
+        else:
+            of_input = at("input", "input", gates, width, fed)
+        return Sites(
             sample_ids=ids,
-            first_step=noise.first_step,
-            input=at("gates" if joint else "input", "input"),
-            recurrent=None if joint else at("recurrent", "recurrent"),
-            elementwise=at("elementwise", "elementwise"),
-            projection=at("projection", "recurrent"),
-            joint=joint,
+            first_step=first_step,
+            input=of_input,
+            recurrent=None if first.joint else at("recurrent", "recurrent", gates, width, fed_back),
+            elementwise=at("elementwise", "elementwise", cell.products, width, None),
+            projection=at("projection", "recurrent", 1, fed_back, width),
+            joint=first.joint,
         )
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
@@ -116,10 +125,7 @@ class NoisyLayers(CalibratedModule, DroppingModule):
     ) -> tuple[Tensor, State]:
         """Run one layer in one direction, from its inputs on where there is no projection."""
         part = self._part(index)
-        noises = [
-            self._layer_noise(part, index, now, inputs.shape[-2], inputs.device, member)
-            for member in range(len(now.noises))
-        ]
+        sites = self._sites(index, now, inputs)
 
         def of_all(tensor: Tensor) -> Tensor:
             """Return a tensor with an axis of K networks, which an ordinary one lacks."""
@@ -128,17 +134,20 @@ class NoisyLayers(CalibratedModule, DroppingModule):
         def parameter(name: str) -> Tensor:
             return of_all(getattr(self, f"{name}_{part}"))
 
+        def matrix(name: str, switch: Site) -> Tensor:
+            return of_all(self._programmed(now, switch, f"{name}_{part}"))
+
         problem = Recurrence(
             cell=self._cell,
-            w_hh=parameter("weight_hh"),
+            w_hh=matrix("weight_hh", "recurrent"),
             b_hh=parameter("bias_hh") if self.bias else None,
             state=tuple(of_all(tensor) for tensor in state),
-            noise=noises,
+            sites=sites,
             inputs=of_all(inputs) if projection is None else None,
-            w_ih=parameter("weight_ih") if projection is None else None,
+            w_ih=matrix("weight_ih", "input") if projection is None else None,
             b_ih=parameter("bias_ih") if self.bias and projection is None else None,
             projection=None if projection is None else of_all(projection),
-            w_hr=parameter("weight_hr") if self.proj_size else None,
+            w_hr=matrix("weight_hr", "recurrent") if self.proj_size else None,
             own={name: parameter(name) for name in self._equations.own},
             lengths=None if lengths is None else of_all(lengths),
         )
@@ -209,7 +218,8 @@ class NoisyLayers(CalibratedModule, DroppingModule):
             Outputs ``(T, N, directions * H or P)`` and the final states, shaped as the initial ones.
 
         Raises:
-            UserError: a length is not an integer from 0 to T, or there is not one for each sample.
+            UserError: a length is not an integer from 0 to T, or there is not one for each sample; or the hardware in
+                force makes more of the inputs than their clean projection (it has no ``inputs_exact``).
         """
         steps, rows = projection.shape[-3:-1]
         if lengths is not None:
@@ -225,6 +235,11 @@ class NoisyLayers(CalibratedModule, DroppingModule):
         """Run all layers from the first one's inputs on, or from their projection on."""
         self._check_state(state, inputs)
         now = self._begin_pass("input", "recurrent", "elementwise")
+        if projected and now.at("input") and not all(noise.hardware.inputs_exact for noise in now.noises):
+            raise UserError(
+                "the clean projection of the inputs was given, but the hardware in force does more than to add noise to"
+                " it: give the inputs (see Hardware.inputs_exact)"
+            )
         finals: list[State] = []
         outputs = inputs
         for layer in range(self.num_layers):
@@ -332,20 +347,18 @@ class NoisyLayers(CalibratedModule, DroppingModule):
                 )
 
     def signal_and_noise_power(
-        self, noise: Noise, member: int | None = None
+        self, hardware: Hardware, member: int | None = None
     ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
-        rows: list[tuple[str, Site, float, float]] = []
         switches: dict[str, Site] = (
-            {"gates": "input"} if noise.joint else {"input": "input", "recurrent": "recurrent"}
+            {"gates": "input"} if hardware.joint else {"input": "input", "recurrent": "recurrent"}
         )
         switches |= {"projection": "recurrent", "elementwise": "elementwise"}
         place = self._member(member)
-        for part, statistics in self._statistics[place].items():
+        rows = []
+        for part in self._statistics:
             for site, switch in switches.items():
-                if site in statistics.sites and switch in noise.sites:
-                    power = self._std(part, site, noise, place) ** 2
-                    rows.append((part, switch, statistics.rms[site] ** 2, power))
+                rows += self._power_of(part, site, switch, hardware, place)
         return rows
 
 

@@ -74,7 +74,9 @@ def stack_networks(networks: Sequence[Network]) -> Network:
         if isinstance(module, NoisyModule):
             module._own = None
         if isinstance(module, CalibratedModule):
-            module._statistics = tuple(copy.deepcopy(member._statistics[0]) for member in members)
+            for part, statistics in module._statistics.items():
+                of_all = [member._statistics[part].values for member in members]
+                statistics.load(torch.cat(of_all))
     return population
 
 
@@ -107,7 +109,8 @@ def unstack_network(population: Network, member: int) -> Network:
         if isinstance(module, NoisyModule):
             module._own = None
         if isinstance(module, CalibratedModule):
-            module._statistics = (module._statistics[member],)
+            for statistics in module._statistics.values():
+                statistics.load(statistics.values[member : member + 1])
     return network
 
 

@@ -1,17 +1,17 @@
 """Reference values of the noise scales ``signal`` and ``range``, estimated on training data."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
-from asr_dni.noise import Noise, NoisyModule, Site
+from asr_dni.noise import Hardware, Noise, NoisyModule, Scale, Site
 from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.processes import largest_over_processes, sum_over_processes
 
@@ -19,44 +19,94 @@ from asr_dni.processes import largest_over_processes, sum_over_processes
 class SignalStatistics:
     """RMS and largest input of the clean matrix-vector products (and products) of one layer in one direction.
 
+    Of one network, or of K; values stay on the device that they were estimated on, where the noise is drawn.
+
     Attributes:
-        rms: per site, the root mean square of the clean output.
-        bound: per site, the largest absolute value that goes into the matrix (``elementwise``: of the factors).
+        sites: of the products.
+        values: ``(K, 2, sites)`` float64: per network and site the root mean square of the clean output, then the
+            largest absolute value that goes into the matrix (``elementwise``: of the factors); NaN where not known.
+        known: of each network, whether all of its values have been estimated.
     """
 
-    def __init__(self, sites: tuple[str, ...]) -> None:
+    def __init__(self, sites: tuple[str, ...], networks: int = 1) -> None:
         self.sites = sites
-        self.rms: dict[str, float] = {}
-        self.bound: dict[str, float] = {}
+        self.values = torch.full((networks, 2, len(sites)), math.nan, dtype=torch.float64)
+        self.known = [False] * networks
+
+    def rms(self, site: str) -> Tensor:
+        """Return ``(K,)`` root mean squares of a site's clean outputs."""
+        return self.values[:, 0, self.sites.index(site)]
+
+    def bound(self, site: str) -> Tensor:
+        """Return ``(K,)`` largest absolute inputs of a site's matrix."""
+        return self.values[:, 1, self.sites.index(site)]
+
+    def update(self, powers: Mapping[str, Tensor], bounds: Mapping[str, Tensor], momentum: float) -> None:
+        """Fold estimates of mean squares and largest inputs, ``(K,)`` each, in, with weight ``1 - momentum`` on them.
+
+        Where nothing was known they are taken as they are.
+        """
+        places = [self.sites.index(site) for site in powers]
+        if not places:
+            return
+        new = torch.stack([torch.stack(list(of.values()), -1) for of in (powers, bounds)], 1)
+        before = self.values.to(new.device)
+        old = torch.stack((before[:, 0, places].square(), before[:, 1, places]), 1)
+        mixed = torch.where(old.isnan(), new, momentum * old + (1 - momentum) * new)
+        values = before.clone()
+        values[:, 0, places], values[:, 1, places] = mixed[:, 0].sqrt(), mixed[:, 1]
+        self.values = values
+        self.known = [known or len(places) == len(self.sites) for known in self.known]
+
+    def load(self, values: Tensor) -> None:
+        """Take over ``(K, 2, sites)``."""
+        self.values = values.detach().to(torch.float64).clone()
+        self.known = (~self.values.isnan()).flatten(1).all(1).tolist()
+
+    def of(self, member: int) -> "MemberStatistics":
+        """Return those of one network."""
+        return MemberStatistics(self, member)
+
+
+class MemberStatistics:
+    """The :class:`SignalStatistics` of one network."""
+
+    def __init__(self, statistics: SignalStatistics, member: int) -> None:
+        self._of_all, self._member = statistics, member
+        self.sites = statistics.sites
 
     @property
     def known(self) -> bool:
         """Whether the statistics have been estimated."""
-        return len(self.rms) == len(self.sites)
+        return self._of_all.known[self._member]
 
-    def forget(self) -> None:
-        """Return to the state in which nothing is known."""
-        self.rms.clear()
-        self.bound.clear()
+    @property
+    def rms(self) -> dict[str, float]:
+        """Per site that is known, the root mean square of the clean output."""
+        return self._row(0)
 
-    def update(self, site: str, power: float, bound: float, momentum: float) -> None:
-        """Fold an estimate of a site's mean square and largest input in, with weight ``1 - momentum`` on the new."""
-        if site in self.rms:
-            power = momentum * self.rms[site] ** 2 + (1 - momentum) * power
-            bound = momentum * self.bound[site] + (1 - momentum) * bound
-        self.rms[site], self.bound[site] = math.sqrt(power), bound
+    @property
+    def bound(self) -> dict[str, float]:
+        """Per site that is known, the largest absolute value that goes in."""
+        return self._row(1)
+
+    def _row(self, row: int) -> dict[str, float]:
+        values = self._of_all.values[self._member, row].tolist()
+        return {site: value for site, value in zip(self.sites, values, strict=True) if value == value}
 
     def as_tensor(self) -> Tensor:
         """Return ``(2, sites)`` float64: RMS, then bound; NaN where nothing is known."""
-        rows = [[values.get(site, math.nan) for site in self.sites] for values in (self.rms, self.bound)]
-        return torch.tensor(rows, dtype=torch.float64)
+        return self._of_all.values[self._member].clone()
+
+    def forget(self) -> None:
+        """Return to the state in which nothing is known."""
+        self.load(torch.full_like(self._of_all.values[self._member], math.nan))
 
     def load(self, values: Tensor) -> None:
         """Take over what :meth:`as_tensor` gave."""
-        self.forget()
-        for row, target in zip(values.tolist(), (self.rms, self.bound), strict=True):
-            known = ((site, value) for site, value in zip(self.sites, row, strict=True) if value == value)
-            target.update(known)
+        of_all = self._of_all.values.clone()
+        of_all[self._member] = values
+        self._of_all.load(of_all)
 
 
 class SignalEstimate:
@@ -105,14 +155,12 @@ class SignalEstimate:
         for site, largest in self._largest.items():
             self._largest[site] = largest_over_processes(largest)
 
-    def finish(self, statistics: Sequence[SignalStatistics], momentum: float) -> None:
+    def finish(self, statistics: SignalStatistics, momentum: float) -> None:
         """Fold the estimate into each network's statistics, with weight ``1 - momentum`` on the new."""
-        for site in self.sites:
-            if self._counts[site]:
-                powers = (self._squares[site] / self._counts[site]).tolist()
-                bounds = self.largest(site).tolist()
-                for member, power, bound in zip(statistics, powers, bounds, strict=True):
-                    member.update(site, power, bound, momentum)
+        seen = [site for site in self.sites if self._counts[site]]
+        powers = {site: self._squares[site] / self._counts[site] for site in seen}
+        bounds = {site: self.largest(site).to(powers[site]) for site in seen}
+        statistics.update(powers, bounds, momentum)
 
 
 _under_way: ContextVar[Mapping["CalibratedModule", dict[str, SignalEstimate]]] = ContextVar(
@@ -129,14 +177,14 @@ class CalibratedModule(NoisyModule):
     are loaded without statistics leave the layer uncalibrated: what was known belongs to the weights before.
     """
 
-    _statistics: tuple[dict[str, SignalStatistics], ...]
+    _statistics: dict[str, SignalStatistics]
 
     @property
     def _estimates(self) -> dict[str, SignalEstimate] | None:
         """What :func:`calibrate` is estimating; ``None`` outside of it."""
         return _under_way.get().get(self)
 
-    def statistics(self, member: int | None = None) -> dict[str, SignalStatistics]:
+    def statistics(self, member: int | None = None) -> dict[str, MemberStatistics]:
         """Return the statistics of every part (layer and direction) of this module.
 
         Args:
@@ -145,58 +193,96 @@ class CalibratedModule(NoisyModule):
         Raises:
             UserError: there is no such member, or this is a population and none is named.
         """
-        return self._statistics[self._member(member)]
+        place = self._member(member)
+        return {part: statistics.of(place) for part, statistics in self._statistics.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for statistics in self._statistics.values():
+            statistics.values = statistics.values.to(fn(statistics.values.float()).device)
+        return self
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         """Return the weights of a site; none for the elementwise products."""
         raise NotImplementedError
 
-    def _std_of_pass(self, part: str, site: str, noise: Noise, member: int = 0) -> float:
-        """Return the standard deviation of a network's noise at a site in the forward pass that is under way.
+    def _unit_of_pass(
+        self, part: str, site: str, scale: Scale, needed: Sequence[bool], inward: bool = False
+    ) -> Tensor:
+        """Return what :meth:`_unit` does in the forward pass that is under way.
 
         A pass that is run again has that of the first time, though weights or statistics have changed.
         """
-        if noise.scale == "absolute":
-            return noise.sigma
-        return settings_of_pass(self, f"{part} {site} {member}", lambda: self._std(part, site, noise, member))
+        if scale == "absolute":
+            return torch.ones(len(needed), dtype=torch.float64)
+        name = f"{part} {site} {scale} {'inward' * inward}"
+        return settings_of_pass(self, name, lambda: self._unit(part, site, scale, needed, inward))
 
-    def _std(self, part: str, site: str, noise: Noise, member: int = 0) -> float:
-        """Return the standard deviation of a network's noise at a site."""
-        if noise.scale == "absolute":
-            return noise.sigma
-        statistics = self._statistics[member][part]
-        if not statistics.known:
+    def _unit(
+        self, part: str, site: str, scale: Scale, needed: Sequence[bool], inward: bool = False
+    ) -> Tensor:
+        """Return ``(K,)`` float64: what 1 in units of a scale is at a site.
+
+        Args:
+            part: layer and direction.
+            site: of the product.
+            scale: of the number.
+            needed: of which networks.
+            inward: whether it is a number of the inputs, rather than of the outputs.
+
+        Raises:
+            UserError: a network that needs it has not been calibrated.
+        """
+        statistics = self._statistics[part]
+        if scale == "absolute":
+            return torch.ones(len(needed), dtype=torch.float64)
+        if not all(known or not its for known, its in zip(statistics.known, needed, strict=True)):
             raise UserError(
-                f"noise scale {noise.scale!r} needs the size of the clean signals, which this network does not have:"
+                f"noise scale {scale!r} needs the size of the clean signals, which this network does not have:"
                 " run asr_dni.nn.calibrate(network, inputs) on training data first, or use scale 'absolute'"
             )
-        if noise.scale == "signal":
-            return noise.sigma * statistics.rms[site]
-        matrices = self._matrices(part, site)
-        if self.networks is not None:
-            matrices = [matrix[member] for matrix in matrices]
-        largest_weight = max((float(matrix.detach().abs().max()) for matrix in matrices), default=1.0)
-        return noise.sigma * statistics.bound[site] * largest_weight
+        if scale == "signal":
+            return statistics.rms(site)
+        matrices = [] if inward else self._matrices(part, site)
+        if not matrices:
+            return statistics.bound(site)
+        first = 0 if self.networks is None else 1
+        largest = torch.stack([matrix.detach().abs().flatten(first).amax(-1) for matrix in matrices]).amax(0)
+        return statistics.bound(site) * largest.double()
+
+    def _power_of(
+        self, part: str, site: str, switch: Site, hardware: Hardware, member: int
+    ) -> list[tuple[str, Site, float, float]]:
+        """Return what :meth:`signal_and_noise_power` does, of one site."""
+        if switch not in hardware.sites or site not in self._statistics[part].sites:
+            return []
+        signal = self._statistics[part].of(member).rms[site] ** 2
+        power = 0.0
+        for model in hardware.output:
+            needed = [k == member for k in range(self.networks or 1)]
+            unit = float(self._unit(part, site, getattr(model, "scale", "absolute"), needed)[member])
+            power += model.variance(signal, unit)
+        return [(part, switch, signal, power)]
 
     def signal_and_noise_power(
-        self, noise: Noise, member: int | None = None
+        self, hardware: Hardware, member: int | None = None
     ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise, where both are known.
 
         Args:
-            noise: the noise.
+            hardware: whose output models make the noise.
             member: of a population, which network's.
         """
         raise NotImplementedError
 
     def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for part in self._statistics[0]:
-            members = [statistics[part] for statistics in self._statistics]
-            if any(statistics.known for statistics in members):
-                values = [statistics.as_tensor() for statistics in members]
-                key = f"{prefix}signal_statistics.{part}"
-                destination[key] = values[0] if self.networks is None else torch.stack(values)
+        for part, statistics in self._statistics.items():
+            if any(statistics.known):
+                values = statistics.values.clone()
+                destination[f"{prefix}signal_statistics.{part}"] = (
+                    values[0] if self.networks is None else values
+                )
 
     def _load_from_state_dict(
         self,
@@ -208,21 +294,20 @@ class CalibratedModule(NoisyModule):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        keys = {part: f"{prefix}signal_statistics.{part}" for part in self._statistics[0]}
+        keys = {part: f"{prefix}signal_statistics.{part}" for part in self._statistics}
         has_weights = any(key.startswith(prefix) for key in state_dict)
         for part, key in keys.items():
-            members = [statistics[part] for statistics in self._statistics]
+            statistics = self._statistics[part]
             if key in state_dict:
                 values = state_dict[key][None] if self.networks is None else state_dict[key]
-                expected = (len(members), 2, len(members[0].sites))
-                if tuple(values.shape) != expected:
-                    error_msgs.append(f"size mismatch for {key}: {tuple(values.shape)} instead of {expected}")
+                if values.shape != statistics.values.shape:
+                    error_msgs.append(
+                        f"size mismatch for {key}: {tuple(values.shape)} instead of {tuple(statistics.values.shape)}"
+                    )
                     continue
-                for statistics, its in zip(members, values, strict=True):
-                    statistics.load(its)
+                statistics.load(values.to(statistics.values.device))
             elif has_weights:
-                for statistics in members:
-                    statistics.forget()
+                statistics.load(torch.full_like(statistics.values, math.nan))
         rest = {key: value for key, value in state_dict.items() if key not in keys.values()}
         super()._load_from_state_dict(
             rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -252,7 +337,7 @@ def calibrate(
     estimates = {
         layer: {
             part: SignalEstimate(statistics.sites, layer.networks)
-            for part, statistics in layer._statistics[0].items()
+            for part, statistics in layer._statistics.items()
         }
         for layer in layers
     }
@@ -275,15 +360,15 @@ def calibrate(
         for part, estimate in its_estimates.items():
             if over_processes:
                 estimate.take_over_processes()
-            estimate.finish([statistics[part] for statistics in layer._statistics], momentum)
+            estimate.finish(layer._statistics[part], momentum)
 
 
-def snr_db(network: nn.Module, noise: Noise, member: int | None = None) -> float | None:
+def snr_db(network: nn.Module, noise: Noise | Hardware, member: int | None = None) -> float | None:
     """Return the signal-to-noise ratio of a network's matrix-vector products under a noise, in dB.
 
-    Clean signal power and noise power are each averaged over the products (layers, directions and the sites
-    ``input``, ``recurrent``, ``output`` that are on); the ratio of the two means is given. With scale ``signal`` and
-    one product it is -20 log10 sigma.
+    Clean signal power and noise power are each averaged over the products (layers, directions and the sites but
+    ``elementwise`` that are on); the ratio of the two means is given. With scale ``signal`` and one product it is
+    -20 log10 sigma. The noise is that of the output models.
 
     Args:
         network: a noisy layer or a network of them.
@@ -291,14 +376,18 @@ def snr_db(network: nn.Module, noise: Noise, member: int | None = None) -> float
         member: of a population, which network's.
 
     Returns:
-        The ratio; infinity without noise; ``None`` where the network was not calibrated.
+        The ratio; infinity without noise; ``None`` where the network was not calibrated, or where weights, converters
+        or several arrays for one matrix take part, whose errors are not noise on an output.
     """
-    if not noise.on:
+    hardware = noise.hardware if isinstance(noise, Noise) else noise
+    if not hardware.on:
         return math.inf
+    exact = not hardware.has_chips and hardware.dac is None and hardware.adc is None and hardware.tile is None
     layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
-    if not all(statistics.known for layer in layers for statistics in layer.statistics(member).values()):
+    known = all(statistics.known for layer in layers for statistics in layer.statistics(member).values())
+    if not exact or not known:
         return None
-    rows = [row for layer in layers for row in layer.signal_and_noise_power(noise, member)]
+    rows = [row for layer in layers for row in layer.signal_and_noise_power(hardware, member)]
     rows = [row for row in rows if row[1] != "elementwise"]
     signal, power = sum(row[2] for row in rows), sum(row[3] for row in rows)
     return 10 * math.log10(signal / power) if signal > 0 and power > 0 else None

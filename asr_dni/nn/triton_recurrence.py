@@ -22,7 +22,7 @@ import shutil
 import struct
 import sysconfig
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr_dni.nn.cells import CELLS, State
-from asr_dni.nn.recurrence import Capabilities, LayerNoise, Recurrence
+from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites
 
 PERSISTENT_UNITS = 256
 """Above, one program would take longer for its share of a step's products than the launches of a step take: by
@@ -194,24 +194,27 @@ class _Noise:
     flags: dict[str, bool]
 
 
-def _pack_noise(noise: Sequence[LayerNoise], device: torch.device) -> _Noise:
+def _pack_noise(sites: Sites, device: torch.device) -> _Noise:
+    networks = len(sites.sample_ids)
+    gaussians = {site: sites.gaussian(site) for site in ("input", "recurrent", "elementwise")}
     packed = bytearray()
-    for each in noise:
-        packed += struct.pack("<I", each.first_step & 0xFFFFFFFF)
-        for site in (each.input, each.recurrent, each.elementwise):
-            packed += struct.pack("<fII", *((site.std, *site.key) if site else (0.0, 0, 0)))
+    for k in range(networks):
+        packed += struct.pack("<I", sites.first_step & 0xFFFFFFFF)
+        for its in gaussians.values():
+            packed += struct.pack("<fII", 0.0, *(its.keys[k] if its else (0, 0)))
     table = torch.frombuffer(packed, dtype=torch.int32).to(device, non_blocking=True)
-    first = noise[0].sample_ids
-    shared = all(each.sample_ids is first for each in noise)
-    ids = first[None] if shared else torch.stack([each.sample_ids.to(device) for each in noise])
-    flags = {
-        "INPUT": any(each.input and each.input.std for each in noise),
-        "RECURRENT": any(each.recurrent and each.recurrent.std for each in noise),
-        "ELEMENTWISE": any(each.elementwise and each.elementwise.std for each in noise),
-        "JOINT": any(each.joint for each in noise if each.input),
-    }
+    # Standard deviations may be on the device, where the clean signals' sizes are: asking for them would wait for it.
+    rows = table.view(networks, -1)
+    for place, its in enumerate(gaussians.values()):
+        if its is not None:
+            rows[:, 1 + 3 * place] = its.std.to(device, torch.float32, non_blocking=True).view(torch.int32)
+    first = sites.sample_ids[0]
+    shared = all(its is first for its in sites.sample_ids)
+    ids = first[None] if shared else torch.stack([its.to(device) for its in sites.sample_ids])
+    flags = {site.upper(): its is not None for site, its in gaussians.items()}
+    flags["JOINT"] = sites.joint and sites.input is not None
     ids = ids.to(device, torch.int64).contiguous()
-    return _Noise(table, ids, 0 if shared else ids.shape[1], {name: bool(on) for name, on in flags.items()})
+    return _Noise(table, ids, 0 if shared else ids.shape[1], flags)
 
 
 def _weight_gradient(d_hidden: Tensor, before: Tensor) -> Tensor:
@@ -540,7 +543,7 @@ def _run(problem: Recurrence) -> tuple[Tensor, State]:
             state[0].to(kind),
             cell_state,
             problem.cell,
-            _pack_noise(problem.noise, projection.device),
+            _pack_noise(problem.sites, projection.device),
         )
     finals = (outputs[:, -1], *last_c)
     return outputs, tuple(part.to(before.dtype) for part, before in zip(finals, state, strict=True))

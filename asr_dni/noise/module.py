@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
+from asr_dni.noise.hardware import Hardware, Realisation
+from asr_dni.noise.noise import Noise
 from asr_dni.noise.recomputation import backward_task, settings_of_pass
-from asr_dni.noise.settings import Noise
-
-_OF_ALL_MEMBERS = ("scale", "sites", "arrays", "first_step")
 
 
 @dataclass
@@ -28,6 +27,10 @@ class _InForce:
     passes: int = 0
     set_in: int = -1
     """Backward pass in which it was set; -1: in none."""
+    programmed: dict[str, tuple[Tensor, object, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Matrices as they lie on the chips, with what they were programmed from; kept where no gradient is wanted."""
 
 
 class ForwardPass(NamedTuple):
@@ -42,6 +45,10 @@ class ForwardPass(NamedTuple):
     noises: tuple[Noise, ...]
     stream: int
     draws: tuple[int, ...]
+
+    def at(self, *sites: str) -> bool:
+        """Whether any network is on a hardware that makes products at any of these sites inexact."""
+        return any(noise.on and not set(sites).isdisjoint(noise.hardware.sites) for noise in self.noises)
 
 
 _of_blocks: ContextVar[Mapping["NoisyModule", _InForce]] = ContextVar(
@@ -61,8 +68,9 @@ class NoisyModule(nn.Module):
     ``modules()`` when the noise is set.
 
     A population (K networks of one shape in one module, see :func:`asr_dni.nn.stack_networks`) has one noise per
-    member: ``module.noise`` is a tuple of K, which may differ in ``sigma``, ``seed``, ``draw`` and ``sample_ids``. Its
-    members get the numbers that they would get alone. A single :class:`Noise` is given to every member.
+    member: ``module.noise`` is a tuple of K, which may differ in the numbers of their hardware's models, such as
+    ``sigma``, and in seed, chip, draw and samples. Its members get the numbers that they would get alone. A single
+    :class:`Noise` is given to every member.
 
     The noise of a forward pass is the one in force when it begins, in its thread. Where activation checkpointing runs
     the pass again, its noise is that of the first time. What else works is listed in :mod:`asr_dni.nn`.
@@ -128,27 +136,67 @@ class NoisyModule(nn.Module):
             raise UserError(
                 f"got {len(noises)} noises for {self.networks} networks: give one for each, or one for all"
             )
-        for name in _OF_ALL_MEMBERS:
-            for other in noises[1:]:
-                first, its = getattr(noises[0], name), getattr(other, name)
-                if its != first and not (name == "sites" and set(its) == set(first)):
-                    raise UserError(
-                        f"noise {name} is {first!r} for one member of a population and {its!r} for another: give all"
-                        " the same (sigma, seed, draw and sample_ids may differ)"
-                    )
+        first = noises[0]
+        for other in noises[1:]:
+            if other.hardware is first.hardware and other.realisation is first.realisation:
+                continue
+            differs = first.hardware.alike(other.hardware)
+            steps = [its.realisation.first_step for its in (first, other)]
+            if differs is None and steps[0] != steps[1]:
+                differs = f"first_step is {steps[0]} for one member of a population and {steps[1]}"
+            if differs is not None:
+                raise UserError(
+                    f"noise {differs} for another: give all the same (the models' numbers, seed, chip, draw and"
+                    " sample_ids may differ)"
+                )
         return noises
+
+    def _with_realisations(
+        self,
+        noise: Noise | Hardware | Sequence[Noise | Hardware],
+        realisation: Realisation | Sequence[Realisation] | None,
+    ) -> Noise | Sequence[Noise]:
+        """Return the noises that hardware and realisations, each one or K, are."""
+        if realisation is None:
+            if isinstance(noise, Noise):
+                return noise
+            if isinstance(noise, Hardware):
+                return Noise.of(noise)
+            return [Noise.of(its) if isinstance(its, Hardware) else its for its in noise]
+        alone = not isinstance(noise, Sequence) and isinstance(realisation, Realisation)
+        networks = 1 if alone else self.networks or 1
+        hardware = list(noise) if isinstance(noise, Sequence) else [noise] * networks
+        which = list(realisation) if isinstance(realisation, Sequence) else [realisation] * networks
+        if len(hardware) != len(which):
+            raise UserError(
+                f"got {len(hardware)} hardwares and {len(which)} realisations: give one for each network"
+            )
+        noises = []
+        for its, its_realisation in zip(hardware, which, strict=True):
+            if isinstance(its, Noise):
+                raise UserError("got a Noise and a Realisation: a Noise has one, give its hardware")
+            noises.append(Noise.of(its, its_realisation))
+        return noises[0] if alone else noises
 
     def _noisy_modules(self) -> list["NoisyModule"]:
         return [module for module in self.modules() if isinstance(module, NoisyModule)]
 
     @contextmanager
-    def under(self, noise: Noise | Sequence[Noise]) -> Iterator[None]:
+    def under(
+        self,
+        noise: Noise | Hardware | Sequence[Noise | Hardware],
+        realisation: Realisation | Sequence[Realisation] | None = None,
+    ) -> Iterator[None]:
         """Set the noise for a block; afterwards each module has again what it had before.
+
+        Args:
+            noise: hardware with its realisation, or hardware alone; of a population one for all or one for each.
+            realisation: of the hardware, where that is given alone; ``None``: the first one.
 
         Like ``torch.no_grad()`` it holds in the thread that it is used in (and in an asynchronous task's own context),
         not in others: a thread that is started within the block sets its own.
         """
-        noises, now = self._one_each(noise), backward_task()
+        noises, now = self._one_each(self._with_realisations(noise, realisation)), backward_task()
         within = {
             module: _InForce(noises, stream, 0, now) for stream, module in enumerate(self._noisy_modules())
         }
@@ -164,7 +212,7 @@ class NoisyModule(nn.Module):
         if self in _of_blocks.get():
             state["_own"] = self._in_force
         if state.get("_own") is not None:
-            state["_own"] = dataclasses.replace(state["_own"], set_in=-1)
+            state["_own"] = dataclasses.replace(state["_own"], set_in=-1, programmed={})
         return state
 
     def _replicate_for_data_parallel(self) -> Self:
@@ -194,7 +242,7 @@ class NoisyModule(nn.Module):
     @staticmethod
     def _sample_ids(noise: Noise, rows: int, device: torch.device) -> Tensor:
         """Return ``(N,)`` identities of the samples of a batch of ``rows``, on a device."""
-        ids = noise.sample_ids
+        ids = noise.realisation.sample_ids
         ids = torch.arange(rows, device=device) if ids is None else ids.to(device)
         if ids.shape != (rows,):
             raise ValueError(f"noise has {ids.numel()} sample identities for a batch of {rows}")
@@ -211,7 +259,7 @@ class NoisyModule(nn.Module):
                 activation checkpointing; or it would be frozen into a program.
         """
         now = settings_of_pass(self, "noise", lambda: self._count_pass(sites))
-        if any(noise.on and not set(sites).isdisjoint(noise.sites) for noise in now.noises):
+        if now.at(*sites):
             _refuse_to_freeze(type(self).__name__)
             if not torch.is_inference_mode_enabled():
                 self._was_noisy = True
@@ -228,15 +276,16 @@ class NoisyModule(nn.Module):
                 " noise the forward pass had is only known with torch.utils.checkpoint; use that one, or set the noise,"
                 " draw included, within the function that is run again"
             )
-        if not any(noise.on and not set(sites).isdisjoint(noise.sites) for noise in noises):
-            return ForwardPass(noises, state.stream, (0,) * len(noises))
+        none = ForwardPass(noises, state.stream, (0,) * len(noises))
+        if not none.at(*sites):
+            return none
+        named = [noise.realisation.draw for noise in noises]
         passes = state.passes
-        if any(noise.draw is None for noise in noises):
+        if None in named:
             with _counting:
                 passes = state.passes
                 state.passes += 1
-        draws = tuple(passes if noise.draw is None else noise.draw for noise in noises)
-        return ForwardPass(noises, state.stream, draws)
+        return none._replace(draws=tuple(passes if draw is None else draw for draw in named))
 
 
 def _refuse_to_freeze(name: str) -> None:

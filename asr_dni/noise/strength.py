@@ -3,12 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from asr_dni.errors import UserError
-
-if TYPE_CHECKING:  # a hardware, which that knows, is addressed by strengths
-    from asr_dni.noise.settings import Scale
+from asr_dni.noise.sites import Scale
 
 _SIGMA = "output.sigma"
 _SCALE_UNITS: Mapping[str, str] = {
@@ -65,7 +63,7 @@ class Strength:
         return cls(found["path"], (found["unit"] or "").strip()) if found else cls(text)
 
     @classmethod
-    def sigma(cls, scale: "Scale" = "absolute") -> Self:
+    def sigma(cls, scale: Scale = "absolute") -> Self:
         """Return the sigma of the output noise, in the unit that its scale gives it."""
         return cls(_SIGMA, _SCALE_UNITS[scale])
 
@@ -116,3 +114,7 @@ class Strength:
     def name(self) -> str:
         """A name of letters, digits and underscores, for keys of loggers and files: ``sigma_infer``, ``adc_bits``."""
         return "sigma_infer" if self.is_sigma else self.path.replace(".", "_")
+
+
+SIGMA = Strength()
+"""The sigma of the output noise, absolute."""

@@ -1,25 +1,21 @@
 """A study's report: figures, tables, a summary in Markdown, and one page that needs no network."""
 
-import base64
 import html
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from asr_dni.evaluation.description import SCALE_UNITS
 from asr_dni.evaluation.figures import save_figure
 from asr_dni.files import write_atomically
-from asr_dni.study.figures import draw_study
+from asr_dni.plotting import Figure
+from asr_dni.study.figures import study_figures
 from asr_dni.study.findings import Findings, find, tests_of
-from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.ledger import Ledger
-from asr_dni.study.matrix import KEYS, Matrix, varying_keys
 
 FIGURES = {
     "matrix": "Accuracy for every training and inference noise",
@@ -71,7 +67,7 @@ def report(
     ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     directory = Path(directory)
     findings = find(ledger.frame(), levels, relevant)
-    figures = _in_order(draw_study(findings))
+    figures = _in_order(study_figures(findings))
     paths: list[Path] = []
 
     def written(*files: Path) -> None:
@@ -89,8 +85,7 @@ def report(
         written(path, _write(directory / "tables" / f"{name}.md", _table_markdown(table)))
     written(_write(directory / "summary.txt", findings.text()))
     written(_write(directory / "summary.md", _summary(findings, list(figures))))
-    pictures = {name: (directory / "figures" / f"{name}.svg").read_bytes() for name in figures}
-    index = _write(directory / "index.html", page(findings, pictures))
+    index = _write(directory / "index.html", report_page(findings, figures))
     if progress is not None:
         progress("index.html")
     paths.insert(0, index)
@@ -154,52 +149,20 @@ def _summary(findings: Findings, figures: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _plain(values: Any) -> Any:
-    """Return an array as nested lists, with null for what JSON has no number for, and six digits."""
-    if isinstance(values, np.ndarray):
-        return [_plain(value) for value in values]
-    return round(float(values), 6) if math.isfinite(values) else None
-
-
-def _matrix_data(findings: Findings, matrix: Matrix, label: str) -> dict[str, Any]:
-    low, high = matrix.interval()
-    data: dict[str, Any] = {
-        "label": label,
-        "train": matrix.sigma_train,
-        "infer": matrix.levels,
-        "mean": _plain(matrix.mean),
-        "low": _plain(low),
-        "high": _plain(high),
-        "seeds": matrix.n_seeds.tolist(),
-        "chance": matrix.chance,
-        "snr": [
-            "∞" if math.isinf(snr) else None if math.isnan(snr) else f"{snr:.1f}" for snr in matrix.snr_db
-        ],
-        "unit": SCALE_UNITS.get(matrix.key["scale"], ""),
-        "trainUnit": SCALE_UNITS.get(matrix.key["train_scale"], ""),
-    }
-    for name, to_clean in (("same", False), ("clean", True)):
-        found = findings.differences(matrix, to_clean)
-        if found is not None:
-            data[name] = {
-                "effect": _plain(found.effect),
-                "low": _plain(found.low),
-                "high": _plain(found.high),
-                "marked": found.significant.tolist(),
-            }
-    return data
-
-
-def page(findings: Findings, pictures: dict[str, bytes]) -> str:
-    """Return a report as one HTML page that needs nothing else.
+def report_page(findings: Findings, figures: Mapping[str, Figure]) -> str:
+    """Return a report as one HTML page that needs nothing else, with figures to explore.
 
     Args:
         findings: see :func:`asr_dni.study.findings.find`.
-        pictures: SVG files by their names, see :func:`asr_dni.study.figures.draw_study`.
+        figures: by their names, see :func:`asr_dni.study.figures.study_figures`.
     """
-    from plotly.offline import get_plotlyjs  # takes longer to import than the rest of this module
+    from asr_dni.plotting.page import (  # plotly takes longer to import than the rest of this module
+        page,
+        render_choice,
+    )
 
-    parts = [f"<p class=lead>{_text(findings.setting)}</p>", "<h2>Findings</h2>"]
+    parts: list[Any] = ["<h1>Accuracy under computation noise</h1>"]
+    parts.append(f"<p class=lead>{_text(findings.setting)}</p><h2>Findings</h2>")
     for question, answers in findings.answered():
         rows = "".join(
             f"<tr><th>{_text(answer.about)}</th><td>"
@@ -222,42 +185,24 @@ def page(findings: Findings, pictures: dict[str, bytes]) -> str:
         )
     notes = "".join(f"<li>{_text(note)}</li>" for note in findings.notes)
     parts.append(f"<h2>What limits these answers</h2><ul>{notes}</ul>")
-    parts.append(_EXPLORER)
-    parts.append("<h2>Figures</h2>")
+    parts.append(f"<h2>Figures</h2>{_HOW_TO_READ}")
     for kind, title in FIGURES.items():
-        own = [name for name in pictures if _kind(name) == kind]
-        images = "".join(
-            f"<img alt='{_text(title)}: {_text(name)}' src='data:image/svg+xml;base64,"
-            f"{base64.b64encode(pictures[name]).decode()}'>"
-            for name in own
-        )
+        own = {name.partition("-")[2]: one for name, one in figures.items() if _kind(name) == kind}
         if own:
-            parts.append(f"<details open><summary>{_text(title)}</summary>{images}</details>")
-    data = [
-        _matrix_data(findings, matrix, label)
-        for matrix, label in zip(findings.matrices, findings.labels, strict=True)
-    ]
-    varying = [name for name in KEYS if name in ("cell", "units") or name in varying_keys(findings.matrices)]
-    names = json.dumps(
-        {
-            "matrices": data,
-            "keys": [[str(m.key[name]) for name in varying] for m in findings.matrices],
-            "names": varying,
-            "noInterval": TOO_FEW_SEEDS,
-        }
-    ).replace("<", "\\u003c")
-    return (
-        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>Findings of a study of noise</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Accuracy under computation noise</h1>{''.join(parts)}"
-        f"<script>{get_plotlyjs()}</script><script>const STUDY = {names};{_SCRIPT}</script></body></html>\n"
-    )
+            parts += [
+                f"<details open><summary>{_text(title)}</summary>",
+                render_choice(own),
+                "</details>",
+            ]
+    return page("Findings of a study of noise", parts, _STYLE)
 
 
 def _text(text: str) -> str:
     return html.escape(text, quote=True)
 
+
+_HOW_TO_READ = """<p class=lead>The pointer shows numbers and intervals; an entry of a legend switches its curve, twice
+shows it alone; a menu, where there is one, chooses the cell or setting. figures/ holds the same as PNG and SVG.</p>"""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; max-width: 1240px; margin: 2em auto;
@@ -273,103 +218,4 @@ td { padding: .35em 0; vertical-align: top; } tr + tr { border-top: 1px solid #e
   white-space: nowrap; }
 .yes { background: #d5ecdf; color: #0a5a32; } .no { background: #f6d9d3; color: #8a2411; }
 .open { background: #ebebeb; color: #444; }
-img { display: block; width: 100%; margin: .8em 0; }
-label { margin-right: 1.2em; } select { font: inherit; padding: .15em .3em; }
-#heat, #curves { width: 100%; } #heat { height: 480px; } #curves { height: 460px; }
-"""
-
-_EXPLORER = """<h2>Explore</h2>
-<noscript><p>The figures below show the same without JavaScript.</p></noscript>
-<div id=choices></div><div id=heat></div><div id=curves></div>"""
-
-_SCRIPT = r"""
-const choices = document.getElementById("choices"), chosen = {};
-function addSelect(name, title, options) {
-  const label = document.createElement("label"), select = document.createElement("select");
-  label.append(title + " ", select);
-  for (const [value, text] of options) select.add(new Option(text, value));
-  select.onchange = () => { chosen[name] = select.value; draw(name); };
-  chosen[name] = select.value;
-  choices.append(label);
-  return select;
-}
-const selects = STUDY.names.map((name, place) => {
-  const values = [...new Set(STUDY.keys.map(key => key[place]))];
-  return addSelect(name, name.replace("_", " "), values.map(value => [value, value || "–"]));
-});
-addSelect("show", "show", [["mean", "accuracy (%)"], ["same", "difference to conventional at the same noise (points)"],
-  ["clean", "difference to conventional with clean inference (points)"]]);
-function current(changed) {
-  const wanted = STUDY.names.map(name => chosen[name]);
-  const score = key => key.reduce((sum, value, place) =>
-    sum + (value === wanted[place] ? (STUDY.names[place] === changed ? 100 : 1) : 0), 0);
-  let best = 0;
-  STUDY.keys.forEach((key, place) => { if (score(key) > score(STUDY.keys[best])) best = place; });
-  STUDY.keys[best].forEach((value, place) => { selects[place].value = value; chosen[STUDY.names[place]] = value; });
-  return STUDY.matrices[best];
-}
-const fixed = (value, digits = 1) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
-const signed = value => (value === null ? "–" : (value >= 0 ? "+" : "") + fixed(value));
-const percent = rows => rows.map(row => row.map(value => (value === null ? null : 100 * value)));
-const layout = {font: {family: "system-ui, DejaVu Sans, sans-serif", size: 13}, plot_bgcolor: "white",
-  margin: {l: 80, r: 30, t: 50, b: 75}};
-function draw(changed) {
-  const m = current(changed), infer = m.infer.map(String);
-  const show = chosen.show !== "mean" && !m[chosen.show] ? "mean" : chosen.show;
-  const part = show === "mean" ? {effect: m.mean, low: m.low, high: m.high} : m[show];
-  const train = (show === "mean" ? m.train : m.train.slice(1)).map(String);
-  const z = percent(part.effect), low = percent(part.low), high = percent(part.high);
-  const number = show === "mean" ? fixed : signed;
-  const text = z.map((row, i) => row.map((value, j) => value === null ? "" :
-    part.marked && part.marked[i][j] ? `<b>${number(value)}*</b>` : number(value)));
-  const seeds = show === "mean" ? m.seeds : m.seeds.slice(1);
-  const hover = z.map((row, i) => row.map((value, j) =>
-    `σ_train ${train[i]}, σ_infer ${infer[j]}` + (m.snr[j] === null ? "" : ` (SNR ${m.snr[j]} dB)`) +
-    `<br>${number(value)}` + (low[i][j] === null ? ", " + STUDY.noInterval :
-      ` [${number(low[i][j])}, ${number(high[i][j])}]`) +
-    `<br>${seeds[i][j]} seed${seeds[i][j] === 1 ? "" : "s"}`));
-  const limit = Math.max(1, show === "clean" ? 10 : Math.max(...z.flat().map(value => Math.abs(value || 0))));
-  const titles = {mean: "accuracy (%)", same: "points against conventional training at the same noise",
-    clean: "points against conventional training with clean inference"};
-  Plotly.react("heat", [{type: "heatmap", x: infer, y: train, z, text, texttemplate: "%{text}", customdata: hover,
-    hovertemplate: "%{customdata}<extra></extra>", xgap: 2, ygap: 2, hoverongaps: false,
-    colorscale: show === "mean" ? "Viridis" : [[0, "#67001f"], [0.25, "#d6604d"], [0.5, "#f7f7f7"], [0.75, "#4393c3"],
-      [1, "#053061"]],
-    zmin: show === "mean" ? 100 * m.chance : -limit, zmax: show === "mean" ? 100 : limit}],
-    {...layout, title: {text: `${m.label}: ${titles[show]}`, font: {size: 15}, x: 0, xref: "paper", xanchor: "left"},
-     xaxis: {type: "category", title: {text: "inference noise σ_infer" + (m.unit ? ` (${m.unit})` : "")}},
-     yaxis: {type: "category", title: {text: "training noise σ_train"}}}, {responsive: true, displaylogo: false});
-  const stops = [[13, 8, 135], [106, 0, 168], [177, 42, 144], [225, 100, 98], [252, 166, 54]], lines = [];
-  const noisy = m.train.filter(sigma => sigma > 0);
-  function colorOf(sigma) {
-    if (sigma === 0) return [0, 0, 0];
-    const at = 4 * noisy.indexOf(sigma) / Math.max(1, noisy.length - 1), low = Math.min(3, Math.floor(at));
-    return stops[low].map((value, part) => Math.round(value + (at - low) * (stops[low + 1][part] - value)));
-  }
-  m.train.forEach((sigma, i) => {
-    const rgb = colorOf(sigma).join(","), name = `σ_train ${sigma}` + (sigma === 0 ? " (conventional)" : "");
-    const places = m.infer.map((_, j) => j).filter(j => m.low[i][j] !== null);
-    lines.push({x: places.map(j => m.infer[j]).concat(places.slice().reverse().map(j => m.infer[j])),
-      y: places.map(j => 100 * m.high[i][j]).concat(places.slice().reverse().map(j => 100 * m.low[i][j])),
-      fill: "toself", fillcolor: `rgba(${rgb},.15)`, line: {width: 0}, mode: "lines", hoverinfo: "skip",
-      showlegend: false, legendgroup: name});
-    lines.push({x: m.infer, y: m.mean[i].map(value => value === null ? null : 100 * value), name, legendgroup: name,
-      mode: "lines+markers", line: {color: `rgb(${rgb})`, dash: sigma === 0 ? "dash" : "solid"},
-      text: m.infer.map((_, j) => m.low[i][j] === null ? "" :
-        ` [${fixed(100 * m.low[i][j])}, ${fixed(100 * m.high[i][j])}]`), hovertemplate: "%{y:.1f}%{text}"});
-  });
-  Plotly.react("curves", lines, {...layout, hovermode: "x unified",
-    title: {text: `${m.label}: noise curves, ` + (m.low.flat().some(value => value !== null) ?
-      "bands are 95 % intervals over seeds" : STUDY.noInterval), font: {size: 15}, x: 0,
-      xref: "paper", xanchor: "left"},
-    xaxis: {title: {text: "inference noise σ_infer" + (m.unit ? ` (${m.unit})` : "")}, gridcolor: "#eee",
-      zeroline: false},
-    yaxis: {title: {text: "accuracy (%)"}, range: [0, 101.5], gridcolor: "#ddd"},
-    shapes: [{type: "line", xref: "paper", x0: 0, x1: 1, y0: 100 * m.chance, y1: 100 * m.chance,
-      line: {color: "#6b6b6b", dash: "dot", width: 1}}],
-    annotations: [{xref: "paper", x: 0, xanchor: "left", y: 100 * m.chance, yanchor: "top", showarrow: false,
-      text: `chance ${fixed(100 * m.chance)} %`, font: {color: "#6b6b6b", size: 11}}]},
-    {responsive: true, displaylogo: false});
-}
-draw("");
 """

@@ -1,0 +1,105 @@
+"""What layers on analog hardware share: matrices as they are programmed, products as the hardware lowers to."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asr_dni.nn.crossbar import lower_product
+from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.operations import Drawing, GaussianNoise, Product
+from asr_dni.nn.statistics import CalibratedModule
+from asr_dni.noise import ForwardPass, Hardware, Scale, Site
+from asr_dni.philox import Key, derive_key
+
+
+class AnalogModule(CalibratedModule):
+    """A layer whose matrices may lie on analog arrays."""
+
+    def _programmed(self, now: ForwardPass, site: Site, name: str) -> Tensor:
+        """Return a matrix as it lies on the chips, a differentiable function of the parameter.
+
+        What is on a chip depends on seed and chip alone, not on the draw. Where no gradient is wanted it is programmed
+        once as long as hardware, chip and weights stay what they are.
+
+        Args:
+            now: the forward pass.
+            site: of its product.
+            name: of the parameter, ``(out, *)``, in a population ``(K, out, *)``.
+        """
+        weight: Tensor = getattr(self, name)
+        hardware = [noise.hardware for noise in now.noises]
+        if site not in hardware[0].sites or not any(its.has_chips for its in hardware):
+            return weight
+        chips = [(noise.realisation.seed, noise.realisation.chip) for noise in now.noises]
+        keep = (
+            not torch.is_grad_enabled() and not weight.is_inference() and type(weight) is torch.nn.Parameter
+        )
+        kept = self._in_force.programmed
+        if keep:
+            named = weight._version, weight.device, weight.dtype, tuple(hardware), tuple(chips), now.stream
+            made_of, made_as, programmed = kept.get(name, (None, None, weight))
+            if made_of is weight and made_as == named:
+                return programmed
+        keys = [derive_key(seed, "weight", now.stream, name, chip) for seed, chip in chips]
+        members = weight[None] if self.networks is None else weight
+        matrices = [
+            _program(matrix.flatten(1), its, key).view_as(matrix)
+            for matrix, its, key in zip(members, hardware, keys, strict=True)
+        ]
+        programmed = matrices[0] if self.networks is None else torch.stack(matrices)
+        if keep:
+            kept[name] = weight, named, programmed
+        return programmed
+
+    def _product(
+        self,
+        now: ForwardPass,
+        switch: Site,
+        part: str,
+        site: str,
+        keys: Sequence[Key],
+        drawing: Drawing,
+        columns: int | None,
+    ) -> Product | None:
+        """Return what the hardware of a pass comes down to at one product; ``None`` where it is exact.
+
+        Args:
+            now: the forward pass.
+            switch: the hardware's site that the product belongs to.
+            part: layer and direction.
+            site: of the signal statistics.
+            keys: names the numbers of each network.
+            drawing: what they are drawn for.
+            columns: of the matrix, see :func:`asr_dni.nn.crossbar.lower_product`.
+        """
+        if not now.at(switch) or site not in self._statistics[part].sites:
+            return None
+
+        def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
+            return self._unit_of_pass(part, site, scale, needed, inward)
+
+        return lower_product([noise.hardware for noise in now.noises], keys, unit, drawing, columns)
+
+
+class _OfMatrix:
+    """Numbers for the weight models of one network's matrix."""
+
+    def __init__(self, key: Key, like: Tensor) -> None:
+        self._key, self._like = key, like
+
+    def normal(self, purpose: str = "") -> Tensor:
+        """Return ``(out, in)`` standard normal numbers."""
+        key = derive_key(*self._key, purpose) if purpose else self._key
+        rows, columns = self._like.shape
+        ids = [torch.arange(rows, device=self._like.device)]
+        noise = GaussianNoise(torch.ones(1), (key,))
+        return draw_noise(noise, ids, 0, 1, 1, columns, self._like)[0, 0]
+
+
+def _program(matrix: Tensor, hardware: Hardware, key: Key) -> Tensor:
+    """Return what all weight models of a hardware make of a matrix ``(out, in)``, one after the other."""
+    for place, model in enumerate(hardware.weight):
+        if not model.neutral:
+            matrix = model.program(matrix, _OfMatrix(derive_key(*key, place), matrix.detach()))
+    return matrix

@@ -1,0 +1,185 @@
+"""The analog product: the plain definition of what a matrix on arrays gives, and how hardware comes down to it.
+
+The order is that of one product on an analog chip: inputs through the DAC, arrays of limited size with the weights as
+programmed, noise on each array's outputs, its ADC, the digital sum over the arrays. The bias is digital and comes last.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asr_dni.nn.mvm import linear
+from asr_dni.nn.operations import (
+    AffineNoise,
+    Drawing,
+    GaussianNoise,
+    LoweredOperation,
+    Outputs,
+    Product,
+    Quantisation,
+)
+from asr_dni.noise import AddGaussian, Affine, Hardware, Operation, Quantise, Scale
+from asr_dni.philox import Key, derive_key
+
+Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
+"""Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
+
+
+class Crossbar:
+    """A matrix of each of K networks, on arrays.
+
+    Args:
+        product: the hardware.
+        weight: ``(K, out, in)``, as programmed.
+        drawing: what the random numbers are drawn for.
+        linked: ``(out, in)`` booleans: which weights there are; an array without any for an output adds nothing to it.
+            ``None``: all.
+    """
+
+    def __init__(
+        self, product: Product, weight: Tensor, drawing: Drawing, linked: Tensor | None = None
+    ) -> None:
+        self._dac = product.dac
+        columns = [weight.shape[-1]] if product.columns is None else list(product.columns)
+        self._columns, self._weights = columns, torch.split(weight, columns, -1)
+        self._outputs = [Outputs(operations, drawing) for operations in product.arrays]
+        self._linked = None if linked is None else [its.any(-1) for its in torch.split(linked, columns, -1)]
+
+    def __call__(self, x: Tensor, step: int | None = None, shared: bool = False) -> Tensor:
+        """Return W x.
+
+        Args:
+            x: ``(K, *, in)``, or ``(*, in)`` where ``shared`` by all networks.
+            step: the time step; ``None``: all of them at once.
+            shared: whether the networks share x.
+
+        Returns:
+            ``(K, *, out)``.
+        """
+        if self._dac is not None:
+            if shared:
+                x, shared = x.expand(len(self._weights[0]), *x.shape), False
+            x = self._dac(x)
+        total: Tensor | None = None
+        parts = zip(torch.split(x, self._columns, -1), self._weights, self._outputs, strict=True)
+        for j, (inputs, weight, outputs) in enumerate(parts):
+            y = outputs(linear(inputs, weight, shared=shared), step)
+            if self._linked is not None:
+                y = torch.where(self._linked[j], y, torch.zeros_like(y))
+            total = y if total is None else total + y
+        assert total is not None
+        return total
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers for an output model of one network."""
+
+    drawing: Drawing
+    member: int
+    key: Key
+
+    def normal(self, purpose: str = "") -> Tensor:
+        key = derive_key(*self.key, purpose) if purpose else self.key
+        ids = [self.drawing.sample_ids[self.member]]
+        one = GaussianNoise(torch.ones(1), (key,))
+        return Drawing(
+            ids,
+            self.drawing.first_step,
+            self.drawing.steps,
+            self.drawing.groups,
+            self.drawing.width,
+            self.drawing.like,
+            self.drawing.draw,
+        ).gaussian(one)[0]
+
+
+def lower_product(
+    hardware: Sequence[Hardware],
+    keys: Sequence[Key],
+    unit: Unit,
+    drawing: Drawing,
+    columns: int | None = None,
+) -> Product | None:
+    """Return what hardware comes down to at one product.
+
+    Args:
+        hardware: of each of K networks, alike but for the models' numbers.
+        keys: names the numbers of each network's product.
+        unit: what the scales' units are at this product.
+        drawing: what numbers are drawn for.
+        columns: of the matrix; ``None``: it is a product inside the cell, which has no arrays and no converters.
+
+    Returns:
+        The operations; ``None`` where the product is exact.
+    """
+    first = hardware[0]
+    widths: tuple[int, ...] | None = None
+    if columns is not None and first.tile is not None and columns > first.tile:
+        widths = tuple(min(first.tile, columns - start) for start in range(0, columns, first.tile))
+    arrays = []
+    for j in range(1 if widths is None else len(widths)):
+        of_array = [derive_key(*key, "array", j) if j else key for key in keys]
+        operations: list[LoweredOperation] = []
+        for place, models in enumerate(zip(*(its.output for its in hardware), strict=True)):
+            if all(model.neutral for model in models):
+                continue
+            of_model = [derive_key(*key, "model", place) if place else key for key in of_array]
+            lowered = [
+                model.operation(_Numbers(drawing, member, key))
+                for member, (model, key) in enumerate(zip(models, of_model, strict=True))
+            ]
+            operations.append(_of_all(lowered, of_model, unit))
+        adcs = [its.adc.operation() for its in hardware if its.adc is not None]
+        if columns is not None and adcs:
+            operations.append(_of_all(adcs, of_array, unit))
+        arrays.append(tuple(operations))
+    dacs = [its.dac.operation() for its in hardware if its.dac is not None] if columns is not None else []
+    if not any(arrays) and not dacs:
+        return None
+    return Product(tuple(arrays), widths, _quantisation(dacs, unit, inward=True) if dacs else None)
+
+
+def _of_all(operations: Sequence[Operation], keys: Sequence[Key], unit: Unit) -> LoweredOperation:
+    """Return one operation of K networks for theirs."""
+    first = operations[0]
+    if isinstance(first, AddGaussian):
+        sigmas = [its.sigma for its in operations if isinstance(its, AddGaussian)]
+        std = _in_units(sigmas, first.scale, unit)
+        return GaussianNoise(std, tuple(keys))
+    if isinstance(first, Affine):
+        affine = [its for its in operations if isinstance(its, Affine)]
+        gains = [its.gain for its in affine if its.gain is not None]
+        adds = [its.add for its in affine if its.add is not None]
+        add = _stack(adds)
+        if add is not None and first.scale != "absolute":
+            of_scale = unit(first.scale, [True] * len(adds), False).to(add)[:, None, None, None]
+            add = torch.where(add == 0, add, add * of_scale)
+        return AffineNoise(_stack(gains), add)
+    return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)
+
+
+def _stack(numbers: Sequence[Tensor]) -> Tensor | None:
+    if not numbers:
+        return None
+    broadcast = torch.broadcast_tensors(*numbers)  # type: ignore[no-untyped-call]
+    stacked: Tensor = torch.stack(broadcast)
+    return stacked.view(len(numbers), *(1,) * (4 - stacked.dim()), *stacked.shape[1:])
+
+
+def _quantisation(operations: Sequence[Quantise], unit: Unit, inward: bool = False) -> Quantisation:
+    scale = operations[0].scale
+    bounds, steps = ([getattr(its, name) for its in operations] for name in ("bound", "step"))
+    return Quantisation(_in_units(bounds, scale, unit, inward), _in_units(steps, scale, unit, inward))
+
+
+def _in_units(values: Sequence[float], scale: Scale, unit: Unit, inward: bool = False) -> Tensor:
+    """Return ``(K,)`` values in units of the pre-activation; 0 stays 0 where the unit is not known."""
+    plain = torch.tensor(values, dtype=torch.float64)
+    if scale == "absolute":
+        return plain
+    of_scale = unit(scale, [value > 0 for value in values], inward)
+    plain = plain.to(of_scale.device)
+    return torch.where(plain > 0, plain * of_scale, torch.zeros_like(plain))

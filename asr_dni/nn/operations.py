@@ -1,0 +1,231 @@
+"""The few operations on the outputs of analog products, of K networks in one forward pass, and their plain definition.
+
+Every model of :mod:`asr_dni.noise` comes down to these, so that an implementation of the recurrence learns them once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from asr_dni.noise import straight_through
+from asr_dni.philox import Key, derive_key, normal
+
+_MOST_GROUPS = 4
+"""Numbers that one counter gives."""
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """y + std N(0, 1), with numbers that are named by keys, samples and steps.
+
+    Attributes:
+        std: ``(K,)``; 0 for a network that has none.
+        keys: of each network.
+    """
+
+    std: Tensor
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class AffineNoise:
+    """y (1 + gain) + add, with numbers that were drawn outside.
+
+    Attributes:
+        gain: ``(K, T, N, out)`` or what broadcasts to it; ``None``: 0.
+        add: likewise.
+    """
+
+    gain: Tensor | None = None
+    add: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Clip to ``[-bound, bound]``, round to multiples of ``step``; ``(K,)`` each. Straight-through within the bound."""
+
+    bound: Tensor
+    step: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``(K, *)`` values for ``(K, *)``."""
+        shape = (-1, *(1,) * (x.dim() - 1))
+        bound, step = (its.to(x.device, x.dtype).view(shape) for its in (self.bound, self.step))
+        levels = torch.round(torch.minimum(torch.maximum(x.detach(), -bound), bound) / step) * step
+        return straight_through(x, levels, x.detach().abs() <= bound)
+
+
+LoweredOperation: TypeAlias = GaussianNoise | AffineNoise | Quantisation
+
+
+@dataclass(frozen=True)
+class Product:
+    """The hardware of one product of K networks in one forward pass.
+
+    Attributes:
+        arrays: what happens to the outputs of each array that the matrix lies on.
+        columns: how many columns of the matrix each array has; ``None``: one array has them all.
+        dac: what happens to the inputs before.
+    """
+
+    arrays: tuple[tuple[LoweredOperation, ...], ...]
+    columns: tuple[int, ...] | None = None
+    dac: Quantisation | None = None
+
+    @classmethod
+    def gaussian_of(cls, std: Sequence[float], keys: Sequence[Key]) -> "Product":
+        """Return additive Gaussian noise of the standard deviations ``std``, one for each network as the keys are."""
+        return cls(((GaussianNoise(torch.tensor(std, dtype=torch.float64), tuple(keys)),),))
+
+    @property
+    def whole(self) -> bool:
+        """Whether exact inputs meet an array that has the whole matrix."""
+        return self.columns is None and self.dac is None
+
+    @property
+    def additive(self) -> bool:
+        """Whether all it does is to add numbers to the outputs."""
+        return self.whole and all(
+            isinstance(its, GaussianNoise) or (isinstance(its, AffineNoise) and its.gain is None)
+            for its in self.arrays[0]
+        )
+
+    @property
+    def gaussian(self) -> GaussianNoise | None:
+        """The one Gaussian that is all there is; ``None`` where there is anything else."""
+        if self.whole and len(self.arrays[0]) == 1 and isinstance(self.arrays[0][0], GaussianNoise):
+            return self.arrays[0][0]
+        return None
+
+
+class Draw(Protocol):
+    """How the numbers of a Gaussian are drawn."""
+
+    def __call__(
+        self,
+        noise: GaussianNoise,
+        sample_ids: Sequence[Tensor],
+        first_step: int,
+        steps: int,
+        groups: int,
+        width: int,
+        like: Tensor,
+    ) -> Tensor:
+        """Draw the numbers of K networks.
+
+        Args:
+            noise: standard deviations and keys.
+            sample_ids: ``(N,)`` identities of the samples, one tensor per network.
+            first_step: the time step that comes first.
+            steps: T, time steps.
+            groups: 1 to 4.
+            width: numbers per group.
+            like: has the dtype and device.
+
+        Returns:
+            ``(K, T, N, groups * width)``; entry k is what network k's key and samples give alone.
+        """
+
+
+def draw_plain(
+    noise: GaussianNoise,
+    sample_ids: Sequence[Tensor],
+    first_step: int,
+    steps: int,
+    groups: int,
+    width: int,
+    like: Tensor,
+) -> Tensor:
+    """Draw by :func:`asr_dni.philox.normal`: the definition."""
+    times = torch.arange(first_step, first_step + steps, device=like.device)
+    ids = torch.stack([its.to(like.device) for its in sample_ids])
+    numbers = normal(noise.keys, ids, times, groups, width)
+    return (noise.std.to(numbers)[:, None, None, None] * numbers).to(like.dtype)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the numbers of one product of K networks are drawn for, and how.
+
+    Attributes:
+        sample_ids: ``(N,)`` identities of the samples, one tensor per network.
+        first_step: the time step that comes first.
+        steps: T, time steps.
+        groups: such as gates.
+        width: outputs per group.
+        like: has the dtype and device.
+        draw: draws.
+        samples_first: whether the outputs are ``(K, N, T, *)`` rather than ``(K, T, N, *)``.
+    """
+
+    sample_ids: Sequence[Tensor]
+    first_step: int
+    steps: int
+    groups: int
+    width: int
+    like: Tensor
+    draw: Draw = draw_plain
+    samples_first: bool = False
+
+    def gaussian(self, noise: GaussianNoise) -> Tensor:
+        """Return ``(K, T, N, groups * width)`` numbers."""
+        parts = []
+        for first in range(0, self.groups, _MOST_GROUPS):
+            # A counter has numbers for four groups; further ones have a key of their own.
+            keys = tuple(derive_key(*key, "groups", first) for key in noise.keys) if first else noise.keys
+            groups = min(self.groups - first, _MOST_GROUPS)
+            within = self.sample_ids, self.first_step, self.steps, groups, self.width, self.like
+            parts.append(self.draw(GaussianNoise(noise.std, keys), *within))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def turned(self, numbers: Tensor) -> Tensor:
+        """Return numbers with the axes of the outputs."""
+        return numbers.transpose(-3, -2) if self.samples_first else numbers
+
+
+class Outputs:
+    """Does to outputs what a product's operations say: the plain definition. All random numbers are drawn at once.
+
+    Args:
+        operations: one after the other.
+        drawing: what the numbers are drawn for.
+    """
+
+    def __init__(self, operations: Sequence[LoweredOperation], drawing: Drawing) -> None:
+        self._operations: list[AffineNoise | Quantisation] = []
+        for its in operations:
+            if isinstance(its, GaussianNoise):
+                self._operations.append(AffineNoise(add=drawing.turned(drawing.gaussian(its))))
+            elif isinstance(its, AffineNoise):
+                gain, add = (
+                    None if numbers is None else drawing.turned(numbers) for numbers in (its.gain, its.add)
+                )
+                self._operations.append(AffineNoise(gain, add))
+            else:
+                self._operations.append(its)
+
+    def __call__(self, y: Tensor, step: int | None = None, part: slice = slice(None)) -> Tensor:
+        """Return what becomes of clean outputs.
+
+        Args:
+            y: ``(K, N, out)`` of one step, or of all steps at once.
+            step: which; ``None``: all.
+            part: which of the outputs ``y`` are.
+        """
+        for its in self._operations:
+            if isinstance(its, Quantisation):
+                y = its(y)
+                continue
+            if its.gain is not None:
+                y = y * (1 + _at(its.gain, step, part))
+            if its.add is not None:
+                y = y + _at(its.add, step, part)
+        return y
+
+
+def _at(numbers: Tensor, step: int | None, part: slice) -> Tensor:
+    of_step = numbers if step is None else numbers[:, min(step, numbers.shape[1] - 1)]
+    return of_step[..., part] if of_step.shape[-1] > 1 else of_step

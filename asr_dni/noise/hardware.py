@@ -1,0 +1,363 @@
+"""What arithmetic a network runs on, and which realisation of it: two values, never changed in place."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, SupportsFloat, TypeVar
+
+from torch import Tensor
+
+from asr_dni.errors import UserError
+from asr_dni.noise.converter import CONVERTERS, UniformConverter
+from asr_dni.noise.model import Converter, Model, OutputModel, WeightModel
+from asr_dni.noise.output import OUTPUT_MODELS, Gaussian
+from asr_dni.noise.sites import ARRAYS, MVM_SITES, SITES, Arrays, Scale, Site
+from asr_dni.noise.strength import SIGMA, Strength
+from asr_dni.noise.weight import WEIGHT_MODELS
+
+Kind = TypeVar("Kind", bound=Model)
+
+_PLACES: dict[str, Mapping[str, type[Model]]] = {
+    "output": OUTPUT_MODELS,
+    "weight": WEIGHT_MODELS,
+    "dac": CONVERTERS,
+    "adc": CONVERTERS,
+}
+_SHORT: dict[str, type[Model]] = {"output": Gaussian, "dac": UniformConverter, "adc": UniformConverter}
+"""Whose settings they are where no class is named."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The arithmetic of a network: what its analog products go through, in this order.
+
+    A product W x takes its inputs through ``dac``; lies on arrays of at most ``tile`` columns of W each, programmed by
+    ``weight``; has what ``output`` adds on each array's outputs, goes through ``adc``, and is summed over the arrays
+    digitally. The bias is digital and comes last. Products inside the cell (site ``elementwise``) have ``output`` only.
+
+    Attributes:
+        output: models of the outputs, one after the other; one of them may be given alone.
+        weight: models of the weights, one after the other; one of them may be given alone.
+        dac: converts what goes into a matrix; ``None``: digital numbers go in as they are.
+        adc: converts what comes out of an array.
+        tile: most columns of an array; ``None``: each matrix lies on one.
+        sites: which products are analog: ``convolution``, ``input`` (W_ih x_t), ``recurrent`` (W_hh h_{t-1}, and W_hr h
+            of an LSTM with projection), ``elementwise`` (the products inside the cell), ``output`` (NoisyLinear).
+        arrays: whether W_ih and W_hh lie on one array, so that with both their sites on a gate's pre-activation is one
+            output ``[W_ih W_hh] [x_t; h_{t-1}]`` with one noise (``joint``), or on two, each with its own noise
+            (``separate``). The two parts of the n gate of a GRU are always two outputs.
+
+    Raises:
+        UserError: a value is out of its range, or a site is unknown.
+    """
+
+    output: tuple[OutputModel, ...] = ()
+    weight: tuple[WeightModel, ...] = ()
+    dac: Converter | None = None
+    adc: Converter | None = None
+    tile: int | None = None
+    sites: tuple[Site, ...] = MVM_SITES
+    arrays: Arrays = "joint"
+
+    def __post_init__(self) -> None:
+        for name, base in (("output", OutputModel), ("weight", WeightModel)):
+            its = getattr(self, name)
+            models = (its,) if isinstance(its, Model) else tuple(its)
+            for model in models:
+                if not isinstance(model, base):
+                    raise UserError(f"hardware {name} has a {type(model).__name__}: give an {base.__name__}")
+            object.__setattr__(self, name, models)
+        if self.arrays not in ARRAYS:
+            raise UserError(f"noise arrays is {self.arrays!r}: give one of {', '.join(ARRAYS)}")
+        if not isinstance(self.sites, Iterable):
+            raise UserError(f"noise sites is {self.sites!r}: give a list of some of {', '.join(SITES)}")
+        given = tuple(self.sites)
+        unknown = [site for site in given if site not in SITES]
+        if unknown:
+            raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
+        if len(set(given)) != len(given):
+            raise UserError(f"noise sites {', '.join(given)}: name each site once")
+        object.__setattr__(self, "sites", tuple(site for site in SITES if site in given))
+        for name in ("dac", "adc"):
+            converter = getattr(self, name)
+            if converter is not None and not isinstance(converter, Converter):
+                raise UserError(f"hardware {name} is a {type(converter).__name__}: give a Converter")
+        if self.dac is not None and self.dac.operation().scale == "signal":
+            raise UserError(
+                "hardware dac has scale 'signal': give absolute or range, inputs have no known RMS"
+            )
+        if self.tile is not None and (
+            isinstance(self.tile, bool) or not isinstance(self.tile, int) or self.tile < 1
+        ):
+            raise UserError(f"hardware tile is {self.tile}: give a number of columns of at least 1, or null")
+
+    @property
+    def joint(self) -> bool:
+        """Whether input and recurrent products are one output with one noise."""
+        return self.arrays == "joint" and {"input", "recurrent"} <= set(self.sites)
+
+    @property
+    def outputs_on(self) -> bool:
+        """Whether any output model changes anything."""
+        return any(not model.neutral for model in self.output)
+
+    @property
+    def has_chips(self) -> bool:
+        """Whether networks on it differ from chip to chip."""
+        return bool(self.sites) and any(not model.neutral for model in self.weight)
+
+    @property
+    def random(self) -> bool:
+        """Whether two forward passes on one chip differ."""
+        return bool(self.sites) and self.outputs_on
+
+    @property
+    def on(self) -> bool:
+        """Whether anything differs from exact arithmetic."""
+        return bool(self.sites) and (
+            self.outputs_on or self.has_chips or self.dac is not None or self.adc is not None
+        )
+
+    def on_at(self, site: Site) -> bool:
+        """Whether products at a site differ from exact ones."""
+        return self.on and site in self.sites
+
+    @property
+    def additive(self) -> bool:
+        """Whether all that it does is to add numbers to the outputs of matrices that are whole."""
+        exact = not self.has_chips and self.dac is None and self.adc is None and self.tile is None
+        return exact and all(model.additive or model.neutral for model in self.output)
+
+    @property
+    def inputs_exact(self) -> bool:
+        """Whether W_ih x of clean x may be computed once, for any number of noisy passes."""
+        return self.additive or not self.on_at("input")
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The scales that its numbers are measured in, that of the first model first."""
+        parts = [*self.output, *filter(None, (self.dac, self.adc))]
+        return tuple(dict.fromkeys(part.scale for part in parts if hasattr(part, "scale")))
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of the first model that has one."""
+        return next(iter(self.scales), "absolute")
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether anything is measured by the size of the clean signals, which calibration has to find."""
+        return set(self.scales) > {"absolute"} or self.scale != "absolute"
+
+    def at(self, value: float, strength: Strength = SIGMA) -> "Hardware":
+        """Return the same hardware with another strength.
+
+        Raises:
+            UserError: it has no such strength, or not this value.
+        """
+        place, index, name = self._find(strength)
+        changes: dict[str, Any] = {name or place: value}
+        try:
+            if not name:
+                return dataclasses.replace(self, **changes)
+            models = list(self._models(place))
+            models[index] = dataclasses.replace(models[index], **changes)
+        except UserError as error:
+            raise UserError(f"{strength.path}: {error}") from None
+        changes = {place: tuple(models) if place in ("output", "weight") else models[0]}
+        return dataclasses.replace(self, **changes)
+
+    def value(self, strength: Strength = SIGMA) -> float:
+        """Return a strength.
+
+        Raises:
+            UserError: it has no such strength.
+        """
+        place, index, name = self._find(strength)
+        return float(getattr(self._models(place)[index], name) if name else getattr(self, place))
+
+    def has(self, strength: Strength) -> bool:
+        """Whether it has a strength."""
+        try:
+            self._find(strength)
+        except UserError:
+            return False
+        return True
+
+    def _models(self, place: str) -> tuple[Model, ...]:
+        found = getattr(self, place) if place in _PLACES else ()
+        return found if isinstance(found, tuple) else () if found is None else (found,)
+
+    def _find(self, strength: Strength) -> tuple[str, int, str]:
+        """Return where a strength stands: the place, which of the models there, and their field."""
+        if strength.path == "tile" and self.tile is not None:
+            return "tile", 0, ""
+        place, _, rest = strength.path.partition(".")
+        *index, name = rest.split(".")
+        for k, model in enumerate(self._models(place)):
+            if index in ([], [str(k)]) and isinstance(getattr(model, name, None), SupportsFloat):
+                return place, k, name
+        known = ", ".join(self.strengths()) or "there is none"
+        raise UserError(f"strength {strength.path} is not one of this hardware's: {known}")
+
+    def strengths(self) -> list[str]:
+        """Return the paths of all numbers of its models."""
+        paths = []
+        for place in _PLACES:
+            models = self._models(place)
+            for k, model in enumerate(models):
+                for its in dataclasses.fields(model):
+                    if isinstance(getattr(model, its.name), SupportsFloat):
+                        numbered = len(models) > 1
+                        paths.append(f"{place}.{k}.{its.name}" if numbered else f"{place}.{its.name}")
+        return paths if self.tile is None else [*paths, "tile"]
+
+    def alike(self, other: "Hardware") -> str | None:
+        """Return in words what a network on another hardware of one population may not differ in, or ``None``.
+
+        The numbers of the models may differ, such as sigma.
+        """
+        for name in ("sites", "arrays", "tile"):
+            if getattr(self, name) != getattr(other, name):
+                return f"{name} is {getattr(self, name)!r} for one member of a population and {getattr(other, name)!r}"
+        for place in _PLACES:
+            for name, mine, its in _differences(self._models(place), other._models(place)):
+                return f"{place} {name} is {mine!r} for one member of a population and {its!r}"
+        return None
+
+    def as_settings(self) -> dict[str, Any]:
+        """Return plain values, as YAML has them; :meth:`from_settings` takes them."""
+        return {
+            "output": [model.settings() for model in self.output],
+            "weight": [model.settings() for model in self.weight],
+            "dac": None if self.dac is None else self.dac.settings(),
+            "adc": None if self.adc is None else self.adc.settings(),
+            "tile": self.tile,
+            "sites": list(self.sites),
+            "arrays": self.arrays,
+        }
+
+    @property
+    def identity(self) -> str:
+        """Eight hexadecimal digits that tell it from others."""
+        return hashlib.sha256(json.dumps(self.as_settings(), sort_keys=True).encode()).hexdigest()[:8]
+
+    @classmethod
+    def from_settings(cls, settings: object, where: str = "hardware") -> "Hardware":
+        """Make one of plain values.
+
+        Args:
+            settings: a mapping of its attributes. A model is ``{class_path: NAME, init_args: {...}}``, or its numbers
+                alone, which are then a Gaussian's or a uniform converter's; a list has several.
+            where: what messages call it.
+
+        Raises:
+            UserError: a name is unknown, or a value is not valid.
+        """
+        if not isinstance(settings, Mapping):
+            raise UserError(f"{where} is {settings!r}: give a mapping with some of {_names(cls)}")
+        unknown = [str(key) for key in settings if key not in {its.name for its in dataclasses.fields(cls)}]
+        if unknown:
+            raise UserError(f"{where} has no {unknown[0]!r}: give some of {_names(cls)}")
+        arguments: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+        for place in _PLACES:
+            given = arguments.get(place)
+            if given is None:
+                continue
+            several = place in ("output", "weight")
+            if several and isinstance(given, Sequence) and not isinstance(given, str):
+                parts = [_model(place, part, f"{where}.{place}.{k}") for k, part in enumerate(given)]
+                arguments[place] = tuple(parts)
+            else:
+                arguments[place] = _model(place, given, f"{where}.{place}")
+        try:
+            return cls(**arguments)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+
+
+def _names(kind: type) -> str:
+    return ", ".join(its.name for its in dataclasses.fields(kind))
+
+
+def _differences(ours: Sequence[Model], theirs: Sequence[Model]) -> Iterator[tuple[str, object, object]]:
+    """Give what models differ in beside their numbers."""
+    our_kinds, their_kinds = ([type(model).__name__ for model in models] for models in (ours, theirs))
+    if our_kinds != their_kinds:
+        yield "models", our_kinds, their_kinds
+        return
+    for mine, its in zip(ours, theirs, strict=True):
+        for name in (its_field.name for its_field in dataclasses.fields(mine)):
+            values = getattr(mine, name), getattr(its, name)
+            if values[0] != values[1] and not all(isinstance(value, SupportsFloat) for value in values):
+                yield name, *values
+
+
+def _model(place: str, settings: object, where: str) -> Model:
+    """Make a model of plain values."""
+    if isinstance(settings, Model):
+        return settings
+    if isinstance(settings, str):
+        settings = {"class_path": settings}
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where} is {settings!r}: give class_path and init_args")
+    known = _PLACES[place]
+    if "class_path" in settings:
+        extra = set(settings) - {"class_path", "init_args"}
+        if extra:
+            raise UserError(f"{where} has {min(map(str, extra))!r}: give class_path and init_args only")
+        path = str(settings["class_path"])
+        kind = next((its for name, its in known.items() if path in (name, f"{its.__module__}.{name}")), None)
+        arguments = settings.get("init_args") or {}
+    else:
+        kind, arguments, path = _SHORT.get(place), settings, "a model without class_path"
+    if kind is None:
+        raise UserError(f"{where} is {path!r}: give one of {', '.join(known)}")
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"{where}.init_args is {arguments!r}: give a mapping with some of {_names(kind)}")
+    unknown = [str(key) for key in arguments if key not in {its.name for its in dataclasses.fields(kind)}]
+    if unknown:
+        raise UserError(
+            f"{where}: {kind.__name__} has no {unknown[0]!r}: give some of {_names(kind) or 'nothing'}"
+        )
+    try:
+        return kind(**arguments)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """Which realisation of a hardware: what its random numbers are named by.
+
+    Attributes:
+        seed: makes the noise reproducible; different seeds give independent noise.
+        chip: which chip: what was programmed, once and for all its forward passes.
+        draw: which realisation of what is fresh in every pass. ``None``: the first forward pass after the noise was set
+            gets draw 0, the next draw 1, and so on.
+        first_step: the time step that the first frame of the input is, for sequences that are processed in chunks.
+        sample_ids: ``(N,)`` integer identities of the samples of the batch. ``None``: their positions in it. With
+            identities given, a sample's noise does not depend on which batch it comes in.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    seed: int = 0
+    chip: int = 0
+    draw: int | None = None
+    first_step: int = 0
+    sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.first_step, SupportsFloat) or not 0 <= self.first_step < 2**32:
+            raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
+        ids = self.sample_ids
+        if ids is not None and not isinstance(ids, Tensor):
+            raise UserError(f"noise sample_ids is a {type(ids).__name__}: give a tensor of integers")
+        if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
+            raise UserError(
+                f"noise sample_ids are {tuple(ids.shape)} {ids.dtype}: give one integer per sample of the batch"
+            )

@@ -1,0 +1,143 @@
+"""What a noise model is: three small classes, and the few operations that output models and converters come down to."""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, SupportsFloat, TypeAlias
+
+import torch
+from torch import Tensor
+
+from asr_dni.errors import UserError
+from asr_dni.noise.sites import SCALES, Scale
+
+
+class Numbers(Protocol):
+    """Gives a model its random numbers: functions of seed, site, layer and whatever else a number is named by."""
+
+    def normal(self, purpose: str = "") -> Tensor:
+        """Return standard normal numbers.
+
+        Args:
+            purpose: tells draws of one model apart.
+
+        Returns:
+            For an output model ``(T, N, out)``, fresh for every sample, step and unit; for a weight model
+            ``(out, in)``, one per weight of a chip.
+        """
+
+
+@dataclass(frozen=True)
+class AddGaussian:
+    """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``."""
+
+    sigma: float
+    scale: Scale = "absolute"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y (1 + gain) + add, of numbers that broadcast to ``(T, N, out)``; ``add`` is in units of ``scale``."""
+
+    gain: Tensor | None = None
+    add: Tensor | None = None
+    scale: Scale = "absolute"
+
+
+@dataclass(frozen=True)
+class Quantise:
+    """Clip to ``[-bound, bound]`` and round to multiples of ``step``, both in units of ``scale``."""
+
+    bound: float
+    step: float
+    scale: Scale = "absolute"
+
+
+Operation: TypeAlias = AddGaussian | Affine | Quantise
+"""What an implementation of a product has to know: every output model and converter is one of these."""
+
+
+def straight_through(exact: Tensor, value: Tensor, within: Tensor | None = None) -> Tensor:
+    """Return a value with another one's gradient (Y. Bengio et al., arXiv:1308.3432, section 4).
+
+    Args:
+        exact: has the gradient.
+        value: is returned.
+        within: where there is a gradient; ``None``: everywhere.
+    """
+    passed = exact if within is None else torch.where(within, exact, exact.detach())
+    return passed + (value - passed).detach()
+
+
+@dataclass(frozen=True)
+class Model(ABC):  # noqa: B024  its kinds have the methods
+    """A part of a :class:`~asr_dni.noise.Hardware`: a frozen dataclass of numbers and words, which YAML can hold.
+
+    Attributes:
+        strength: the field that is annealed, and swept by a curve, where no other is named.
+    """
+
+    strength: ClassVar[str] = "sigma"
+
+    @property
+    def neutral(self) -> bool:
+        """Whether it changes nothing as it is set."""
+        return False
+
+    def settings(self) -> dict[str, object]:
+        """Return class and fields as plain values, as YAML has them."""
+        return {"class_path": type(self).__name__, "init_args": dataclasses.asdict(self)}
+
+    def _check_number(self, name: str, least: float = 0.0) -> None:
+        value = getattr(self, name)
+        if (
+            not isinstance(value, SupportsFloat)
+            or isinstance(value, bool | str)
+            or not (value >= least and math.isfinite(value))  # type: ignore[operator]
+        ):
+            raise UserError(f"noise {name} is {value}: give a finite number of at least {least:g}")
+
+    def _check_scale(self, scale: str) -> None:
+        if scale not in SCALES:
+            raise UserError(f"noise scale is {scale!r}: give one of {', '.join(SCALES)}")
+
+
+class OutputModel(Model):
+    """What happens to the outputs of an analog product, freshly each time.
+
+    Attributes:
+        additive: whether it only adds numbers that do not depend on the product, so that what was computed before it
+            may be computed once for many noisy passes.
+    """
+
+    additive: ClassVar[bool] = False
+
+    @abstractmethod
+    def operation(self, numbers: Numbers) -> Operation:
+        """Return what it comes down to in one forward pass of one network."""
+
+    @abstractmethod
+    def variance(self, signal: float, unit: float) -> float:
+        """Return the noise's variance.
+
+        Args:
+            signal: mean square of the clean output.
+            unit: what a sigma of 1 is in units of the pre-activation, by the model's scale.
+        """
+
+
+class WeightModel(Model):
+    """What programming makes of a matrix: once per chip."""
+
+    @abstractmethod
+    def program(self, weight: Tensor, numbers: Numbers) -> Tensor:
+        """Return what lies on the chip for a matrix ``(out, in)``, as a differentiable function of it."""
+
+
+class Converter(Model):
+    """A converter between digital numbers and analog values."""
+
+    @abstractmethod
+    def operation(self) -> Quantise:
+        """Return what it comes down to."""

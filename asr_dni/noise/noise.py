@@ -1,0 +1,99 @@
+"""What a network runs under: hardware, and which realisation of it; with a short way to write the Gaussian one."""
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+from asr_dni.noise.hardware import Hardware, Realisation
+from asr_dni.noise.output import Gaussian
+from asr_dni.noise.sites import MVM_SITES, Arrays, Scale, Site
+from asr_dni.noise.strength import SIGMA, Strength
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Noise:
+    """Hardware and which realisation of it; a value, never changed in place.
+
+    ``Noise(sigma=0.5, seed=1)`` is the additive Gaussian noise of the papers: at every site that is on, an independent
+    number from N(0, s**2) is added to every element, fresh for every sample, time step and unit. It is short for
+    ``Noise.of(Hardware(output=Gaussian(sigma=0.5)), Realisation(seed=1))``.
+
+    The gradient flows through the noisy values and takes s as a constant, also where s depends on the weights. Scales
+    other than ``absolute`` take their references from :func:`asr_dni.nn.calibrate`, on training data.
+
+    Args:
+        sigma: see :class:`Gaussian`, as for ``scale``; 0 is no noise.
+        scale: what sigma is measured in.
+        sites: where the noise enters, see :class:`Hardware`, as for ``arrays``.
+        arrays: whether W_ih and W_hh lie on one array.
+        seed: see :class:`Realisation`, as for the following ones.
+        draw: which realisation.
+        first_step: the time step that the first frame of the input is.
+        sample_ids: ``(N,)`` integer identities of the samples of the batch.
+
+    Attributes:
+        hardware: what there is.
+        realisation: which.
+
+    Raises:
+        UserError: a value is out of its range, or a site or scale is unknown.
+    """
+
+    hardware: Hardware
+    realisation: Realisation
+
+    def __init__(
+        self,
+        sigma: float = 0.0,
+        scale: Scale = "absolute",
+        sites: tuple[Site, ...] = MVM_SITES,
+        arrays: Arrays = "joint",
+        seed: int = 0,
+        draw: int | None = None,
+        first_step: int = 0,
+        sample_ids: Tensor | None = None,
+    ) -> None:
+        hardware = Hardware(output=(Gaussian(sigma, scale),), sites=sites, arrays=arrays)
+        self._set(hardware, Realisation(seed, 0, draw, first_step, sample_ids))
+
+    def _set(self, hardware: Hardware, realisation: Realisation) -> None:
+        object.__setattr__(self, "hardware", hardware)
+        object.__setattr__(self, "realisation", realisation)
+
+    @classmethod
+    def of(cls, hardware: Hardware, realisation: Realisation | None = None) -> "Noise":
+        """Return what runs on a hardware in a realisation."""
+        noise = cls.__new__(cls)
+        noise._set(hardware, Realisation() if realisation is None else realisation)
+        return noise
+
+    @property
+    def on(self) -> bool:
+        """Whether anything differs from exact arithmetic."""
+        return self.hardware.on
+
+    @property
+    def sigma(self) -> float:
+        """The sigma of the output noise.
+
+        Raises:
+            UserError: the hardware has none.
+        """
+        return self.hardware.value()
+
+    def at(self, value: float, strength: Strength = SIGMA) -> "Noise":
+        """Return the same noise with another strength.
+
+        Raises:
+            UserError: it has no such strength, or not this value.
+        """
+        return Noise.of(self.hardware.at(value, strength), self.realisation)
+
+    def realised(self, **changes: Any) -> "Noise":
+        """Return the same noise in another realisation.
+
+        Args:
+            **changes: of the attributes of :class:`Realisation`.
+        """
+        return Noise.of(self.hardware, dataclasses.replace(self.realisation, **changes))

@@ -1,0 +1,255 @@
+"""Figures in the browser and in W&B: any specification rendered by plotly, alone, to choose from, or on a page."""
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from asr_dni.plotting.plotly_traces import DASHES, as_markup, on_axis, traces_of
+from asr_dni.plotting.specification import Axis, ColorScale, Figure, HeatMap, Line, Panel, Reference, Tick
+from asr_dni.plotting.style import FAINT_GRID, GREY, GRID, INK, PAPER
+
+_INCH = 96  # pixels, as in CSS
+_FONT = "system-ui, 'DejaVu Sans', sans-serif"
+_LETTERS = 11.5  # to an inch of an axis
+_LINE_OF_NOTE = 150  # characters
+
+
+def render(figure: Figure) -> go.Figure:
+    """Return a figure as an interactive one: numbers where the pointer is, curves switched by the legend."""
+    rows, columns = figure.grid
+    height = figure.panel_size[1] * _INCH
+    note = textwrap.wrap(figure.note, _LINE_OF_NOTE)
+    top = 75 + 16 * len(note) + (22 if any(panel.x.opposite for panel in figure.panels) else 0)
+    one_axis = len({panel.y for panel in figure.panels}) == 1
+    drawing = make_subplots(
+        rows,
+        columns,
+        horizontal_spacing=(0.13 if one_axis else 0.25) / columns if columns > 1 else 0.0,
+        vertical_spacing=min(100 / (rows * height), 0.8 / (rows - 1)) if rows > 1 else 0.0,
+    )
+    bars = {scale: f"coloraxis{place or ''}" for place, scale in _numbered(figure.color_bars())}
+    named: set[str] = set()
+    for place, panel in enumerate(figure.panels):
+        at = {"row": place // columns + 1, "col": place % columns + 1}
+        for trace in traces_of(panel, bars, figure.panel_size):
+            # One entry in the legend for all panels, which switches them all.
+            trace.showlegend = figure.legend is not None and bool(trace.name) and trace.name not in named
+            if trace.name:
+                named.add(trace.name)
+            drawing.add_trace(trace, **at)
+        number = str(place + 1) if place else ""
+        _set_axes(drawing, figure, place, number)
+        _add_references(drawing, panel, number)
+    for place in range(len(figure.panels), rows * columns):
+        drawing.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+        drawing.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+    if figure.legend is not None:
+        drawing.update_layout(legend={"title": {"text": as_markup(figure.legend.title)}})
+    drawing.update_layout(
+        template="none",
+        font={"family": _FONT, "size": 12, "color": INK},
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        title={
+            "text": f"<b>{as_markup(figure.title)}</b>",
+            "subtitle": {"text": as_markup("\n".join(note)), "font": {"size": 11, "color": GREY}},
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 14, "l": 12},
+        },
+        margin={"t": top, "l": 75, "r": 30, "b": 65},
+        height=round(top + 65 + rows * height),
+        hovermode="x unified" if _read_by_column(figure) else "closest",
+        hoverlabel={"namelength": -1},
+        barmode="group",
+        legend={
+            "x": 1.02 + 0.1 * len(bars),
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+        },
+    )
+    for place, (scale, name) in enumerate(bars.items()):
+        drawing.update_layout({name: _color_axis(scale, 1.02 + 0.1 * place)})
+    return drawing
+
+
+def _read_by_column(figure: Figure) -> bool:
+    """Return whether all that is at one place of the horizontal axis can be shown together."""
+    lines = all(isinstance(one, Line | Reference) for panel in figure.panels for one in panel.elements)
+    return lines and not any(panel.x.scale == "symlog" for panel in figure.panels)
+
+
+def _numbered(scales: Mapping[ColorScale, Any]) -> Iterator[tuple[int, ColorScale]]:
+    for place, scale in enumerate(scales):
+        yield (place + 1 if place else 0), scale
+
+
+def _color_axis(scale: ColorScale, x: float) -> dict[str, Any]:
+    low, high = scale.limits
+    ticks = scale.ticks
+    bar: dict[str, Any] = {
+        "title": {"text": as_markup(scale.label), "side": "right"},
+        "thickness": 14,
+        "outlinewidth": 0,
+        "x": x,
+    }
+    if ticks:
+        texts = [as_markup(tick.text) for tick in ticks]
+        # matplotlib's colour bars have a tip where numbers go on.
+        if scale.extend in ("min", "both"):
+            texts[0] = f"≤ {texts[0]}"
+        if scale.extend in ("max", "both"):
+            texts[-1] = f"≥ {texts[-1]}"
+        bar |= {"tickmode": "array", "tickvals": [tick.value for tick in ticks], "ticktext": texts}
+    return {"colorscale": list(scale.stops), "cmin": low, "cmax": high, "colorbar": bar}
+
+
+def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> None:
+    panel = figure.panels[place]
+    x: dict[str, Any] = {"anchor": f"y{number}"}
+    y: dict[str, Any] = {"anchor": f"x{number}"}
+    if panel.title:
+        drawing.add_annotation(
+            text=as_markup(panel.title),
+            xref=f"x{number} domain",
+            yref=f"y{number} domain",
+            x=0,
+            y=1,
+            yshift=22 if panel.x.opposite else 0,
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 13},
+        )
+    if panel.message:
+        x |= {"visible": False}
+        y |= {"visible": False}
+        drawing.add_annotation(
+            text=as_markup(panel.message),
+            xref=f"x{number} domain",
+            yref=f"y{number} domain",
+            x=0.5,
+            y=0.5,
+            showarrow=False,
+            font={"color": GREY},
+        )
+    else:
+        below, left = figure.neighbour(place, "below"), figure.neighbour(place, "left")
+        grid = any(isinstance(one, HeatMap) and one.colors.bar for one in panel.elements)
+        x |= _axis(
+            panel.x,
+            int(_LETTERS * figure.panel_size[0]),
+            below is None or below.x != panel.x,
+            grid,
+            FAINT_GRID,
+        )
+        same = left is not None and left.y == panel.y
+        y |= _axis(panel.y, int(_LETTERS * figure.panel_size[1]), not same, grid, GRID)
+        if same and panel.y.scale != "category":
+            first = place - place % figure.grid[1]
+            y |= {"showticklabels": False, "matches": f"y{first + 1 if first else ''}"}
+        _add_opposite(drawing, panel.x, number)
+    drawing.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
+
+
+def _axis(axis: Axis, width: int, labelled: bool, grid: bool, color: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": "log" if axis.scale == "log" else "linear",
+        "zeroline": False,
+        "showgrid": not grid,
+        "gridcolor": color,
+        "automargin": True,
+        "ticks": "",
+        "title": {"text": as_markup(axis.wrapped(width)) if labelled else "", "standoff": 8},
+    }
+    ticks = axis.all_ticks or (_symlog_ticks(axis) if axis.scale == "symlog" else ())
+    if ticks:
+        values = on_axis(axis, [tick.value for tick in ticks])
+        found |= {
+            "tickmode": "array",
+            "tickvals": values,
+            "ticktext": [as_markup(tick.text) for tick in ticks],
+        }
+    if axis.all_limits is not None:
+        found["range"] = _coordinates(axis, axis.all_limits)
+    return found
+
+
+def _symlog_ticks(axis: Axis) -> tuple[Tick, ...]:
+    """Return 0 and the powers of ten times what the axis is linear within, to both sides."""
+    powers = [axis.linear_within * 10**power for power in range(13)]
+    return tuple(Tick(value, f"{value:g}") for value in [*(-power for power in powers[::-1]), 0.0, *powers])
+
+
+def _coordinates(axis: Axis, values: Sequence[float]) -> list[float | None]:
+    """Return where numbers are, as ranges and annotations have it: by their logarithms on logarithmic axes."""
+    if axis.scale == "log":
+        return [math.log10(value) for value in values]
+    return on_axis(axis, values)
+
+
+def _add_opposite(drawing: go.Figure, axis: Axis, number: str) -> None:
+    """Write the ticks above a panel; as annotations, since an axis without data is not shown."""
+    for tick, at in zip(
+        axis.opposite, _coordinates(axis, [tick.value for tick in axis.opposite]), strict=True
+    ):
+        drawing.add_annotation(
+            text=as_markup(tick.text),
+            xref=f"x{number}",
+            yref=f"y{number} domain",
+            x=at,
+            y=1,
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 10, "color": GREY},
+        )
+    if axis.opposite_label:
+        drawing.add_annotation(
+            text=as_markup(axis.opposite_label),
+            xref=f"x{number} domain",
+            yref=f"y{number} domain",
+            x=1,
+            y=1,
+            yshift=16,
+            xanchor="right",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 10, "color": GREY},
+        )
+
+
+def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
+    for reference in panel.elements:
+        if not isinstance(reference, Reference):
+            continue
+        vertical = reference.axis == "x"
+        axis = panel.x if vertical else panel.y
+        along, across = ("x", "y") if vertical else ("y", "x")
+        # Shapes are placed by numbers, annotations by their logarithms.
+        (value,) = on_axis(axis, [reference.value])
+        (at,) = _coordinates(axis, [reference.value])
+        drawing.add_shape(
+            type="line",
+            layer="below",
+            line={"color": reference.color, "dash": DASHES[reference.dash], "width": 1.2},
+            **{f"{along}ref": f"{along}{number}", f"{along}0": value, f"{along}1": value},
+            **{f"{across}ref": f"{across}{number} domain", f"{across}0": 0, f"{across}1": 1},
+        )
+        if reference.label:
+            drawing.add_annotation(
+                text=as_markup(reference.label),
+                showarrow=False,
+                font={"size": 11, "color": reference.color},
+                **{f"{along}ref": f"{along}{number}", along: at},
+                **{f"{across}ref": f"{across}{number} domain", across: 1 if vertical else 0},
+                xanchor="left",
+                yanchor="top",
+            )

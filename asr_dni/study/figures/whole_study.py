@@ -1,0 +1,59 @@
+"""All figures of a study, by the names of their files."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asr_dni.plotting import Figure
+from asr_dni.study.figures.curves import curves_figure, units_figure
+from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
+from asr_dni.study.findings import Findings
+from asr_dni.study.matrix import KEYS, Matrix, varying_keys
+
+
+def study_figures(findings: Findings) -> dict[str, Figure]:
+    """Specify all figures of a study.
+
+    Args:
+        findings: see :func:`asr_dni.study.findings.find`.
+
+    Returns:
+        Figures by their file names without ending: per cell and setting ``matrix``, ``curves``, ``difference``,
+        ``difference_to_clean``, and per setting ``best`` and ``units``, as far as there is something to show.
+    """
+    figures: dict[str, Figure] = {}
+    for name, group in _groups(findings, ("units",)):
+        figures[f"matrix{name}"] = matrices_figure(group)
+        figures[f"curves{name}"] = curves_figure(group)
+        if any(matrix.conventional is not None and len(matrix.sigma_train) > 1 for matrix in group):
+            figures[f"difference{name}"] = differences_figure(group, findings)
+            if any(matrix.levels[0] == 0 for matrix in group):
+                figures[f"difference_to_clean{name}"] = differences_figure(group, findings, to_clean=True)
+    for name, group in _groups(findings, ("units", "cell")):
+        if any(len(matrix.sigma_train) > 1 for matrix in group):
+            figures[f"best{name}"] = best_figure(group, findings)
+        if len({matrix.key["units"] for matrix in group}) > 1:
+            figures[f"units{name}"] = units_figure(group)
+    return figures
+
+
+def _groups(findings: Findings, together: Sequence[str]) -> Iterator[tuple[str, list[Matrix]]]:
+    """Yield matrices that differ only in the names given, and the rest of their name as part of a file's name."""
+    varying = [name for name in varying_keys(findings.matrices) if name not in together]
+    groups: dict[tuple[Any, ...], list[Matrix]] = {}
+    for matrix in findings.matrices:
+        groups.setdefault(tuple(matrix.key[name] for name in KEYS if name not in together), []).append(matrix)
+    for group in groups.values():
+        parts = [_file_part(name, group[0].key[name]) for name in varying]
+        yield "".join(f"-{part}" for part in parts if part), group
+
+
+def _file_part(name: str, value: Any) -> str:
+    text = {
+        "bidirectional": "bidirectional" if value else "",
+        "layers": f"{value}layers",
+        "epochs": f"{value}epochs",
+    }
+    plain = text.get(
+        name, str(value) if name not in ("train_scale", "scale") else f"{name}-{value}" if value else ""
+    )
+    return "".join(letter if letter.isalnum() or letter in "+-" else "_" for letter in plain.lower())
