@@ -32,7 +32,10 @@ def read_hardware(given: object, where: str = "hardware") -> Hardware:
         raise UserError(
             f"{where} is {given!r}: give a name ({', '.join(hardware_names())}), a file, or settings"
         )
-    path = find_configuration(given, _FOLDER)
+    try:
+        path = find_configuration(given, _FOLDER)
+    except UserError as error:
+        raise UserError(f"{where}: {error}; hardware that comes along: {', '.join(hardware_names())}") from None
     settings: dict[str, object] = {}
     for layer in read_layers(path):
         settings |= layer
