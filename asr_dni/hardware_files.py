@@ -35,7 +35,8 @@ def read_hardware(given: object, where: str = "hardware") -> Hardware:
     try:
         path = find_configuration(given, _FOLDER)
     except UserError as error:
-        raise UserError(f"{where}: {error}; hardware that comes along: {', '.join(hardware_names())}") from None
+        known = ", ".join(hardware_names())
+        raise UserError(f"{where}: {error}; hardware that comes along: {known}") from None
     settings: dict[str, object] = {}
     for layer in read_layers(path):
         settings |= layer
