@@ -339,6 +339,39 @@ def test_title_note_and_message():
     assert layout["xaxis"]["visible"] is layout["yaxis"]["visible"] is False
 
 
+def test_a_message_stands_in_its_own_panel():
+    """Though plotly has no axes there: of panels without data it knows none."""
+    figure = Figure(
+        "t", (Panel(elements=(LINE,)), Panel(elements=(LINE,)), Panel(title="b", message="nothing"))
+    )
+    layout = plotly_of(figure)["layout"]
+    left, right = layout["xaxis3"]["domain"]
+    places = {note["text"]: (note["x"], note["xref"]) for note in layout["annotations"]}
+    assert places == {"b": (left, "paper"), "nothing": (pytest.approx((left + right) / 2), "paper")}
+
+
+def test_names_that_would_overlap_are_turned():
+    def rotation(names):
+        x = Axis("word", scale="category", categories=names)
+        axes = axes_of(figure_of(Bars(range(len(names)), [1] * len(names)), x=x, panel_size=(4, 3)))
+        return {label.get_rotation() for label in axes.get_xticklabels()}
+
+    assert rotation(("yes", "no")) == {0}
+    assert rotation(("silence", "unknown") * 6) == {40}
+
+
+@pytest.mark.parametrize("scale", ["log", "symlog"])
+def test_powers_of_ten_are_written_as_numbers(scale):
+    figure = figure_of(Line((1, 1000), (0, 1)), x=Axis("time", "s", scale))
+    drawing = with_matplotlib.render(figure)
+    drawing.draw_without_rendering()
+    low, high = drawing.axes[0].get_xlim()
+    labels = drawing.axes[0].get_xticklabels()
+    seen = {label.get_text() for label in labels if low <= label.get_position()[0] <= high}
+    assert {"1", "10", "1000"} <= seen
+    assert not any("^" in text for text in seen)
+
+
 def test_texts_are_texts_and_no_markup(tmp_path):
     odd = "costs $5 & <b>bold</b> %{x} a_b^c"
     line = Line((0, 1), (1, 2), label=odd, hover=(odd, odd))

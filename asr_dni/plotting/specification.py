@@ -75,6 +75,17 @@ class Axis:
         return self.ticks or tuple(Tick(float(place), name) for place, name in enumerate(self.categories))
 
     @property
+    def powers(self) -> tuple[Tick, ...]:
+        """For the scale ``symlog``: 0, and the powers of ten times ``linear_within`` to both sides."""
+        if self.scale != "symlog":
+            return ()
+        powers = [self.linear_within * 10**power for power in range(13)]
+        return tuple(
+            Tick(value, f"{value:g}".replace("-", "−"))
+            for value in (*(-one for one in powers[::-1]), 0.0, *powers)
+        )
+
+    @property
     def all_limits(self) -> tuple[float, float] | None:
         """The limits, or those that show all categories."""
         if self.limits is None and self.categories:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import AutoMinorLocator, NullLocator
+from matplotlib.ticker import AutoMinorLocator, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from asr_dni.files import write_atomically
 from asr_dni.plotting.specification import (
@@ -76,6 +76,7 @@ _DASHES: dict[str, Any] = {
     "none": "",
 }
 _DPI = 160
+_LETTERS = 120  # of one point to an inch
 _BARS_WIDTH = 0.8  # of all bars at one place together
 # A fixed date and id salt: the same figure gives the same file.
 _METADATA: dict[Format, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -107,6 +108,7 @@ def render(figure: Figure) -> Drawing:
         names = [textwrap.fill(entry.label, 30) for entry in entries]
         beside = _legend_width(names, figure) if entries else 0.0
         width = max(columns * figure.panel_size[0] + max(beside, 0.4), 6.6)
+        size = (width - max(beside, 0.4)) / columns, figure.panel_size[1]
         note = textwrap.fill(figure.note, int(15.5 * width))
         title = textwrap.fill(figure.title, int(8.2 * width))
         above_and_below = 0.45 + 0.25 * title.count("\n") + 0.14 * (1 + note.count("\n"))
@@ -122,8 +124,8 @@ def render(figure: Figure) -> Drawing:
             drawing.supxlabel(_math(note), x=0.012, ha="left", fontsize=7.5, color=GREY)
         grid = list(drawing.subplots(rows, columns, squeeze=False).ravel())
         for place, (axes, panel) in enumerate(zip(grid, figure.panels, strict=False)):
-            _draw_panel(axes, panel, sizes, figure.panel_size)
-            _label_axes(axes, figure, place, sizes)
+            _draw_panel(axes, panel, sizes, size)
+            _label_axes(axes, figure, place, sizes, size)
         for spare in grid[len(figure.panels) :]:
             spare.set_axis_off()
         for scale, places in figure.color_bars().items():
@@ -190,8 +192,8 @@ def _draw_panel(axes: Axes, panel: Panel, sizes: _Sizes, size: tuple[float, floa
             _draw_bars(axes, element, bars.index(element), len(bars))
         else:
             _draw_series(axes, element, sizes)
-    _set_axis(axes, "x", panel.x, sizes)
-    _set_axis(axes, "y", panel.y, sizes)
+    _set_axis(axes, "x", panel.x, sizes, size[0])
+    _set_axis(axes, "y", panel.y, sizes, size[1])
     _draw_grid(axes, panel, sizes, maps[0].shape if maps else None)
     if panel.x.opposite:
         _draw_opposite(axes, panel.x, sizes)
@@ -234,7 +236,13 @@ def _draw_reference(axes: Axes, reference: Reference) -> None:
         "linewidth": 1.1,
         "zorder": 2,
     }
-    text: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": reference.color}
+    veil = {"facecolor": PAPER, "alpha": 0.7, "pad": 0.5, "linewidth": 0}
+    text: dict[str, Any] = {
+        "textcoords": "offset points",
+        "fontsize": 8,
+        "color": reference.color,
+        "bbox": veil,
+    }
     if reference.axis == "y":
         axes.axhline(reference.value, **line)
         place, coordinates = (0.01, reference.value), ("axes fraction", "data")
@@ -247,23 +255,33 @@ def _draw_reference(axes: Axes, reference: Reference) -> None:
         axes.annotate(_math(reference.label), place, xycoords=coordinates, **text)
 
 
-def _set_axis(axes: Axes, name: Literal["x", "y"], axis: Axis, sizes: _Sizes) -> None:
+def _set_axis(axes: Axes, name: Literal["x", "y"], axis: Axis, sizes: _Sizes, length: float) -> None:
     own = axes.xaxis if name == "x" else axes.yaxis
     set_scale = axes.set_xscale if name == "x" else axes.set_yscale
     set_ticks = axes.set_xticks if name == "x" else axes.set_yticks
+    ticks = axis.all_ticks
     if axis.scale == "log":
         set_scale("log")
+        own.set_major_locator(LogLocator(subs=(1, 2, 5)))
     elif axis.scale == "symlog":
         set_scale("symlog", linthresh=axis.linear_within)
-    ticks = axis.all_ticks
+        own.set_major_locator(FixedLocator([tick.value for tick in axis.powers]))
+    elif not ticks:
+        own.set_minor_locator(AutoMinorLocator(2))
+    if axis.scale in ("log", "symlog"):
+        own.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        own.set_minor_locator(NullLocator())
     if ticks:
         set_ticks([tick.value for tick in ticks], [_math(tick.text) for tick in ticks])
-        own.set_minor_locator(NullLocator())
-    elif axis.scale == "linear":
-        own.set_minor_locator(AutoMinorLocator(2))
     if axis.all_limits is not None:
         (axes.set_xlim if name == "x" else axes.set_ylim)(*axis.all_limits)
     axes.tick_params(axis=name, which="both", length=0, labelsize=sizes.ticks)
+    longest = max((len(tick.text) for tick in ticks), default=0)
+    if name == "x" and longest > 4 and longest * len(ticks) * sizes.ticks > _LETTERS * (length - 0.7):
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
 
 
 def _draw_grid(axes: Axes, panel: Panel, sizes: _Sizes, cells: tuple[int, int] | None) -> None:
@@ -293,7 +311,7 @@ def _draw_opposite(axes: Axes, axis: Axis, sizes: _Sizes) -> None:
     top.set_xlabel(_math(axis.opposite_label), color=GREY, fontsize=sizes.top, labelpad=4)
 
 
-def _label_axes(axes: Axes, figure: Figure, place: int, sizes: _Sizes) -> None:
+def _label_axes(axes: Axes, figure: Figure, place: int, sizes: _Sizes, size: tuple[float, float]) -> None:
     """Label the axes where the panel beside has not the same."""
     panel = figure.panels[place]
     if panel.message:
@@ -301,10 +319,10 @@ def _label_axes(axes: Axes, figure: Figure, place: int, sizes: _Sizes) -> None:
     letters = 16.0 if sizes.label < 10 else 13.0  # to an inch
     below, left = figure.neighbour(place, "below"), figure.neighbour(place, "left")
     if below is None or below.x != panel.x:
-        text = panel.x.wrapped(int(letters * (figure.panel_size[0] - 0.5)))
+        text = panel.x.wrapped(int(letters * (size[0] - 0.5)))
         axes.set_xlabel(_math(text), fontsize=sizes.label)
     if left is None or left.y != panel.y:
-        text = panel.y.wrapped(int(letters * (figure.panel_size[1] - 0.5)))
+        text = panel.y.wrapped(int(letters * (size[1] - 0.5)))
         axes.set_ylabel(_math(text), fontsize=sizes.label)
     elif panel.y.scale != "category":
         axes.tick_params(axis="y", labelleft=False)

@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from asr_dni.plotting.plotly_traces import DASHES, as_markup, on_axis, traces_of
-from asr_dni.plotting.specification import Axis, ColorScale, Figure, HeatMap, Line, Panel, Reference, Tick
+from asr_dni.plotting.specification import Axis, Bars, ColorScale, Figure, HeatMap, Line, Panel, Reference
 from asr_dni.plotting.style import FAINT_GRID, GREY, GRID, INK, PAPER
 
+_VEIL = "rgba(255,255,255,0.7)"  # behind what is written on the data
 _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
 _LETTERS = 11.5  # to an inch of an axis
@@ -116,16 +117,16 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
     panel = figure.panels[place]
     x: dict[str, Any] = {"anchor": f"y{number}"}
     y: dict[str, Any] = {"anchor": f"x{number}"}
+    # By the paper: an axis without data is none that anything can be placed by.
+    (left_end, right_end), (low_end, high_end) = (
+        drawing.layout[f"{name}axis{number}"].domain for name in "xy"
+    )
     if panel.title:
         drawing.add_annotation(
             text=as_markup(panel.title),
-            xref=f"x{number} domain",
-            yref=f"y{number} domain",
-            x=0,
-            y=1,
+            **{"xref": "paper", "x": left_end, "xanchor": "left"},
+            **{"yref": "paper", "y": high_end, "yanchor": "bottom"},
             yshift=22 if panel.x.opposite else 0,
-            xanchor="left",
-            yanchor="bottom",
             showarrow=False,
             font={"size": 13},
         )
@@ -134,10 +135,8 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
         y |= {"visible": False}
         drawing.add_annotation(
             text=as_markup(panel.message),
-            xref=f"x{number} domain",
-            yref=f"y{number} domain",
-            x=0.5,
-            y=0.5,
+            **{"xref": "paper", "x": (left_end + right_end) / 2, "xanchor": "center"},
+            **{"yref": "paper", "y": (low_end + high_end) / 2, "yanchor": "middle"},
             showarrow=False,
             font={"color": GREY},
         )
@@ -170,7 +169,7 @@ def _axis(axis: Axis, width: int, labelled: bool, grid: bool, color: str) -> dic
         "ticks": "",
         "title": {"text": as_markup(axis.wrapped(width)) if labelled else "", "standoff": 8},
     }
-    ticks = axis.all_ticks or (_symlog_ticks(axis) if axis.scale == "symlog" else ())
+    ticks = axis.all_ticks or axis.powers
     if ticks:
         values = on_axis(axis, [tick.value for tick in ticks])
         found |= {
@@ -181,12 +180,6 @@ def _axis(axis: Axis, width: int, labelled: bool, grid: bool, color: str) -> dic
     if axis.all_limits is not None:
         found["range"] = _coordinates(axis, axis.all_limits)
     return found
-
-
-def _symlog_ticks(axis: Axis) -> tuple[Tick, ...]:
-    """Return 0 and the powers of ten times what the axis is linear within, to both sides."""
-    powers = [axis.linear_within * 10**power for power in range(13)]
-    return tuple(Tick(value, f"{value:g}") for value in [*(-power for power in powers[::-1]), 0.0, *powers])
 
 
 def _coordinates(axis: Axis, values: Sequence[float]) -> list[float | None]:
@@ -238,7 +231,7 @@ def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
         (at,) = _coordinates(axis, [reference.value])
         drawing.add_shape(
             type="line",
-            layer="below",
+            layer="above" if any(isinstance(one, Bars) for one in panel.elements) else "below",
             line={"color": reference.color, "dash": DASHES[reference.dash], "width": 1.2},
             **{f"{along}ref": f"{along}{number}", f"{along}0": value, f"{along}1": value},
             **{f"{across}ref": f"{across}{number} domain", f"{across}0": 0, f"{across}1": 1},
@@ -248,6 +241,8 @@ def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
                 text=as_markup(reference.label),
                 showarrow=False,
                 font={"size": 11, "color": reference.color},
+                bgcolor=_VEIL,
+                borderpad=0,
                 **{f"{along}ref": f"{along}{number}", along: at},
                 **{f"{across}ref": f"{across}{number} domain", across: 1 if vertical else 0},
                 xanchor="left",
