@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from asr_dni.noise import Gaussian, Hardware, Strength
+
 REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings of a curve in which repetitions of one experiment differ; all others tell experiments apart."""
 
@@ -29,3 +31,16 @@ def data_settings(data: Any) -> dict[str, Any]:
 def optimizer_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of an optimiser that change what it does, not only how fast."""
     return {key: value for key, value in arguments.items() if key not in _SPEED_OF_OPTIMIZER}
+
+
+def evaluation_settings(hardware: Hardware, strength: Strength) -> dict[str, Any]:
+    """Return what a curve over a strength was measured on, as plain values, whatever the strength's values.
+
+    Gaussian noise on outputs alone, over its sigma, is told by ``scale``, ``sites`` and ``arrays``; everything else by
+    ``hardware`` and ``strength``.
+    """
+    gaussian = len(hardware.output) == 1 and isinstance(hardware.output[0], Gaussian)
+    alone = not hardware.weight and hardware.dac is None and hardware.adc is None and hardware.tile is None
+    if gaussian and alone and strength == Strength.sigma(hardware.scale):
+        return {"scale": hardware.scale, "sites": list(hardware.sites), "arrays": hardware.arrays}
+    return {"hardware": hardware.settings_beside(strength), "strength": strength.as_dict()}

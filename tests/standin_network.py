@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from asr_dni.data.batch import Batch
-from asr_dni.noise import Noise, NoisyModule
+from asr_dni.noise import Hardware, Noise, NoisyModule
 from asr_dni.philox import derive_key, normal
 
 
@@ -27,6 +27,9 @@ class MarginNetwork(NoisyModule):
     def project(self, features: Tensor) -> Tensor:
         self.n_projections += 1
         return self.dropout(features[:, 0] * self.scale)
+
+    def inputs_exact(self, hardware: Hardware) -> bool:
+        return hardware.inputs_exact
 
     def classify(self, projection: Tensor) -> Tensor:
         self.n_classifications += 1

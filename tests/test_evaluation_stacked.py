@@ -7,7 +7,7 @@ import torch
 from asr_dni.data import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes, evaluate_population, measure_noise_curve
-from asr_dni.evaluation.measuring import score
+from asr_dni.evaluation.scoring import score
 from asr_dni.model import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.nn.stacking import stack_networks, unstack_network
@@ -122,13 +122,13 @@ def test_score_is_torchs_for_each_network():
     [
         ({"settings": [{}]}, "settings has 1 entries for 3 members"),
         ({"rows": 0}, "rows is 0"),
-        ({"sigmas": []}, "sigmas is empty"),
+        ({"levels": []}, "sigmas is empty"),
         ({"draws": 0}, "draws is 0"),
         ({"batches": []}, "no clips"),
     ],
 )
 def test_a_wrong_setting_is_named(networks, batches, options, named):
-    arguments = {"batches": batches, "sigmas": SIGMAS, "draws": 1, "noise": Noise(), **options}
+    arguments = {"batches": batches, "levels": SIGMAS, "draws": 1, "noise": Noise(), **options}
     with pytest.raises(UserError, match=named):
         evaluate_population(stack_networks(networks), **arguments)
 

@@ -11,7 +11,9 @@ from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve, curve_label, summarise_curves
 from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.evaluation.measuring import NoiseCurveMetric, count_passes, fingerprint, measure_noise_curve
+from asr_dni.evaluation.measuring import NoiseCurveMetric, measure_noise_curve
+from asr_dni.evaluation.scoring import fingerprint
+from asr_dni.evaluation.sweep import count_passes
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.noise import Noise

@@ -53,7 +53,7 @@ def noise_curve(
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table, save_noise_curve
     from asr_dni.evaluation.curve import curve_label
-    from asr_dni.evaluation.measuring import check_draws, check_sigmas, check_sites
+    from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
     from asr_dni.inference import load
 
     check_sigmas(sigmas)

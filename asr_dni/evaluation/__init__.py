@@ -9,8 +9,9 @@ from asr_dni.evaluation.figures import (
     save_figure,
     save_noise_curve,
 )
-from asr_dni.evaluation.measuring import NoiseCurveMetric, count_passes, measure_noise_curve
+from asr_dni.evaluation.measuring import NoiseCurveMetric, measure_noise_curve
 from asr_dni.evaluation.stacked import evaluate_population
+from asr_dni.evaluation.sweep import count_passes
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
 from asr_dni.evaluation.wandb_mode import check_wandb, resolve_wandb_mode

@@ -15,13 +15,9 @@ from torch import nn
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve, Over
 from asr_dni.evaluation.figures import save_noise_curve
-from asr_dni.evaluation.measuring import (
-    NoiseCurveMetric,
-    NoisyClassifier,
-    check_draws,
-    check_sigmas,
-    check_sites,
-)
+from asr_dni.evaluation.measuring import NoiseCurveMetric
+from asr_dni.evaluation.scoring import NoisyClassifier
+from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
 
 _NETWORK_METHODS = ("project", "classify", "under", "snr_db")

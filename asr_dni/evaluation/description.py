@@ -111,6 +111,8 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     if shared("sites"):
         arrays = f" ({shared('arrays')} arrays)" if shared("arrays") else ""
         parts.append(f"noise at {', '.join(shared('sites'))}{arrays}")
+    if shared("hardware"):
+        parts.append(describe_hardware(shared("hardware")))
     if shared("scale"):
         parts.append(f"scale {shared('scale')}")
     for column, word in (("n_chips", "chip"), ("n_draws", "draw"), ("n_seeds", "seed")):
@@ -121,6 +123,22 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     if shared("epoch") is not None:
         parts.append(f"epoch {shared('epoch')}")
     return "; ".join(parts)
+
+
+def describe_hardware(settings: Mapping[str, Any]) -> str:
+    """Return a hardware's plain settings, see :meth:`asr_dni.noise.Hardware.as_settings`, in a few words."""
+    parts = []
+    for place in ("weight", "dac", "output", "adc"):
+        models = settings.get(place) or []
+        for model in [models] if isinstance(models, Mapping) else models:
+            numbers = model.get("init_args") or {}
+            told = " ".join(f"{name} {value}" for name, value in numbers.items() if value is not None)
+            name = str(model.get("class_path", "")).rpartition(".")[2]
+            parts.append(" ".join(filter(None, (place, name, told))))
+    if settings.get("tile"):
+        parts.append(f"tiles of {settings['tile']} columns")
+    parts.append(f"analog at {', '.join(settings.get('sites') or ['no site'])}")
+    return f"hardware: {', '.join(parts)} ({settings.get('arrays')} arrays)"
 
 
 def describe_intervals(summaries: Mapping[str, CurveSummary]) -> str:

@@ -1,148 +1,59 @@
 """Run a network under computation noise, and count: how a noise curve is measured."""
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.noise import MVM_SITES, Noise, Site
+from asr_dni.evaluation.scoring import (
+    NoisyClassifier,
+    NoisyClassifiers,
+    Passes,
+    evaluating,
+    fingerprint,
+    pieces_of,
+    rows_within_memory,
+    score,
+)
+from asr_dni.evaluation.sweep import Level, Sweep
+from asr_dni.nn.stacking import stack_networks
+from asr_dni.noise import SIGMA, Noise, Strength
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
 
-
-class NoisyClassifier(Protocol):
-    """What a network has to offer to have its noise curve measured (it is a ``torch.nn.Module`` as well)."""
-
-    def project(self, features: Tensor) -> Tensor:
-        """Return the noise-free part of the work for features ``(N, T, F)``, the same under any noise."""
-        ...
-
-    def classify(self, projection: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` of what :meth:`project` returned, under the noise in force."""
-        ...
-
-    def under(self, noise: Noise) -> AbstractContextManager[Any]:
-        """Set the noise for a block."""
-        ...
-
-    def snr_db(self, noise: Noise) -> float | None:
-        """Return the signal-to-noise ratio of ``noise`` in dB; ``None`` where it is not known."""
-        ...
-
-
-_MOST_LEVELS = 1_000
-_MOST_DRAWS = 10_000
-
-
-def check_sigmas(sigmas: Sequence[float]) -> tuple[float, ...]:
-    """Return noise levels in ascending order.
-
-    Raises:
-        UserError: none is given, too many are, one is given twice, negative, or not finite.
-    """
-    levels = sorted(float(sigma) for sigma in sigmas)
-    if not levels:
-        raise UserError("sigmas is empty: give at least one noise level, such as [0, 1, 2]")
-    at_most("the number of sigmas", len(levels), _MOST_LEVELS)
-    wrong = [sigma for sigma in levels if not (math.isfinite(sigma) and sigma >= 0)]
-    if wrong:
-        raise UserError(f"sigmas contains {wrong[0]}: give finite numbers of at least 0")
-    twice = [first for first, second in pairwise(levels) if first == second]
-    if twice:
-        raise UserError(f"sigmas contains {twice[0]:g} twice: give every noise level once")
-    return tuple(levels)
-
-
-def check_draws(draws: int, name: str = "draws") -> int:
-    """Return the number of draws.
-
-    Raises:
-        UserError: it is not positive, or too large.
-    """
-    if draws < 1:
-        raise UserError(f"{name} is {draws}: give at least 1")
-    at_most(name, draws, _MOST_DRAWS)
-    return draws
-
-
-def check_sites(
-    sites: Sequence[Site], sigmas: Sequence[float], names: tuple[str, str] = ("sites", "sigmas [0]")
-) -> None:
-    """Check that a noise level above 0 has somewhere to enter.
-
-    Args:
-        sites: where the noise enters.
-        sigmas: its levels.
-        names: what a message calls the setting of the sites, and that of no noise.
-
-    Raises:
-        UserError: there are levels above 0, but no sites: every draw would be the same noiseless pass.
-    """
-    if not sites and any(sigma > 0 for sigma in sigmas):
-        raise UserError(
-            f"{names[0]} is empty, so there is no noise to measure at sigma {max(sigmas):g}: give some, such as"
-            f" [{','.join(MVM_SITES)}], or {names[1]}"
-        )
-
-
-def fingerprint(network: nn.Module) -> str:
-    """Return 16 hexadecimal digits that tell a network's weights and buffers from any others."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(network.state_dict().items()):
-        if not isinstance(value, Tensor):
-            continue
-        array = value.detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def count_passes(sigmas: Sequence[float], draws: int) -> int:
-    """Return how many noisy passes one batch takes: ``draws`` per level, but one at sigma 0."""
-    return sum(draws if sigma > 0 else 1 for sigma in sigmas)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode without gradients; afterwards every module is in its mode again."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+_CHIPS_AT_ONCE = 16
 
 
 class NoiseCurveMetric(Metric):
-    """Counts correct answers and sums losses per noise level and draw, batch by batch.
+    """Counts correct answers and sums losses per level, chip and draw, batch by batch.
 
-    The noise of a clip depends on the noise's seed, the draw and the clip's identity alone, so the result
+    The noise of a clip depends on the noise's seed, the chip, the draw and the clip's identity alone, so the result
     does not depend on batch size or order, nor on which process of several sees which clip; the global random
     generators are not touched. Memory does not grow with the number of clips. In distributed runs
     :meth:`compute` sums over processes, as every torchmetrics metric does.
 
+    Several chips of a network are measured as a population of as many networks.
+
     Args:
-        sigmas: noise levels.
-        draws: realisations of the noise per level; sigma 0, where all are the same, takes one.
-        noise: seed, scale and sites; its ``sigma``, ``draw`` and ``sample_ids`` are replaced.
+        levels: values of the strength.
+        draws: realisations of the noise per level and chip; where all are the same, as at sigma 0, it takes one.
+        noise: hardware and seed; its strength, ``chip``, ``draw`` and ``sample_ids`` are replaced.
+        strength: which of the hardware's numbers is swept.
+        chips: of the network, where weights differ from chip to chip.
+
+    Attributes:
+        sweep: all of this.
 
     Raises:
-        UserError: a level or the number of draws is out of range, or the noise has no sites.
+        UserError: see :class:`~asr_dni.evaluation.sweep.Sweep`.
     """
 
     full_state_update = False
@@ -150,47 +61,94 @@ class NoiseCurveMetric(Metric):
     loss: Tensor
     n_clips: Tensor
 
-    def __init__(self, sigmas: Sequence[float], draws: int, noise: Noise) -> None:
+    def __init__(
+        self,
+        levels: Sequence[float],
+        draws: int,
+        noise: Noise,
+        strength: Strength = SIGMA,
+        chips: int = 1,
+    ) -> None:
         super().__init__()
-        self.sigmas = check_sigmas(sigmas)
-        self.draws = check_draws(draws)
-        check_sites(noise.hardware.sites, self.sigmas)
-        self.noise = noise
-        self.passes = [
-            (sigma, draw) for sigma in self.sigmas for draw in range(self.draws if sigma > 0 else 1)
-        ]
-        zeros = torch.zeros(len(self.passes), dtype=torch.float64)
+        self.sweep = Sweep(levels, draws, noise, strength, chips)
+        zeros = torch.zeros(len(self.sweep.passes), dtype=torch.float64)
         self.add_state("correct", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("loss", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("n_clips", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # In a list, for a module would become a part of this one.
+        self._copied: list[tuple[NoisyClassifier, dict[int, NoisyClassifiers]]] = []
 
     def update(
         self, network: NoisyClassifier, batch: "Batch", progress: Callable[[], None] | None = None
     ) -> None:
-        """Run one batch through every level and draw; the noise-free work is done once.
+        """Run one batch through every level, chip and draw; what passes have in common is done once.
 
         Args:
-            network: the network; its modes and noise are afterwards what they were.
+            network: the network; its modes and noise are afterwards what they were. Of several chips it is copied, once
+                for all batches.
             batch: features ``(N, T, F)``, labels ``(N,)``, clip_ids ``(N,)`` on the network's device. Clips
                 labelled -1, whose word the network does not know, are left out.
-            progress: called after every pass, :func:`count_passes` times.
+            progress: called after every pass, :func:`~asr_dni.evaluation.sweep.count_passes` times.
         """
-        correct, losses = [], []
-        with evaluating(cast(nn.Module, network)):
-            projection = network.project(batch.features)
-            for sigma, draw in self.passes:
-                noise = self.noise.at(sigma).realised(draw=draw, sample_ids=batch.clip_ids)
-                with network.under(noise):
-                    logits = network.classify(projection).float()
-                right, loss = score(logits, batch.labels)
-                correct.append(right)
-                losses.append(loss)
-                if progress is not None:
+        correct, losses = list[Tensor](), list[Tensor]()
+
+        def add(right: Tensor, loss: Tensor) -> None:
+            correct.append(right.reshape(-1))
+            losses.append(loss.reshape(-1))
+            if progress is not None:
+                for _ in range(right.numel()):
                     progress()
+
+        with evaluating(cast(nn.Module, network)):
+            passes = Passes(network, batch.features)
+            for level in self.sweep.levels:
+                if level.chips > 1:
+                    self._run_chips(network, batch, level, add)
+                    continue
+                for draw in range(level.draws):
+                    noise = level.noise.realised(chip=0, draw=draw, sample_ids=batch.clip_ids)
+                    add(*score(passes.logits(noise), batch.labels))
         # One transfer per batch, not one per pass.
-        self.correct += torch.stack(correct).to(self.correct.device).double()
-        self.loss += torch.stack(losses).to(self.loss.device).double()
+        self.correct += torch.cat(correct).to(self.correct.device).double()
+        self.loss += torch.cat(losses).to(self.loss.device).double()
         self.n_clips += (batch.labels >= 0).sum().to(self.n_clips.device)
+
+    def _run_chips(
+        self,
+        network: NoisyClassifier,
+        batch: "Batch",
+        level: Level,
+        add: Callable[[Tensor, Tensor], None],
+    ) -> None:
+        """Run a level's chips, some at once; results are in the order of the passes: chips, then draws."""
+        for first in range(0, level.chips, _CHIPS_AT_ONCE):
+            chips = range(first, min(first + _CHIPS_AT_ONCE, level.chips))
+            copies = self._copies(network, len(chips))
+            right, losses = list[Tensor](), list[Tensor]()
+            with evaluating(cast(nn.Module, copies)):
+                rows = rows_within_memory(copies, batch)
+                for piece in pieces_of(batch, max(1, rows // len(chips))):
+                    passes = Passes(copies, piece.features)
+                    scores = []
+                    for draw in range(level.draws):
+                        its = level.noise.realised(draw=draw, sample_ids=piece.clip_ids)
+                        noises = [its.realised(chip=chip) for chip in chips]
+                        scores.append(score(passes.logits(noises), piece.labels))
+                    of_piece = (torch.stack(values, dim=1) for values in zip(*scores, strict=True))
+                    for found, value in zip((right, losses), of_piece, strict=True):
+                        found.append(value)
+            add(torch.stack(right).sum(0), torch.stack(losses).sum(0))
+
+    def _copies(self, network: NoisyClassifier, number: int) -> NoisyClassifiers:
+        """Return so many copies of a network as one population, made once."""
+        if not self._copied or self._copied[0][0] is not network:
+            self._copied = [(network, {})]
+        known = self._copied[0][1]
+        if number not in known:
+            with torch.inference_mode(False):
+                module = cast(nn.Module, network)
+                known[number] = cast(NoisyClassifiers, stack_networks([module] * number))
+        return known[number]
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return accuracy ``(passes,)``, mean cross entropy in nats ``(passes,)``, number of clips ``()``."""
@@ -206,109 +164,95 @@ class NoiseCurveMetric(Metric):
         Raises:
             UserError: no clip was seen.
         """
-        return self.assemble(network, *self.compute(), settings)
-
-    def assemble(
-        self,
-        network: NoisyClassifier,
-        accuracy: Tensor,
-        loss: Tensor,
-        n_clips: Tensor,
-        settings: Mapping[str, Any] | None = None,
-    ) -> NoiseCurve:
-        """Return a noise curve of what :meth:`compute` gives, though it was computed elsewhere.
-
-        Args:
-            network: see :meth:`curve`.
-            accuracy: ``(passes,)``.
-            loss: ``(passes,)``.
-            n_clips: ``()``.
-            settings: see :meth:`curve`.
-
-        Raises:
-            UserError: there are no clips.
-        """
-        accuracy, loss, n_clips = accuracy.cpu(), loss.cpu(), n_clips.cpu()
-        if n_clips == 0:  # asked of the sum: one process of several may have none
-            raise UserError("the noise curve has no clips: the split to evaluate is empty")
-        snr = {sigma: _snr_db(network, self.noise, sigma) for sigma in self.sigmas}
-        frame = pd.DataFrame(
-            {
-                "strength": [sigma for sigma, _ in self.passes],
-                "chip": 0,
-                "draw": [draw for _, draw in self.passes],
-                "snr_db": [snr[sigma] for sigma, _ in self.passes],
-                "accuracy": accuracy.numpy(),
-                "loss": loss.numpy(),
-                "n_clips": int(n_clips),
-            },
-            columns=list(COLUMNS),
-        )
-        noted = {
-            "scale": self.noise.hardware.scale,
-            "sites": list(self.noise.hardware.sites),
-            "arrays": self.noise.hardware.arrays,
-            "noise_seed": self.noise.realisation.seed,
-            "draws": self.draws,
-            "weights": fingerprint(cast(nn.Module, network)),
-        }
-        return NoiseCurve(frame, noted | dict(settings or {}))
+        return assemble_curve(self.sweep, network, *self.compute(), settings)
 
 
-def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the number of correct answers and the sum of the cross entropies, in nats.
+def assemble_curve(
+    sweep: Sweep,
+    network: NoisyClassifier,
+    accuracy: Tensor,
+    loss: Tensor,
+    n_clips: Tensor,
+    settings: Mapping[str, Any] | None = None,
+) -> NoiseCurve:
+    """Return a noise curve of what was counted in the passes of a sweep.
 
     Args:
-        logits: ``(*, N, C)``.
-        labels: ``(N,)``; clips labelled -1 are left out.
+        sweep: what was measured.
+        network: is asked for the SNR of every level.
+        accuracy: ``(passes,)``.
+        loss: ``(passes,)``.
+        n_clips: ``()``.
+        settings: what else to note with the curve, see :class:`NoiseCurve`.
 
-    Returns:
-        Two tensors ``(*)``.
+    Raises:
+        UserError: there are no clips.
     """
-    correct = (logits.argmax(dim=-1) == labels).sum(-1)
-    targets = labels.expand(logits.shape[:-1]).reshape(-1)
-    losses = F.cross_entropy(logits.flatten(0, -2), targets, reduction="none", ignore_index=-1)
-    return correct, losses.view(logits.shape[:-1]).sum(-1)
+    accuracy, loss, n_clips = accuracy.cpu(), loss.cpu(), n_clips.cpu()
+    if n_clips == 0:  # asked of the sum: one process of several may have none
+        raise UserError("the noise curve has no clips: the split to evaluate is empty")
+    snr = {level.value: _snr_db(network, level.noise) for level in sweep.levels}
+    values, chips, draws = zip(*sweep.passes, strict=True)
+    frame = pd.DataFrame(
+        {
+            "strength": values,
+            "chip": chips,
+            "draw": draws,
+            "snr_db": [snr[value] for value in values],
+            "accuracy": accuracy.numpy(),
+            "loss": loss.numpy(),
+            "n_clips": int(n_clips),
+        },
+        columns=list(COLUMNS),
+    )
+    noted = {**sweep.settings(), "weights": fingerprint(cast(nn.Module, network))}
+    return NoiseCurve(frame, noted | dict(settings or {}))
 
 
-def _snr_db(network: NoisyClassifier, noise: Noise, sigma: float) -> float:
-    if sigma == 0:
+def _snr_db(network: NoisyClassifier, noise: Noise) -> float:
+    if not noise.on:
         return math.inf
-    snr = network.snr_db(noise.at(sigma))
+    snr = network.snr_db(noise)
     return math.nan if snr is None else float(snr)
 
 
 def measure_noise_curve(
     network: NoisyClassifier,
     batches: Iterable["Batch"],
-    sigmas: Sequence[float],
+    levels: Sequence[float],
     draws: int,
     noise: Noise,
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[], None] | None = None,
+    strength: Strength = SIGMA,
+    chips: int = 1,
 ) -> NoiseCurve:
-    """Measure accuracy and loss under every noise level, ``draws`` times each.
+    """Measure accuracy and loss at every value of a strength, ``draws`` times each.
 
-    The noise-free work, the features (already in the batches) and the first input projection, is done once
-    per batch. The result depends on the noise's seed and on the clips, not on batch size or order, but for
-    the rounding of sums.
+    The work that no noise changes, the features (already in the batches) and, where the hardware leaves it exact, the
+    first input projection, is done once per batch. The result depends on the noise's seed and on the clips, not on
+    batch size or order, but for the rounding of sums.
 
     Args:
         network: the network, on the batches' device; its modes and noise are afterwards what they were.
         batches: the clips to evaluate.
-        sigmas: noise levels, in any order.
-        draws: realisations of the noise per level.
-        noise: seed, scale and sites; its ``sigma``, ``draw`` and ``sample_ids`` are replaced.
+        levels: values of the strength, in any order.
+        draws: realisations of the noise per level and chip.
+        noise: hardware and seed; its strength, ``chip``, ``draw`` and ``sample_ids`` are replaced.
         settings: what else to note with the curve, see :class:`NoiseCurve`.
-        progress: called after every noisy pass over a batch; there are :func:`count_passes` per batch.
+        progress: called after every noisy pass over a batch; there are
+            :func:`~asr_dni.evaluation.sweep.count_passes` per batch.
+        strength: which of the hardware's numbers is swept; by default the sigma of the output noise.
+        chips: of the network, where weights differ from chip to chip; they are measured as one population.
 
     Returns:
         The noise curve.
 
     Raises:
-        UserError: a level or the number of draws is out of range, the noise has no sites, or there are no clips.
+        UserError: a level, the number of draws or of chips is out of range, the hardware has no such strength or no
+            sites, or there are no clips.
     """
-    metric = NoiseCurveMetric(sigmas, draws, noise)
+    metric = NoiseCurveMetric(levels, draws, noise, strength, chips)
     for batch in batches:
         metric.update(network, batch, progress)
     return metric.curve(network, settings)

@@ -178,6 +178,16 @@ class Hardware:
         place, index, name = self._find(strength)
         return float(getattr(self._models(place)[index], name) if name else getattr(self, place))
 
+    def axis(self, strength: Strength = SIGMA) -> Strength:
+        """Return a strength with the unit that it has here, where it comes with none.
+
+        Raises:
+            UserError: it has no such strength.
+        """
+        place, index, name = self._find(strength)
+        unit = strength.unit or (self._models(place)[index].unit_of(name) if name else "")
+        return Strength(strength.path, unit)
+
     def has(self, strength: Strength) -> bool:
         """Whether it has a strength."""
         try:
@@ -238,6 +248,20 @@ class Hardware:
             "sites": list(self.sites),
             "arrays": self.arrays,
         }
+
+    def settings_beside(self, strength: Strength) -> dict[str, Any]:
+        """Return what :meth:`as_settings` does, with null for one strength: what is the same at all of its values.
+
+        Raises:
+            UserError: it has no such strength.
+        """
+        place, index, name = self._find(strength)
+        settings = self.as_settings()
+        if not name:
+            return {**settings, place: None}
+        model = settings[place][index] if place in ("output", "weight") else settings[place]
+        model["init_args"][name] = None
+        return settings
 
     @property
     def identity(self) -> str:

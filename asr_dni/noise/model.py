@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, SupportsFloat, TypeAlias
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from asr_dni.errors import UserError
 from asr_dni.noise.sites import SCALES, Scale
+from asr_dni.noise.strength import Strength
 
 
 class Numbers(Protocol):
@@ -79,6 +81,14 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
     """
 
     strength: ClassVar[str] = "sigma"
+    units: ClassVar[Mapping[str, str]] = {}
+    """Of its numbers, by their names, as people read them; where none is here, that of :attr:`scale`, if it has one."""
+
+    def unit_of(self, name: str) -> str:
+        """Return the unit of one of its numbers; "": a plain number, or in units of the pre-activation."""
+        if name in self.units or name not in ("sigma", "bound"):
+            return self.units.get(name, "")
+        return Strength.sigma(getattr(self, "scale", "absolute")).unit
 
     @property
     def neutral(self) -> bool:

@@ -3,6 +3,7 @@
 A new one is a class here, or in a file of its own, and its name in :data:`OUTPUT_MODELS`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,6 +53,8 @@ class Multiplicative(OutputModel):
     Raises:
         UserError: sigma is not a finite number of at least 0.
     """
+
+    units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of each output"}
 
     sigma: float = 0.0
 

@@ -3,8 +3,9 @@
 A new one is a class here, or in a file of its own, and its name in :data:`WEIGHT_MODELS`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class GaussianWeights(WeightModel):
     Raises:
         UserError: sigma is not a finite number of at least 0, or ``per`` is unknown.
     """
+
+    units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of the largest weight"}
 
     sigma: float = 0.0
     per: Literal["tensor", "output"] = "tensor"

@@ -19,7 +19,7 @@ from asr_dni.bounds import at_most
 from asr_dni.configuration import as_text, check_groups, explain, read_layers
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
-from asr_dni.evaluation.measuring import check_draws, check_sigmas, check_sites
+from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.step import TrainingRecipe

@@ -1,0 +1,150 @@
+"""One pass of a network, or of K at once, over a batch under a noise: logits, and how many of them are right."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_dni.noise import Hardware, Noise
+
+if TYPE_CHECKING:
+    from asr_dni.data.batch import Batch
+
+_PROJECTED_BYTES = 2**28
+
+
+class _Projecting(Protocol):
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` for features ``(N, T, F)`` under the noise in force; of K networks ``(K, N, C)``."""
+        ...
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return what no noise changes of the work for features ``(N, T, F)``; K networks get the same ones."""
+        ...
+
+    def inputs_exact(self, hardware: Hardware) -> bool:
+        """Return whether :meth:`project` is the same in every pass on a hardware, whatever the realisation."""
+        ...
+
+
+class NoisyClassifier(_Projecting, Protocol):
+    """What a network has to offer to have its noise curve measured (it is a ``torch.nn.Module`` as well)."""
+
+    def classify(self, projection: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` of what :meth:`project` returned, under the noise in force."""
+        ...
+
+    def under(self, noise: Noise) -> AbstractContextManager[Any]:
+        """Set the noise for a block."""
+        ...
+
+    def snr_db(self, noise: Noise) -> float | None:
+        """Return the signal-to-noise ratio of ``noise`` in dB; ``None`` where it is not known."""
+        ...
+
+
+class NoisyClassifiers(_Projecting, Protocol):
+    """What K networks in one have to offer (they are a ``torch.nn.Module`` as well).
+
+    See :func:`asr_dni.nn.stacking.stack_networks`, and :class:`NoisyClassifier` for one network.
+    """
+
+    networks: int | None
+
+    def classify(self, projection: Tensor) -> Tensor:
+        """Return logits ``(K, N, C)`` of what :meth:`project` returned, under the noise in force."""
+        ...
+
+    def under(self, noise: Noise | Sequence[Noise]) -> AbstractContextManager[Any]:
+        """Set the noise for a block, one for all or one for each."""
+        ...
+
+
+Network = TypeVar("Network", bound=NoisyClassifier | NoisyClassifiers)
+
+
+class Passes(Generic[Network]):
+    """Any number of passes of a network over the same features; what they have in common is done once.
+
+    That is the projection, in all passes whose hardware leaves the inputs exact; on other hardware each pass takes the
+    whole network.
+
+    Args:
+        network: one network, or K in one.
+        features: ``(N, T, F)``.
+    """
+
+    def __init__(self, network: Network, features: Tensor) -> None:
+        self._network, self._features = network, features
+        self._projection: Tensor | None = None
+
+    def logits(self, noise: Noise | Sequence[Noise]) -> Tensor:
+        """Return ``(N, C)`` logits under a noise, of K networks ``(K, N, C)``.
+
+        Args:
+            noise: with its realisation; of K networks one for all or one for each.
+        """
+        network, noises = self._network, [noise] if isinstance(noise, Noise) else noise
+        with cast(NoisyClassifiers, network).under(noise):
+            if not all(network.inputs_exact(its.hardware) for its in noises):
+                return network(self._features).float()
+            if self._projection is None:
+                self._projection = network.project(self._features)
+            return network.classify(self._projection).float()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode without gradients; afterwards every module is in its mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of correct answers and the sum of the cross entropies, in nats.
+
+    Args:
+        logits: ``(*, N, C)``.
+        labels: ``(N,)``; clips labelled -1 are left out.
+
+    Returns:
+        Two tensors ``(*)``.
+    """
+    correct = (logits.argmax(dim=-1) == labels).sum(-1)
+    targets = labels.expand(logits.shape[:-1]).reshape(-1)
+    losses = F.cross_entropy(logits.flatten(0, -2), targets, reduction="none", ignore_index=-1)
+    return correct, losses.view(logits.shape[:-1]).sum(-1)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return 16 hexadecimal digits that tell a network's weights and buffers from any others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(network.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rows_within_memory(network: NoisyClassifiers, batch: "Batch") -> int:
+    """Return how many networks times clips keep what :meth:`NoisyClassifiers.project` gives within 256 MiB."""
+    one = network.project(batch.features[:1])
+    return _PROJECTED_BYTES * (network.networks or 1) // max(1, one.numel() * one.element_size())
+
+
+def pieces_of(batch: "Batch", size: int) -> Iterator["Batch"]:
+    """Cut a batch into pieces of at most ``size`` clips."""
+    parts = (torch.split(tensor, size) for tensor in (batch.features, batch.labels, batch.clip_ids))
+    return (type(batch)(*piece) for piece in zip(*parts, strict=True))
