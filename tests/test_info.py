@@ -11,7 +11,6 @@ from asr_dni.cli.main import main
 from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, native, use_implementation
 from asr_dni.nn.implementation import IMPLEMENTATIONS
 from asr_dni.nn.stacking import stack_networks
-from asr_dni.noise import SITES, Noise
 
 CPU = torch.device("cpu")
 LAYERS = {"rnn_tanh": NoisyRNN, "lstm": NoisyLSTM, "gru": NoisyGRU}
@@ -34,7 +33,7 @@ def run(cell, case):
     x = torch.randn(5, 2, 3, dtype=case.dtype)
     if case.packed:
         x = pack_padded_sequence(x, torch.tensor([5, 3]))
-    with layer.under(Noise(0.5, sites=SITES)), torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
+    with layer.under(case.hardware), torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
         layer(x)
 
 

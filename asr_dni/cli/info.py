@@ -16,15 +16,29 @@ from asr_dni import __version__
 from asr_dni.cli.functions import run_function
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
+from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
-from asr_dni.nn.operations import Product
+from asr_dni.nn.operations import Drawing, Product
 from asr_dni.nn.recurrence import Recurrence, Sites
+from asr_dni.noise import (
+    SITES,
+    Gaussian,
+    GaussianWeights,
+    Hardware,
+    Multiplicative,
+    Site,
+    UniformConverter,
+)
 from asr_dni.terminal import make_console
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "wandb", "triton")
 
 SIZES = (128, 1024)
 """Units that are asked for; the larger ones are shown where another implementation runs them."""
+
+
+_GAUSSIAN = Hardware(Gaussian(1.0), sites=SITES)
+_CONVERTER = UniformConverter(scale="absolute")
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Case:
         projected: whether with ``proj_size``, which not every cell can have.
         packed: whether sequences have lengths of their own.
         networks: how many at once.
+        hardware: that it is run on.
     """
 
     name: str
@@ -46,6 +61,7 @@ class Case:
     projected: bool = False
     packed: bool = False
     networks: int = 1
+    hardware: Hardware = _GAUSSIAN
 
 
 CASES = (
@@ -53,6 +69,10 @@ CASES = (
     Case("float32, K networks", networks=4),
     Case("float32, packed sequences", packed=True),
     Case("float32, proj_size", projected=True),
+    Case("weights of a chip", hardware=Hardware(Gaussian(1.0), GaussianWeights(0.1))),
+    Case("multiplicative noise", hardware=Hardware(Multiplicative(0.1))),
+    Case("an ADC", hardware=Hardware(adc=_CONVERTER)),
+    Case("a DAC", hardware=Hardware(dac=_CONVERTER)),
     Case("autocast to bfloat16", autocast=True),
     Case("bfloat16", torch.bfloat16),
     Case("float64", torch.float64),
@@ -71,7 +91,7 @@ class Use:
 
 
 def implementation_of(cell: str, case: Case, device: torch.device, units: int = SIZES[0]) -> Use:
-    """Ask the registry which implementation would run a case, every site being noisy.
+    """Ask the registry which implementation would run a case, on its hardware.
 
     Args:
         cell: which equations.
@@ -101,11 +121,27 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
     width = len(equations.gates) * units
     fed_back = units // 2 if case.projected else units
     like = torch.empty(0, dtype=case.dtype, device=device)
-    noise = Product.gaussian_of([1.0] * networks, [(0, 0)] * networks)
     ids = [torch.arange(rows, device=device)] * networks
-    sites = Sites(ids, input=noise, recurrent=noise, elementwise=noise)
-    # Under autocast the layer's first product is in the lower precision.
-    dtype = torch.bfloat16 if case.autocast else case.dtype
+    features = 3
+
+    def lowered(switch: Site, columns: int | None) -> Product | None:
+        if not case.hardware.on_at(switch):
+            return None
+        drawing = Drawing(ids, 0, 1, 1, 1, like)
+        return lower_product(
+            [case.hardware] * networks,
+            [(0, 0)] * networks,
+            lambda scale, needed, inward: torch.ones(networks),
+            drawing,
+            columns,
+        )
+
+    sites = Sites(
+        ids,
+        input=lowered("input", features),
+        recurrent=lowered("recurrent", fed_back),
+        elementwise=lowered("elementwise", None),
+    )
     return Recurrence(
         cell,
         like.new_empty(networks, width, fed_back),
@@ -114,7 +150,8 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
             like.new_empty(networks, rows, fed_back if state == "h" else units) for state in equations.states
         ),
         sites,
-        projection=torch.empty(networks, 1, rows, width, dtype=dtype, device=device),
+        inputs=like.new_empty(networks, 1, rows, features),
+        w_ih=like.new_empty(networks, width, features),
         w_hr=like.new_empty(networks, fed_back, units) if case.projected else None,
         own={
             name: like.new_empty(networks, units if its.per_unit else 1)

@@ -1,5 +1,7 @@
 """The registry of implementations of the recurrence: chosen by what there is to run, or by an explicit setting."""
 
+import functools
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from asr_dni.nn.operations import GaussianNoise, draw_plain
 from asr_dni.nn.recurrence import Capabilities, Recurrence, check_recurrence, run_reference
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
+
+logger = logging.getLogger(__name__)
 
 SETTING = "ASR_DNI_IMPLEMENTATION"
 """Environment variable: the implementation where :func:`use_implementation` says nothing."""
@@ -141,6 +145,13 @@ def draw_noise(
     return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width, like)
 
 
+@functools.cache
+def _say_slow(reasons: str) -> None:
+    """Say once why hardware is not run by a kernel; nothing where the loop was asked for."""
+    if reasons:
+        logger.warning("this hardware is run by the slower plain loop: %s", reasons)
+
+
 def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
     """Run one layer in one direction of K networks, see :func:`asr_dni.nn.recurrence.run_reference`.
 
@@ -149,7 +160,9 @@ def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
         RuntimeError: the implementation that was asked for cannot run it.
     """
     check_recurrence(problem)
-    name, _ = choose(problem)
+    name, reasons = choose(problem)
     if name == "reference":
+        if any(product.gaussian is None for product in problem.sites.products):
+            _say_slow("; ".join(reasons.values()))
         return run_reference(problem, draw=draw_noise)
     return IMPLEMENTATIONS[name].run(problem)

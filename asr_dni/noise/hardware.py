@@ -29,7 +29,7 @@ _SHORT: dict[str, type[Model]] = {"output": Gaussian, "dac": UniformConverter, "
 """Whose settings they are where no class is named."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Hardware:
     """The arithmetic of a network: what its analog products go through, in this order.
 
@@ -53,22 +53,36 @@ class Hardware:
         UserError: a value is out of its range, or a site is unknown.
     """
 
-    output: tuple[OutputModel, ...] = ()
-    weight: tuple[WeightModel, ...] = ()
-    dac: Converter | None = None
-    adc: Converter | None = None
-    tile: int | None = None
-    sites: tuple[Site, ...] = MVM_SITES
-    arrays: Arrays = "joint"
+    output: tuple[OutputModel, ...]
+    weight: tuple[WeightModel, ...]
+    dac: Converter | None
+    adc: Converter | None
+    tile: int | None
+    sites: tuple[Site, ...]
+    arrays: Arrays
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        output: OutputModel | Iterable[OutputModel] = (),
+        weight: WeightModel | Iterable[WeightModel] = (),
+        dac: Converter | None = None,
+        adc: Converter | None = None,
+        tile: int | None = None,
+        sites: Iterable[Site] = MVM_SITES,
+        arrays: Arrays = "joint",
+    ) -> None:
+        outputs = (output,) if isinstance(output, Model) else tuple(output)
+        weights = (weight,) if isinstance(weight, Model) else tuple(weight)
+        values = {"output": outputs, "weight": weights, "dac": dac, "adc": adc, "tile": tile}
+        for name, value in (values | {"sites": sites, "arrays": arrays}).items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         for name, base in (("output", OutputModel), ("weight", WeightModel)):
-            its = getattr(self, name)
-            models = (its,) if isinstance(its, Model) else tuple(its)
-            for model in models:
+            for model in getattr(self, name):
                 if not isinstance(model, base):
                     raise UserError(f"hardware {name} has a {type(model).__name__}: give an {base.__name__}")
-            object.__setattr__(self, name, models)
         if self.arrays not in ARRAYS:
             raise UserError(f"noise arrays is {self.arrays!r}: give one of {', '.join(ARRAYS)}")
         if not isinstance(self.sites, Iterable):
