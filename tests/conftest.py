@@ -1,5 +1,6 @@
 """Data and a trained run that several test modules share."""
 
+import gc
 import os
 import shutil
 import signal
@@ -13,6 +14,12 @@ from trained import train
 
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.features import MFCC
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_left_to_themselves() -> None:
+    """Spare the garbage collector a million objects of imported modules, which it would look at again and again."""
+    gc.freeze()
 
 
 @pytest.fixture
