@@ -28,7 +28,8 @@ AVERAGING = {
 DIGITS = ["--data_class", "DigitsData", "--data.batch_size", "200", "--trainer.accelerator", "cpu"]
 NETWORK = ["--model.network.units", "6", "--model.network.layers", "1", "--annealing.sigma", "0.3"]
 CURVE = ["--noise_curve.sigmas", "[0,1]", "--noise_curve.draws", "2", "--noise_curve.scale", "signal"]
-WATCHED = ["--noise_curve.every_n_epochs", "1", "--noise_curve.validation_draws", "2"]
+WATCHED = ["--noise_curve.every_n_epochs", "4", "--noise_curve.validation_draws", "2"]
+NO_CURVES = ["--noise_curve.every_n_epochs", "0", "--test_after_fit", "false"]
 FIT = ["fit", *DIGITS, *NETWORK, *CURVE, *WATCHED, "--wandb", "disabled", "--trainer.max_epochs", "4"]
 
 
@@ -120,7 +121,7 @@ def test_an_average_over_epochs_is_their_mean(run_of, tmp_path, monkeypatch):
             weights.append(pl_module.network.classifier.weight.detach().clone())
 
     monkeypatch.setattr(cli_run.TrainingLog, "on_train_batch_start", note)
-    main([*FIT, "--runs", str(tmp_path), *AVERAGING["stochastic"]])
+    main([*FIT, "--runs", str(tmp_path), *AVERAGING["stochastic"], *NO_CURVES])
     last = load_checkpoint(tmp_path / "spotter" / "version_0" / "checkpoints" / "last.ckpt")
     assert len(weights) == 3
     average = last["state_dict"]["network.classifier.weight"]

@@ -225,13 +225,13 @@ def test_a_compressed_file_is_not_unpacked(here, trained, capsys):
     assert "cannot be read as a checkpoint" in said_by(capsys, "noise-curve")
 
 
-def test_references_that_multiply(here, trained, capsys):
+@pytest.mark.parametrize("command", ["noise-curve", pytest.param("fit", marks=pytest.mark.slow)])
+def test_references_that_multiply(command, here, trained, capsys):
     bomb: Any = "lol"
     for _ in range(9):
         bomb = [bomb] * 9
     torch.save(put(trained["digits"], "hyper_parameters/model/schedule", bomb), here / "changed.ckpt")
-    for command in ("noise-curve", "fit"):
-        assert "holds more than a checkpoint does" in said_by(capsys, command)
+    assert "holds more than a checkpoint does" in said_by(capsys, command)
 
 
 # ---------------------------------------------------------------------- at random

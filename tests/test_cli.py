@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 import wandb
 import yaml
+from covering import thinned
 from recordings import tone, write
 
 from asr_dni import __version__
@@ -305,12 +306,14 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys
     assert settings == {**expected, "name": "broken", "wandb": "disabled"}
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_test_batch_start", "setup"])
-@pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+@thinned(
+    2,
+    command=["fit", "demo"],
+    signalled=[(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    hook=["on_train_batch_start", "on_test_batch_start", "setup"],
 )
-@pytest.mark.parametrize("command", ["fit", "demo"])
-def test_signals_end_a_command(here, tone_words, monkeypatch, capsys, command, number, code, said, hook):
+def test_signals_end_a_command(here, tone_words, monkeypatch, capsys, command, signalled, hook):
+    number, code, said = signalled
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(NoiseCurveCallback, hook, lambda *arguments, **keywords: os.kill(os.getpid(), number))
     monkeypatch.setattr(cli_demo, "Synthetic", lambda **keywords: Folder(tone_words))
