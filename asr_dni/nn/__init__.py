@@ -24,6 +24,7 @@ meta device, ``FakeTensorMode``, subclasses   work, by the loop
 
 from asr_dni.nn.any_cell import NoisyRecurrent
 from asr_dni.nn.cells import CELLS, OwnParameter, RecurrentCell
+from asr_dni.nn.convolution import NoisyConv2d
 from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
 from asr_dni.nn.implementation import Implementation, use_implementation
 from asr_dni.nn.linear import NoisyLinear
@@ -37,6 +38,7 @@ __all__ = [
     "CounterDropout",
     "DropoutSeed",
     "Implementation",
+    "NoisyConv2d",
     "NoisyGRU",
     "NoisyLSTM",
     "NoisyLinear",

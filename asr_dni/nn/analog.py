@@ -7,6 +7,7 @@ from torch import Tensor
 
 from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
 from asr_dni.nn.statistics import CalibratedModule
 from asr_dni.noise import ForwardPass, Hardware, Scale, Site
@@ -80,6 +81,38 @@ class AnalogModule(CalibratedModule):
             return self._unit_of_pass(part, site, scale, needed, inward)
 
         return lower_product([noise.hardware for noise in now.noises], keys, unit, drawing, columns)
+
+    def _only_product(self, now: ForwardPass, site: Site, drawing: Drawing, columns: int) -> Product | None:
+        """Return what :meth:`_product` does, in a layer that has one product."""
+        keys = [
+            derive_key(noise.realisation.seed, site, now.stream, draw)
+            for noise, draw in zip(now.noises, now.draws, strict=True)
+        ]
+        return self._product(now, site, "l0", site, keys, drawing, columns)
+
+    def _drawing(
+        self,
+        now: ForwardPass,
+        input: Tensor,
+        rows: int,
+        first_step: int,
+        steps: int,
+        width: int,
+        samples_first: bool,
+    ) -> Drawing:
+        """Return what the numbers of a layer with one product are drawn for.
+
+        Args:
+            now: the forward pass.
+            input: of the layer.
+            rows: N, samples.
+            first_step: of the outputs.
+            steps: T, of the outputs.
+            width: outputs per sample and step.
+            samples_first: whether the outputs are ``(K, N, T, *)`` rather than ``(K, T, N, *)``.
+        """
+        ids = [self._sample_ids(noise, rows, input.device) for noise in now.noises]
+        return Drawing(ids, first_step, steps, 1, width, like_product(input), draw_noise, samples_first)
 
 
 class _OfMatrix:

@@ -26,6 +26,13 @@ from asr_dni.philox import Key, derive_key
 Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
 """Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
 
+Multiply = Callable[[Tensor, Tensor, bool], Tensor]
+"""Gives the clean outputs of arrays: of inputs, weights ``(K, out, in)``, and whether the networks share the inputs."""
+
+
+def _multiply(x: Tensor, weight: Tensor, shared: bool) -> Tensor:
+    return linear(x, weight, shared=shared)
+
 
 class Crossbar:
     """A matrix of each of K networks, on arrays.
@@ -36,12 +43,18 @@ class Crossbar:
         drawing: what the random numbers are drawn for.
         linked: ``(out, in)`` booleans: which weights there are; an array without any for an output adds nothing to it.
             ``None``: all.
+        multiply: the clean product, where it is more than that of a matrix and vectors, such as a convolution.
     """
 
     def __init__(
-        self, product: Product, weight: Tensor, drawing: Drawing, linked: Tensor | None = None
+        self,
+        product: Product,
+        weight: Tensor,
+        drawing: Drawing,
+        linked: Tensor | None = None,
+        multiply: Multiply = _multiply,
     ) -> None:
-        self._dac = product.dac
+        self._dac, self._multiply = product.dac, multiply
         columns = [weight.shape[-1]] if product.columns is None else list(product.columns)
         self._columns, self._weights = columns, torch.split(weight, columns, -1)
         self._outputs = [Outputs(operations, drawing) for operations in product.arrays]
@@ -51,7 +64,8 @@ class Crossbar:
         """Return W x.
 
         Args:
-            x: ``(K, *, in)``, or ``(*, in)`` where ``shared`` by all networks.
+            x: ``(K, *, in)``, or ``(*, in)`` where ``shared`` by all networks; what ``multiply`` takes, where there is
+                one array only.
             step: the time step; ``None``: all of them at once.
             shared: whether the networks share x.
 
@@ -63,9 +77,10 @@ class Crossbar:
                 x, shared = x.expand(len(self._weights[0]), *x.shape), False
             x = self._dac(x)
         total: Tensor | None = None
-        parts = zip(torch.split(x, self._columns, -1), self._weights, self._outputs, strict=True)
+        of_arrays = [x] if len(self._columns) == 1 else torch.split(x, self._columns, -1)
+        parts = zip(of_arrays, self._weights, self._outputs, strict=True)
         for j, (inputs, weight, outputs) in enumerate(parts):
-            y = outputs(linear(inputs, weight, shared=shared), step)
+            y = outputs(self._multiply(inputs, weight, shared), step)
             if self._linked is not None:
                 y = torch.where(self._linked[j], y, torch.zeros_like(y))
             total = y if total is None else total + y

@@ -4,16 +4,13 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from asr_dni.nn.analog import AnalogModule
 from asr_dni.nn.crossbar import Crossbar
-from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.mvm import linear
-from asr_dni.nn.operations import Drawing, Outputs
+from asr_dni.nn.operations import Outputs
 from asr_dni.nn.statistics import SignalStatistics
 from asr_dni.noise import Hardware, Site
-from asr_dni.philox import derive_key
 
 
 class NoisyLinear(AnalogModule, nn.Linear):
@@ -62,22 +59,11 @@ class NoisyLinear(AnalogModule, nn.Linear):
         if not now.at("output"):
             return linear(input, self.weight, self.bias)
         weight = self._programmed(now, "output", "weight")
-        keys = [
-            derive_key(noise.realisation.seed, "output", now.stream, draw)
-            for noise, draw in zip(now.noises, now.draws, strict=True)
-        ]
-        drawing = Drawing(
-            [self._sample_ids(noise, rows, input.device) for noise in now.noises],
-            now.noises[0].realisation.first_step,
-            steps,
-            1,
-            self.out_features,
-            _like_product(input),
-            draw_noise,
-            samples_first,
-        )
-        axes = (len(keys), rows, steps) if samples_first else (len(keys), steps, rows)
-        product = self._product(now, "output", "l0", "output", keys, drawing, self.in_features)
+        first_step = now.noises[0].realisation.first_step
+        drawing = self._drawing(now, input, rows, first_step, steps, self.out_features, samples_first)
+        product = self._only_product(now, "output", drawing, self.in_features)
+        networks = len(now.noises)
+        axes = (networks, rows, steps) if samples_first else (networks, steps, rows)
         if product is None or product.additive:
             y = linear(input, weight, self.bias)
             if product is not None:
@@ -89,7 +75,7 @@ class NoisyLinear(AnalogModule, nn.Linear):
         if self.bias is None:
             return y
         return y + (
-            self.bias if self.networks is None else self.bias.view(len(keys), *(1,) * (y.dim() - 2), -1)
+            self.bias if self.networks is None else self.bias.view(networks, *(1,) * (y.dim() - 2), -1)
         )
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
@@ -100,11 +86,3 @@ class NoisyLinear(AnalogModule, nn.Linear):
     ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
         return self._power_of("l0", "output", "output", hardware, self._member(member))
-
-
-def _like_product(input: Tensor) -> Tensor:
-    """Return something with the dtype and device that a product has, which autocast may lower."""
-    kind = input.device.type
-    if is_autocast_available(kind) and torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
-        return input.new_empty(0, dtype=torch.get_autocast_dtype(kind))
-    return input

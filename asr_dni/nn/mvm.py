@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional
 
 
@@ -25,3 +26,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, shared: bo
     rows = input.flatten(0, -2).expand(networks, -1, -1) if shared else input.flatten(1, -2)
     product = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
     return product.view(networks, *input.shape[0 if shared else 1 : -1], width)
+
+
+def like_product(input: Tensor) -> Tensor:
+    """Return something with the dtype and device that a product has, which autocast may lower."""
+    kind = input.device.type
+    if is_autocast_available(kind) and torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+        return input.new_empty(0, dtype=torch.get_autocast_dtype(kind))
+    return input
