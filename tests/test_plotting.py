@@ -308,6 +308,10 @@ def test_the_legend_has_every_label_once_and_switches_all_panels():
         1:
     ] * 2
     assert drawn["layout"]["legend"]["title"]["text"] == "what"
+    # The pointer says what the names are of.
+    assert {
+        trace["hovertemplate"] for trace in drawn["data"] if trace.get("name") and trace["type"] == "scatter"
+    } == {"%{hovertext}<extra>what %{fullData.name}</extra>"}
 
 
 def test_panels_are_labelled_at_the_edges_and_zoom_together():

@@ -302,3 +302,17 @@ def test_nothing_to_draw_is_an_error():
     for specify in (matrices_figure, curves_figure, units_figure):
         with pytest.raises(UserError, match="no matrix to draw"):
             specify([])
+
+
+def test_the_axis_is_the_strength_that_was_swept():
+    bits = find(
+        simulate(**(SMALL | {"sigmas_infer": (4.0, 6.0, 8.0)}), seeds=range(2), axis="adc.bits", unit="")
+    )
+    figures = study_figures(bits)
+    assert {panel.x.text for name in ("matrix", "curves", "best") for panel in figures[name].panels} == {
+        "ADC bits"
+    }
+    assert figures["matrix"].panels[0].x.categories == ("4", "6", "8")
+    assert "ADC bits 6" in heat_of(figures["matrix"].panels[0]).hover[0][1]
+    time = find(simulate(**SMALL, seeds=range(2), axis="drift.time", unit="s"))
+    assert study_figures(time)["curves"].panels[0].x.text == "drift time (s)"

@@ -18,6 +18,7 @@ from asr_dni.evaluation.description import (
     format_snr,
 )
 from asr_dni.evaluation.tables import format_accuracy
+from asr_dni.noise import Strength
 from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Reference, Tick, curve_style
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
     margin = 0.02 * (right - left or 1.0)
     snr = common_snr(summaries)
     x = replace(
-        _strength_axis(summaries),
+        strength_axis(common_strength(summaries)),
         limits=(left - margin, right + margin),
         opposite=_snr_ticks(snr, right - left) if snr else (),
         opposite_label="SNR at the noisy products (dB)" if snr else "",
@@ -79,9 +80,10 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
     )
 
 
-def _strength_axis(summaries: Mapping[str, CurveSummary]) -> Axis:
-    """Return the axis of the curves' strength: what it is, and in which unit."""
-    return Axis(common_strength(summaries).label)
+def strength_axis(strength: Strength) -> Axis:
+    """Return the axis of a strength, here and in the figures of a study: what it is, and in which unit."""
+    label, _, unit = strength.label.partition(" (")
+    return Axis(label, unit.removesuffix(")"))
 
 
 def chance_line(chance: float) -> Reference:

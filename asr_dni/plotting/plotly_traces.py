@@ -31,6 +31,11 @@ def as_markup(text: str) -> str:
     return re.sub(r"([α-ωΑ-Ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", escaped).replace("\n", "<br>")
 
 
+def in_template(text: str) -> str:
+    """Return plain text as part of a template for what the pointer shows, where ``%{`` would begin a variable."""
+    return as_markup(text).replace("%{", "%&#123;")
+
+
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 

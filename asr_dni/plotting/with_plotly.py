@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from asr_dni.plotting.plotly_traces import DASHES, as_markup, on_axis, traces_of
+from asr_dni.plotting.plotly_traces import DASHES, as_markup, in_template, on_axis, traces_of
 from asr_dni.plotting.specification import Axis, Bars, ColorScale, Figure, HeatMap, Line, Panel, Reference
 from asr_dni.plotting.style import FAINT_GRID, GREY, GRID, INK, PAPER
 
@@ -41,6 +41,9 @@ def render(figure: Figure) -> go.Figure:
             trace.showlegend = figure.legend is not None and bool(trace.name) and trace.name not in named
             if trace.name:
                 named.add(trace.name)
+                if figure.legend is not None and figure.legend.title and trace.type != "heatmap":
+                    title = in_template(figure.legend.title)
+                    trace.hovertemplate = f"%{{hovertext}}<extra>{title} %{{fullData.name}}</extra>"
             drawing.add_trace(trace, **at)
         number = str(place + 1) if place else ""
         _set_axes(drawing, figure, place, number)
@@ -143,6 +146,7 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
     else:
         below, left = figure.neighbour(place, "below"), figure.neighbour(place, "left")
         grid = any(isinstance(one, HeatMap) and one.colors.bar for one in panel.elements)
+        x["unifiedhovertitle"] = {"text": f"{in_template(panel.x.label)} %{{x}}"}
         x |= _axis(
             panel.x,
             int(_LETTERS * figure.panel_size[0]),

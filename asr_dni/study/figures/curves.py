@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import ACCURACY, chance_line
+from asr_dni.evaluation.figures import ACCURACY, chance_line, strength_axis
 from asr_dni.evaluation.tables import format_accuracy
 from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Points, Style, Tick
 from asr_dni.plotting.specification import Element
 from asr_dni.plotting.style import MARKERS, ordered_colors
-from asr_dni.study.figures.frame import check, explain_intervals, make_figure, panel_titles, strength_axis
+from asr_dni.study.figures.frame import check, explain_intervals, make_figure, panel_titles
 from asr_dni.study.matrix import Matrix
 from asr_dni.wording import count
 
@@ -46,7 +46,7 @@ def curves_figure(matrices: Sequence[Matrix]) -> Figure:
                 )
             )
         elements: tuple[Element, ...] = (*lines, chance_line(matrix.chance))
-        panels.append(Panel(strength_axis(matrix), ACCURACY, elements, title))
+        panels.append(Panel(strength_axis(matrix.strength), ACCURACY, elements, title))
     note = f"lines: mean over seeds; {explain_intervals(matrices, 'bands')}"
     return make_figure("Noise curves", matrices, panels, (3.7, 3.2), note, legend=Legend("σ_train"))
 

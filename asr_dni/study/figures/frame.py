@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.figures import strength_axis
 from asr_dni.noise import Strength
 from asr_dni.plotting import Axis, Figure, Legend, Panel
 from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
@@ -15,16 +16,11 @@ COLUMNS = 3
 """Panels side by side."""
 
 
-def strength_axis(matrix: Matrix) -> Axis:
-    """Return the axis of the strength at inference: what it is, and in which unit."""
-    return Axis(matrix.strength.label)
-
-
 def train_axis(matrix: Matrix) -> Axis:
     """Return the axis of the noise in training."""
     scale = matrix.key["train_scale"]
-    label = Strength.sigma(scale).label if scale else "inference noise σ_infer"
-    return Axis(label.replace("inference", "training").replace("infer", "train"))
+    unit = strength_axis(Strength.sigma(scale)).unit if scale else ""
+    return Axis("training noise σ_train", unit)
 
 
 def make_figure(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asr_dni.evaluation.description import format_snr
+from asr_dni.evaluation.figures import strength_axis
 from asr_dni.evaluation.tables import format_accuracy
 from asr_dni.plotting import Axis, CellText, ColorScale, Figure, HeatMap, Legend, Line, Panel, Style, Tick
 from asr_dni.plotting.style import RED_BLUE, VIRIDIS
@@ -19,7 +20,6 @@ from asr_dni.study.figures.frame import (
     have_intervals,
     make_figure,
     panel_titles,
-    strength_axis,
     train_axis,
 )
 from asr_dni.study.findings import Findings, rows_of
@@ -222,7 +222,7 @@ def _grid_axes(matrix: Matrix, trains: Sequence[float]) -> tuple[Axis, Axis]:
     """Return the axes of a map over all levels, with the SNR above where it is known and not the same anyway."""
     shown = not np.isnan(matrix.snr_db).any() and matrix.key["scale"] != "absolute"
     x = replace(
-        strength_axis(matrix),
+        strength_axis(matrix.strength),
         scale="category",
         categories=_levels(matrix.levels),
         opposite=tuple(Tick(place, format_snr(snr)) for place, snr in enumerate(matrix.snr_db))
