@@ -2,7 +2,6 @@
 
 import linecache
 import os
-import re
 import sys
 
 import librosa
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 from test_docs import example
+from test_named_classes import fails
 
 import asr_dni
 from asr_dni.cli.main import main
@@ -46,16 +46,6 @@ def here(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def fails(capsys, *command: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(list(command))
-    said = capsys.readouterr().err
-    assert ended.value.code == 2, said
-    assert re.fullmatch(r"asr-dni: error: [^\n]+\n", said), said
-    return said
-
-
 LAST = "runs/spotter/version_0/checkpoints/last.ckpt"
 
 
@@ -74,6 +64,9 @@ def test_a_front_end_of_ones_own_works_from_training_to_decisions(here, tone_wor
     main(["fit", "--config", "own.yaml", *own, "--data.front_end.smoothing", "0.04"])
     main(["noise-curve", LAST, *own, "--sigmas", "0", "--data", str(tone_words), "--output", "curve"])
     assert pd.read_csv("curve/noise_curve.csv", comment="#")["n_clips"].min() > 0
+
+    main(["predict", LAST, str(next((tone_words / "yes").iterdir())), *own, "--format", "csv"])
+    assert "yes" in capsys.readouterr().out
 
     from my_front_ends import PCEN
 
@@ -204,21 +197,15 @@ def test_a_front_end_and_its_arguments_are_known_to_what_it_came_from():
         assert again.identity["class"] == type(front_end).__name__
 
 
-@pytest.mark.parametrize("name", ["TemporalOrder", "my_data.TemporalOrder"])
-def test_a_data_set_of_ones_own_works_from_training_to_decisions(here, name, capsys):
-    command = [
-        "fit",
-        "--config",
-        "run.yaml",
-        "--data_class",
-        name,
-        "--data.length",
-        "20",
-        "--data.n_train",
-        "64",
-    ]
-    assert "my_data" in fails(capsys, *command) or name == "TemporalOrder"
-    main([*command, "--allow", "my_data"])
+def test_a_data_set_of_ones_own_works_from_training_to_decisions(here, capsys):
+    own = ["--config", "run.yaml", "--data.length", "20", "--data.n_train", "64"]
+    assert "--allow my_data" in fails(capsys, "fit", *own, "--data_class", "my_data.TemporalOrder")
+    said = fails(capsys, "fit", *own, "--allow", "my_data", "--data_class", "TemporalOdor")
+    assert "give one of TemporalOrder, KeywordData, DigitsData" in said
+    with pytest.raises(SystemExit):
+        main(["fit", *own, "--allow", "my_data", "--data_class", "TemporalOrder", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["batch_size"] == 64
+    main(["fit", *own, "--allow", "my_data", "--data_class", "my_data.TemporalOrder"])
     from my_data import TemporalOrder
 
     contents = torch.load(LAST, weights_only=True)
@@ -232,12 +219,14 @@ def test_a_data_set_of_ones_own_works_from_training_to_decisions(here, name, cap
     batch = next(data.batches("test"))
     assert batch.features.shape == (100, 20, 6)
     assert data.clip_names(batch.clip_ids)[:2] == ["test/0", "test/1"]
-    assert not (set(data.clip_names(batch.clip_ids)) & {"train/0"})
+    contents["TemporalOrder"]["label_names"] = 7
+    with pytest.raises(UserError, match=r"TemporalOrder\.label_names is not what it has to be"):
+        data_from_checkpoint(contents)
 
 
 def test_a_study_of_a_data_set_of_ones_own(here, capsys):
     (here / "study.yaml").write_text(
-        "data_class: my_data.TemporalOrder\ndata: {length: 20, n_train: 64}\nunits: [2]\nepochs: 1\nseeds: 1\n"
+        "data_class: TemporalOrder\ndata: {length: 20, n_train: 64}\nunits: [2]\nepochs: 1\nseeds: 1\n"
     )
     main(["study", "plan", "study.yaml", "--allow", "my_data", "--measure", "false"])
     assert "64 training clips in batches of 64, 20 frames of 6 features" in capsys.readouterr().out

@@ -120,6 +120,7 @@ PLACES = (
     "trainer.plugins",
     "trainer.accelerator",
     "data.source",
+    "data.front_end",
     "data.deformation",
     "model.network",
     "model.noise",

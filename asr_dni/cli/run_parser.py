@@ -26,6 +26,7 @@ The settings that matter most; all of them are listed below, and "asr-dni conf l
   --config FILE                          YAML, or such a name; several are layered, later ones and the command line win
   --data.source, --data.source.path      where the recordings come from (asr_dni.data.Folder, ...)
   --data_class                           which data; without it recordings. --data.* are the settings of this class
+  --data.front_end, .n_mels, ...         the features: MFCC, LogMel
   --data.augmentation.*                  what happens to training clips
   --model.network.cell, .units, .layers  the network
   --annealing.sigma                      sigma_train: the noise that is trained under; 0 is conventional training

@@ -44,8 +44,8 @@ class KeywordData(RecordedData):
     Args:
         source: where the recordings come from.
         labels: which labels are told apart.
-        front_end: what makes features of samples, such as asr_dni.features.LogMel; without class_path the settings of
-            MFCC. Its ``sample_rate`` is what the recordings are resampled to.
+        front_end: what makes features of samples, such as asr_dni.features.LogMel, or its configuration; without
+            class_path that is MFCC's. Its ``sample_rate`` is what the recordings are resampled to.
         augmentation: what happens to training batches.
         batch_size: clips in a batch (per process).
         seed: of the order of the clips and of the augmentation.
@@ -186,9 +186,9 @@ class KeywordData(RecordedData):
 
     def _select(self, split: Selected) -> Selection:
         store, names = self._store_of(split), self.label_names
-        if store is self._archive or split == "predict":
+        if store is self._archive:
             return select_known(store, names, None)
-        chosen = select(store, self.labels, names, split)
+        chosen = select(store, self.labels, names, "test" if split == "predict" else split)
         if (chosen.rows < 0).any() and not len(self.store.background):
             raise UserError(
                 f"{self.identity}: the silence class is made from background recordings and there are "

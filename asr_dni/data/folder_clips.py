@@ -34,7 +34,7 @@ class FolderClips(RecordedData):
         split: which of the folder's clips; ``all``: every one.
         speaker: how file names tell the speaker, see :class:`asr_dni.data.Folder`.
         batch_size: clips in a batch.
-        seed: is reported with results; there is nothing here that it would change.
+        seed: of the network's training, which its results are told apart by.
         cache_dir: where decoded clips are kept.
         num_workers: threads that decode; None: one per core.
         damaged: whether a recording that cannot be decoded is an ``error``, or is left out (``skip``).

@@ -436,7 +436,8 @@ class Spotter:
 def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Spotter:
     """Make a :class:`Spotter` of a checkpoint that ``asr-dni fit`` wrote.
 
-    It needs nothing but the file: no data set, and nothing that the file names is imported or run.
+    It needs nothing but the file: no data set, and nothing that the file names is imported. A front end of your
+    own has to be imported before.
 
     Args:
         checkpoint: a .ckpt file.

@@ -17,7 +17,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from asr_dni.bounded_yaml import load_yaml
 from asr_dni.bounds import at_most
 from asr_dni.configuration import as_text, check_groups, explain, read_layers
-from asr_dni.data import SequenceData
+from asr_dni.data import SequenceData, find_data_class
 from asr_dni.errors import UserError
 from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
@@ -478,8 +478,8 @@ def _with_class_path(contents: Mapping[str, Any]) -> dict[str, Any]:
     """Return a file's settings with ``data_class``, as the configurations of ``asr-dni fit`` have it, resolved."""
     contents = dict(contents)
     if "data_class" in contents:
-        name = str(contents.pop("data_class"))
-        class_path = name if "." in name else f"asr_dni.data.{name}"
+        found = find_data_class(str(contents.pop("data_class")))
+        class_path = f"{found.__module__}.{found.__qualname__}"
         data = contents.get("data") or {}
         contents["data"] = (
             data if "class_path" in data else {"class_path": class_path, "init_args": dict(data)}
