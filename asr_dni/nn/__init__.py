@@ -28,9 +28,11 @@ from asr_dni.nn.convolution import NoisyConv2d
 from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
 from asr_dni.nn.implementation import Implementation, use_implementation
 from asr_dni.nn.linear import NoisyLinear
+from asr_dni.nn.normalisation import StackableBatchNorm2d
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
 from asr_dni.nn.stacking import stack_networks, unstack_network
 from asr_dni.nn.statistics import CalibratedModule, calibrate, snr_db
+from asr_dni.stackable import Stackable
 
 __all__ = [
     "CELLS",
@@ -46,6 +48,8 @@ __all__ = [
     "NoisyRecurrent",
     "OwnParameter",
     "RecurrentCell",
+    "Stackable",
+    "StackableBatchNorm2d",
     "calibrate",
     "seeded_dropout",
     "snr_db",

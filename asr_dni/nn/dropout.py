@@ -19,6 +19,7 @@ from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.operations import GaussianNoise
 from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.philox import derive_key
+from asr_dni.stackable import Stackable
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,11 @@ _named_by: ContextVar[Mapping["DroppingModule", tuple[tuple[DropoutSeed, ...], i
 """Each network's seed and the module's place among those that drop, as :func:`seeded_dropout` has set them."""
 
 
-class DroppingModule(nn.Module):
+class DroppingModule(Stackable):
     """A module that drops values in training.
 
     Within :func:`seeded_dropout` masks are counter-based; elsewhere they come from torch's global generator.
-
-    Attributes:
-        networks: K, the number of networks in a population; ``None`` for an ordinary module.
     """
-
-    networks: int | None = None
 
     def _drop(self, values: Tensor, p: float, layer: int = 0) -> Tensor:
         """Return ``(T, N, H)`` or ``(N, H)`` values, in a population with a leading axis K, some of them zero."""

@@ -4,15 +4,17 @@ A population is called as its members are. Whatever an ordinary module returns h
 member k returns alone, within rounding, whichever networks are beside it. Inputs have a leading axis K as well, or none
 where all members get the same:
 
-===================  =================================================  ===============================
+==================== =================================================  ===============================
 module               input                                              output
-===================  =================================================  ===============================
+==================== =================================================  ===============================
 NoisyRNN, LSTM, GRU  ``(T, N, F)`` for all, or ``(K, T, N, F)``; with   ``(K, T, N, D * H)``, with
                      ``batch_first`` ``(N, T, F)`` or                   ``batch_first``
                      ``(K, N, T, F)``                                   ``(K, N, T, D * H)``
 their states         ``(K, layers * D, N, H)``                          ``(K, layers * D, N, H)``
 NoisyLinear          ``(K, N, *, in)``                                  ``(K, N, *, out)``
-===================  =================================================  ===============================
+NoisyConv2d          ``(N, C, T, B)`` for all or ``(K, N, C, T, B)``    ``(K, N, out, T, B)``
+StackableBatchNorm2d ``(K, N, C, T, B)``                                ``(K, N, C, T, B)``
+==================== =================================================  ===============================
 
 D is the number of directions. The gradient of a sum of K losses, one for each member, is for each member that of its
 own loss.
@@ -27,9 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
-from asr_dni.nn.dropout import DroppingModule
-from asr_dni.nn.statistics import CalibratedModule
-from asr_dni.noise import NoisyModule
+from asr_dni.stackable import Stackable
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,25 +40,26 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     Parameters, buffers and signal statistics are copied; a member's noise is not, the population starts without.
 
     Args:
-        networks: noisy layers, or networks of them, of one class, with the same settings, shapes, dtypes and devices.
-            Modules without parameters of their own may be of any kind that works on tensors of any shape.
+        networks: noisy layers, or networks of them and of other :class:`~asr_dni.stackable.Stackable` modules, of one
+            class, with the same settings, shapes, dtypes and devices. Modules without parameters of their own may be of
+            any kind that works on tensors of any shape.
 
     Returns:
         A module of that class, with ``networks`` K, in the mode (training or evaluation) of the first.
 
     Raises:
         UserError: there is no network, they differ in something (which is named), one is itself a population, or a
-            module with parameters is not a noisy one, and so has no form for K networks.
+            module with parameters or buffers has no form for K networks.
     """
     if not networks:
         raise UserError("there is no network to stack: give at least one")
     first = networks[0]
     for name, module in first.named_modules():
         own = [*module._parameters.values(), *module._buffers.values()]
-        if any(tensor is not None for tensor in own) and not isinstance(module, NoisyModule):
+        if any(tensor is not None for tensor in own) and not isinstance(module, Stackable):
             raise UserError(
                 f"networks with a {type(module).__name__} ({name or 'the network itself'}) cannot be stacked: only"
-                " noisy modules can be K networks"
+                " noisy modules and other subclasses of asr_dni.nn.Stackable can be K networks"
             )
     for k, network in enumerate(networks):
         _check_alike(first, network, k)
@@ -69,14 +70,8 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     population = copy.deepcopy(first, dict(replacements))
     modules = zip(population.modules(), *(network.modules() for network in networks), strict=True)
     for module, *members in modules:
-        if isinstance(module, NoisyModule | DroppingModule):
-            module.networks = len(networks)
-        if isinstance(module, NoisyModule):
-            module._own = None
-        if isinstance(module, CalibratedModule):
-            for part, statistics in module._statistics.items():
-                of_all = [member._statistics[part].values for member in members]
-                statistics.load(torch.cat(of_all))
+        if isinstance(module, Stackable):
+            module.stack_members(members)
     return population
 
 
@@ -93,7 +88,7 @@ def unstack_network(population: Network, member: int) -> Network:
     Raises:
         UserError: the module is not a population, or has no such member.
     """
-    sizes = {module.networks for module in population.modules() if isinstance(module, NoisyModule)}
+    sizes = {module.networks for module in population.modules() if isinstance(module, Stackable)}
     networks = sizes.pop() if len(sizes) == 1 else None
     if networks is None:
         raise UserError(f"this {type(population).__name__} is not a population: there is nothing to unstack")
@@ -104,13 +99,8 @@ def unstack_network(population: Network, member: int) -> Network:
     }
     network = copy.deepcopy(population, dict(replacements))
     for module in network.modules():
-        if isinstance(module, NoisyModule | DroppingModule):
-            module.networks = None
-        if isinstance(module, NoisyModule):
-            module._own = None
-        if isinstance(module, CalibratedModule):
-            for statistics in module._statistics.values():
-                statistics.load(statistics.values[member : member + 1])
+        if isinstance(module, Stackable):
+            module.keep_member(member)
     return network
 
 
@@ -150,7 +140,7 @@ def _check_alike(first: nn.Module, other: nn.Module, k: int) -> None:
         twin, label = theirs[name], name or "the network"
         if type(module) is not type(twin):
             raise differ(f"the class of {label}", type(module).__name__, type(twin).__name__)
-        if isinstance(module, NoisyModule) and isinstance(twin, NoisyModule):
+        if isinstance(module, Stackable) and isinstance(twin, Stackable):
             for its in (module.networks, twin.networks):
                 if its is not None:
                     raise UserError(f"{label} is a population of {its} networks: unstack it first")

@@ -196,6 +196,18 @@ class CalibratedModule(NoisyModule):
         place = self._member(member)
         return {part: statistics.of(place) for part, statistics in self._statistics.items()}
 
+    def stack_members(self, members: Sequence[Any]) -> None:
+        """Become a population, with the members' statistics."""
+        super().stack_members(members)
+        for part, statistics in self._statistics.items():
+            statistics.load(torch.cat([member._statistics[part].values for member in members]))
+
+    def keep_member(self, member: int) -> None:
+        """Become an ordinary module, with a member's statistics."""
+        super().keep_member(member)
+        for statistics in self._statistics.values():
+            statistics.load(statistics.values[member : member + 1])
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for statistics in self._statistics.values():

@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_dni.errors import UserError
 from asr_dni.noise.hardware import Hardware, Realisation
 from asr_dni.noise.noise import Noise
 from asr_dni.noise.recomputation import backward_task, settings_of_pass
+from asr_dni.stackable import Stackable
 
 
 @dataclass
@@ -59,7 +60,7 @@ _of_blocks: ContextVar[Mapping["NoisyModule", _InForce]] = ContextVar(
 _counting = threading.Lock()
 
 
-class NoisyModule(nn.Module):
+class NoisyModule(Stackable):
     """A module whose arithmetic can be noisy, and the root of a network of such modules.
 
     ``module.noise`` is one value for the module and for all noisy modules below it. Noise is a property of the
@@ -75,9 +76,6 @@ class NoisyModule(nn.Module):
     The noise of a forward pass is the one in force when it begins, in its thread. Where activation checkpointing runs
     the pass again, its noise is that of the first time. What else works is listed in :mod:`asr_dni.nn`.
 
-    Attributes:
-        networks: K, the number of networks in a population; ``None`` for an ordinary module.
-
     Example:
         >>> import torch
         >>> from asr_dni.nn import NoisyLinear
@@ -89,7 +87,6 @@ class NoisyModule(nn.Module):
         False
     """
 
-    networks: int | None = None
     _own: _InForce | None = None
     _was_noisy = False
     """Whether a forward pass that can have a gradient had noise: one that is run again would need the same."""
@@ -205,6 +202,16 @@ class NoisyModule(nn.Module):
             yield
         finally:
             _of_blocks.reset(token)
+
+    def stack_members(self, members: Sequence[Any]) -> None:
+        """Become a population, without noise."""
+        super().stack_members(members)
+        self._own = None
+
+    def keep_member(self, member: int) -> None:
+        """Become an ordinary module, without noise."""
+        super().keep_member(member)
+        self._own = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: its noise is the one in force here and now, to stay."""

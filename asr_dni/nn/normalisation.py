@@ -1,0 +1,52 @@
+"""Batch normalisation, of one network or of K."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr_dni.stackable import Stackable
+
+
+class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d``, which can be K networks (:func:`asr_dni.nn.stack_networks`).
+
+    A population takes ``(K, N, C, T, B)``. Each member is normalised by its own batch, or by its own running
+    statistics, as it would be alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input, in the same shape."""
+        networks = self.networks
+        if networks is None:
+            y: Tensor = super().forward(input)
+            return y
+        if input.dim() != 5 or len(input) != networks:
+            raise ValueError(f"expected an input ({networks}, N, C, T, B), got {tuple(input.shape)}")
+        # The channels of K networks are channels of one.
+        channels = input.transpose(0, 1).flatten(1, 2)
+        scale = None if self.weight is None else self.weight.flatten()
+        shift = None if self.bias is None else self.bias.flatten()
+        mean, variance = (
+            None if its is None else its.flatten() for its in (self.running_mean, self.running_var)
+        )
+        of_batch = self.training or mean is None
+        if of_batch and mean is not None:
+            mean, variance = torch.zeros_like(mean), torch.ones_like(mean)
+        # A momentum of 1 puts the batch's own statistics there.
+        y = functional.batch_norm(channels, mean, variance, scale, shift, of_batch, 1.0, self.eps)
+        if of_batch and mean is not None and variance is not None:
+            self._follow(mean.view(networks, -1), variance.view(networks, -1))
+        return y.view(len(y), networks, -1, *y.shape[2:]).transpose(0, 1)
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Fold a batch's statistics ``(K, C)`` into the running ones."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:  # members may have seen different numbers of batches
+            weight = (1 / self.num_batches_tracked.to(mean))[:, None]
+        else:
+            weight = mean.new_tensor(self.momentum)
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
