@@ -1,11 +1,11 @@
 """Hardware as configurations have it: plain settings, a name in ``conf/hardware``, or a YAML file of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asr_dni.configuration import read_layers
 from asr_dni.errors import UserError
 from asr_dni.named_configurations import FOLDER, find_configuration
-from asr_dni.noise import Hardware
+from asr_dni.noise import MVM_SITES, Arrays, Hardware, Noise, Realisation, Scale, Site
 
 _FOLDER = "hardware"
 
@@ -41,3 +41,36 @@ def read_hardware(given: object, where: str = "hardware") -> Hardware:
     for layer in read_layers(path):
         settings |= layer
     return Hardware.from_settings(settings, f"{where} {path}")
+
+
+def noise_of(
+    hardware: object | None,
+    scale: Scale = "absolute",
+    sites: Sequence[Site] = MVM_SITES,
+    arrays: Arrays = "joint",
+    seed: int = 0,
+    chip: int = 0,
+    prefix: str = "",
+) -> Noise:
+    """Return the noise that settings mean: Gaussian in the short form, or on any other hardware.
+
+    Args:
+        hardware: see :func:`read_hardware`; ``None``: Gaussian noise on outputs, of which the next three say all.
+        scale: what sigma is measured in.
+        sites: where the noise enters.
+        arrays: whether W_ih and W_hh lie on one array.
+        seed: of the noise.
+        chip: which of the chips, where weights differ from chip to chip.
+        prefix: what messages put before the names of these settings, such as ``--``.
+
+    Raises:
+        UserError: a setting is not valid, or scale, sites or arrays are given beside a hardware, which has its own.
+    """
+    realisation = Realisation(seed=seed, chip=chip)
+    if hardware is None:
+        return Noise.of(Noise(scale=scale, sites=tuple(sites), arrays=arrays).hardware, realisation)
+    default = {"scale": scale == "absolute", "sites": tuple(sites) == MVM_SITES, "arrays": arrays == "joint"}
+    beside = [name for name, is_default in default.items() if not is_default]
+    if beside:
+        raise UserError(f"{prefix}{beside[0]} is given beside {prefix}hardware: give it in the hardware")
+    return Noise.of(read_hardware(hardware, f"{prefix}hardware"), realisation)

@@ -4,12 +4,16 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.errors import UserError
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
-from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
+
+if TYPE_CHECKING:
+    from asr_dni.evaluation.sweep import Sweep
 
 DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 _DEFAULT_DRAWS = 10
@@ -21,6 +25,10 @@ def noise_curve(
     split: Literal["train", "validation", "test", "all"] = "test",
     sigmas: list[float] = list(DEFAULT_SIGMAS),  # noqa: B006  shown as the default on the command line
     draws: int = _DEFAULT_DRAWS,
+    hardware: str | None = None,
+    strength: str = SIGMA.path,
+    strengths: list[float] | None = None,
+    chips: int = 1,
     scale: Scale = "absolute",
     sites: list[Site] = list(MVM_SITES),  # noqa: B006
     arrays: Arrays = "joint",
@@ -30,14 +38,18 @@ def noise_curve(
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
 ) -> None:
-    """Measure a trained network's accuracy against inference noise.
+    """Measure a trained network's accuracy against inference noise, or any other strength of a hardware.
 
     Args:
         checkpoint: a .ckpt file that asr-dni fit wrote.
         data: a folder of clips (word/speaker_nohash_k.wav) to evaluate on; without it the checkpoint's own data.
         split: which of the clips.
-        sigmas: noise levels.
-        draws: realisations of the noise per level.
+        sigmas: levels of the additive Gaussian noise; of the output noise of another hardware.
+        draws: realisations of the noise per level and chip.
+        hardware: a name, such as noisy_weights, or a YAML file; scale, sites and arrays are then its own.
+        strength: which of the hardware's numbers is the axis, such as adc.bits or weight.sigma.
+        strengths: its levels, such as 4,5,6,8.
+        chips: how many chips each level is measured on, where weights differ from chip to chip.
         scale: what sigma is measured in.
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
@@ -53,15 +65,17 @@ def noise_curve(
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table, save_noise_curve
     from asr_dni.evaluation.curve import curve_label
-    from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
+    from asr_dni.evaluation.sweep import Sweep, check_sites
+    from asr_dni.hardware_files import noise_of
     from asr_dni.inference import load
 
-    check_sigmas(sigmas)
-    check_draws(draws)
+    axis = Strength.parse(strength)
+    levels = _levels(axis, sigmas, strengths, hardware)
     where = choose_device(device)
     check_folder(output)
-    noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.hardware.sites, sigmas, ("--sites", "--sigmas 0"))
+    noise = noise_of(hardware, scale, sites, arrays, seed, prefix="--")
+    check_sites(noise.hardware.sites, levels, ("--sites", "--sigmas 0"))
+    sweep = Sweep(levels, draws, noise, axis, chips)
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())
@@ -70,15 +84,16 @@ def noise_curve(
         task = progress.add_task("noise curve", total=None)
         curve = spotter.noise_curve(
             module,
-            sigmas,
+            levels,
             draws,
             split=split,
             noise=noise,
+            strength=axis,
+            chips=chips,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    folder = checkpoint.resolve().parent / _folder_name(
-        checkpoint, data, split, sigmas, draws, noise, damaged
-    )
+    named = None if hardware is None else Path(hardware).stem
+    folder = checkpoint.resolve().parent / _folder_name(checkpoint, data, split, sweep, damaged, named)
     files = save_noise_curve(curve, output or folder)
     console.print(noise_curve_table({curve_label(curve.settings): curve}))
     if module.left_out:
@@ -87,37 +102,61 @@ def noise_curve(
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
 
 
+def _levels(
+    axis: Strength, sigmas: Sequence[float], strengths: Sequence[float] | None, hardware: str | None
+) -> tuple[float, ...]:
+    """Return the levels that are meant.
+
+    Raises:
+        UserError: there are none for this strength, or two lists of them, or no hardware that has it.
+    """
+    from asr_dni.evaluation.sweep import choose_levels
+
+    if strengths is not None and list(sigmas) != list(DEFAULT_SIGMAS):
+        raise UserError("--sigmas and --strengths are both given: give one of them")
+    if hardware is None and not axis.is_sigma:
+        raise UserError(
+            f"--strength is {axis.path}, which additive Gaussian noise has not: give --hardware, such as"
+            " noisy_weights, or a YAML file"
+        )
+    return choose_levels(axis, sigmas, strengths, ("--strength", "--strengths"))
+
+
 def _folder_name(
     checkpoint: Path,
     data: Path | None,
     split: str,
-    sigmas: Sequence[float],
-    draws: int,
-    noise: Noise,
+    sweep: "Sweep",
     damaged: str | None,
+    hardware_name: str | None = None,
 ) -> str:
     """Return a name for what was measured: other settings, other folder, so that nothing is overwritten by them."""
     from asr_dni.evaluation.compare import FURTHER_CURVES
 
     parts = [checkpoint.stem, data.resolve().name if data else "own", split]
-    hardware, default = noise.hardware, Noise().hardware
-    if hardware.scale != default.scale:
-        parts.append(hardware.scale)
-    if hardware.sites != default.sites:
-        parts.append("+".join(sorted(hardware.sites)) or "no_sites")
-    if hardware.arrays != default.arrays:
-        parts.append(hardware.arrays)
-    levels = sorted(map(float, sigmas))
-    if levels != list(DEFAULT_SIGMAS):
+    hardware, default = sweep.noise.hardware, Noise().hardware
+    if hardware_name is not None:
+        parts.append(f"{hardware_name}_{hardware.identity}")
+    else:
+        if hardware.scale != default.scale:
+            parts.append(hardware.scale)
+        if hardware.sites != default.sites:
+            parts.append("+".join(sorted(hardware.sites)) or "no_sites")
+        if hardware.arrays != default.arrays:
+            parts.append(hardware.arrays)
+    levels, is_sigma = list(sweep.values), sweep.strength.is_sigma
+    if not is_sigma or levels != list(DEFAULT_SIGMAS):
         named = "_".join(str(level).removesuffix(".0") for level in levels)
         if len(named) > 40:
             digest = hashlib.blake2b(named.encode(), digest_size=3).hexdigest()
             named = f"{levels[0]:g}_to_{levels[-1]:g}_{digest}"
-        parts.append(f"sigmas_{named}")
-    if draws != _DEFAULT_DRAWS:
-        parts.append(f"draws_{draws}")
-    if noise.realisation.seed:
-        parts.append(f"seed_{noise.realisation.seed}")
+        parts.append(f"{'sigmas' if is_sigma else sweep.strength.name}_{named}")
+    if sweep.chips > 1:
+        parts.append(f"chips_{sweep.chips}")
+    if sweep.draws != _DEFAULT_DRAWS:
+        parts.append(f"draws_{sweep.draws}")
+    if sweep.noise.realisation.seed:
+        parts.append(f"seed_{sweep.noise.realisation.seed}")
     if damaged:
         parts.append(f"damaged_{damaged}")
     return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)

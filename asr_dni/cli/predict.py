@@ -17,9 +17,10 @@ from asr_dni.device import choose_device
 from asr_dni.errors import UserError, first_few, printable
 from asr_dni.evaluation.sweep import check_sites
 from asr_dni.files import write_atomically
+from asr_dni.hardware_files import noise_of
 from asr_dni.inference import FilePrediction, Spotter, load
 from asr_dni.inference.clips import check_hop
-from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.noise import MVM_SITES, Arrays, Scale, Site
 from asr_dni.terminal import make_console
 from asr_dni.wording import count
 
@@ -45,6 +46,8 @@ def predict(
     format: Literal["table", "csv", "jsonl"] | None = None,
     output: Path | None = None,
     sigma: float = 0.0,
+    hardware: str | None = None,
+    chip: int = 0,
     scale: Scale = "absolute",
     sites: list[Site] = list(MVM_SITES),  # noqa: B006  shown as the default on the command line
     arrays: Arrays = "joint",
@@ -63,6 +66,9 @@ def predict(
             says, else table.
         output: file for csv or jsonl, written whole or not at all; without it they go to standard output.
         sigma: strength of the noise at inference; 0 is none.
+        hardware: runs on any other hardware than the additive Gaussian one: a name, such as noisy_weights, or a YAML
+            file; sigma, scale, sites and arrays are then its own.
+        chip: which chip, where weights differ from chip to chip.
         scale: what sigma is measured in.
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
@@ -73,8 +79,12 @@ def predict(
         device: cpu, cuda, cuda:1, ... or auto.
     """
     chosen = _format_of(format, output)
-    noise = Noise(sigma=sigma, scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-    check_sites(noise.hardware.sites, [sigma], ("--sites", "--sigma 0"))
+    noise = noise_of(hardware, scale, sites, arrays, seed, chip, prefix="--")
+    if hardware is None:
+        noise = noise.at(sigma)
+        check_sites(noise.hardware.sites, [sigma], ("--sites", "--sigma 0"))
+    elif sigma:
+        raise UserError("--sigma is given beside --hardware: give it in the hardware")
     spotter = load(checkpoint, choose_device(device))
     if hop is not None and spotter.features is not None:
         check_hop(hop, spotter.features.clip_seconds, "--hop")

@@ -163,10 +163,12 @@ def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback, trainer: Map
             f"noise_curve.every_n_epochs is {curve.every_n_epochs}, but only every {between}th epoch is validated"
             f" (trainer.check_val_every_n_epoch): give a multiple of {between}, or 0 (no curves in training)"
         )
-    levels = {*curve.watched_sigmas, *(curve.sigmas if curve.every_n_epochs == between else ())}
+    levels = {*curve.watched, *(curve.levels if curve.every_n_epochs == between else ())}
     known = ["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
     known += [
-        metric_name("val", quantity, sigma) for quantity in ("accuracy", "loss") for sigma in sorted(levels)
+        metric_name("val", quantity, level, curve.strength)
+        for quantity in ("accuracy", "loss")
+        for level in sorted(levels)
     ]
     for callback in callbacks:
         if not isinstance(callback, ModelCheckpoint | EarlyStopping) or callback.monitor is None:
@@ -176,7 +178,8 @@ def check_monitors(callbacks: list[Any], curve: NoiseCurveCallback, trainer: Map
         if callback.monitor not in known:
             raise UserError(
                 f"{name} monitors {callback.monitor!r}, which nothing measures at every validation:"
-                f" give one of {', '.join(known)}, or add the sigma to noise_curve.watched_sigmas"
+                f" give one of {', '.join(known)}, or add the"
+                f" {curve.strength.word} to noise_curve.watched_{'sigmas' if curve.strength.is_sigma else 'strengths'}"
             )
         mode = best_mode(callback.monitor)
         if callback.mode != mode:

@@ -17,15 +17,24 @@ from asr_dni.evaluation.curve import NoiseCurve, Over
 from asr_dni.evaluation.figures import save_noise_curve
 from asr_dni.evaluation.measuring import NoiseCurveMetric
 from asr_dni.evaluation.scoring import NoisyClassifier
-from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
-from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.evaluation.sweep import Sweep, check_draws, check_levels, choose_levels
+from asr_dni.hardware_files import noise_of
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Scale, Site, Strength
 
-_NETWORK_METHODS = ("project", "classify", "under", "snr_db")
+_NETWORK_METHODS = ("project", "inputs_exact", "classify", "under", "snr_db")
 
 
-def metric_name(split: str, quantity: str, sigma: float) -> str:
-    """Return the name under which a level's value is logged, such as ``val/accuracy@1.0``."""
-    return f"{split}/{quantity}@{float(sigma)}"
+def metric_name(split: str, quantity: str, level: float, strength: Strength = SIGMA) -> str:
+    """Return the name under which a level's value is logged: ``val/accuracy@1.0``, or ``val/accuracy@adc_bits=6.0``.
+
+    Args:
+        split: ``val`` or ``test``.
+        quantity: ``accuracy`` or ``loss``.
+        level: value of the strength.
+        strength: the axis; of sigma the level alone is named.
+    """
+    axis = "" if strength.is_sigma else f"{strength.name}="
+    return f"{split}/{quantity}@{axis}{float(level)}"
 
 
 def _is_trial(trainer: pl.Trainer) -> bool:
@@ -57,12 +66,12 @@ class NoiseCurveCallback(Callback):
     training's randomness is not touched, and training goes on as if the callback were not there. With several
     processes the counts are summed.
 
-    **Logged**, to every logger and for other callbacks: ``val/accuracy@S`` and ``val/loss@S`` (means over
-    draws), and ``test/...`` after test, for every level S, written as Python writes the float:
-    ``val/accuracy@1.0``. Early stopping and checkpoint choice can monitor them. In epochs in which the curve
-    is not measured, Lightning shows them their last value again: patience counts those epochs too, and before
-    the first curve the name does not exist. So list the level to be monitored in ``watched_sigmas``: it is
-    measured at every validation.
+    **Logged**, to every logger and for other callbacks: ``val/accuracy@S`` and ``val/loss@S`` (means over chips and
+    draws), and ``test/...`` after test, for every level S, written as Python writes the float: ``val/accuracy@1.0``; of
+    another strength than sigma with its name, ``val/accuracy@adc_bits=6.0``. Early stopping and checkpoint choice can
+    monitor them. In epochs in which the curve is not measured, Lightning shows them their last value again: patience
+    counts those epochs too, and before the first curve the name does not exist. So list the level to be monitored in
+    ``watched_sigmas`` (or ``watched_strengths``): it is measured at every validation.
 
     **Written**: ``noise_curve.csv``, ``.png`` and ``.svg`` after test; ``noise_curve_validation`` likewise,
     replaced by the newest, and ``noise_curves_validation/epoch_0004.csv``, which stay (not in
@@ -70,7 +79,7 @@ class NoiseCurveCallback(Callback):
     Lightning puts checkpoints too, else to the trainer's ``default_root_dir``.
 
     **W&B**, where there is a ``WandbLogger``: a table and a chart as well, and the curve as a series over
-    sigma_infer (of validation: the last one, at the end of the training), see
+    its strength (of validation: the last one, at the end of the training), see
     :mod:`asr_dni.evaluation.wandb_log`.
 
     The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
@@ -80,12 +89,12 @@ class NoiseCurveCallback(Callback):
     checkpoints apart.
 
     Args:
-        sigmas: levels of the curve.
-        draws: realisations of the noise per level in test (and in ``trainer.validate``).
+        sigmas: levels of the curve over the sigma of the output noise, where there are no ``strengths``.
+        draws: realisations of the noise per level and chip in test (and in ``trainer.validate``).
         every_n_epochs: the curve is measured in validation of every so-many-th epoch and of the last one; 0:
             never.
         validation_draws: realisations per level in validation during training.
-        watched_sigmas: levels that are measured at every validation.
+        watched_sigmas: levels that are measured at every validation, likewise.
         scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array (``joint``) or not (``separate``).
@@ -94,6 +103,13 @@ class NoiseCurveCallback(Callback):
             ``draws`` on the same clips alone.
         directory: where files go.
         settings: noted with the curve; overrides what is found by itself.
+        hardware: any other hardware than the additive Gaussian one, as :class:`asr_dni.noise.Hardware` has it: a
+            mapping, the name of a configuration in ``conf/hardware``, or a YAML file; scale, sites and arrays are then
+            its own.
+        strength: which of the hardware's numbers is the axis, such as ``adc.bits``.
+        strengths: levels of the curve over this strength.
+        watched_strengths: those of them that are measured at every validation.
+        chips: how many chips each level is measured on, where weights differ from chip to chip.
 
     Raises:
         UserError: an argument is out of range, there are no sites, or the module has no noisy ``network``.
@@ -113,17 +129,28 @@ class NoiseCurveCallback(Callback):
         over: Over = "clips",
         directory: str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        hardware: dict[str, Any] | str | None = None,
+        strength: str = SIGMA.path,
+        strengths: Sequence[float] | None = None,
+        watched_strengths: Sequence[float] = (),
+        chips: int = 1,
     ) -> None:
         super().__init__()
-        self.sigmas = check_sigmas(sigmas)
+        self.strength = Strength.parse(strength)
+        """The axis."""
+        self.levels = choose_levels(self.strength, sigmas, strengths)
+        """Its values at which the curve is measured."""
         self.draws = check_draws(draws)
         self.validation_draws = check_draws(validation_draws, "validation_draws")
         if every_n_epochs < 0:
             raise UserError(f"every_n_epochs is {every_n_epochs}: give 0 (never) or more")
         self.every_n_epochs = every_n_epochs
-        self.watched_sigmas = check_sigmas(watched_sigmas) if watched_sigmas else ()
-        self.noise = Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed)
-        check_sites(self.noise.hardware.sites, (*self.sigmas, *self.watched_sigmas))
+        watched = watched_strengths or (watched_sigmas if self.strength.is_sigma else ())
+        self.watched = check_levels(watched, "watched_strengths") if watched else ()
+        """Those that are measured at every validation."""
+        self.noise = noise_of(hardware, scale, sites, arrays, seed)
+        self.chips = chips
+        Sweep(sorted({*self.levels, *self.watched}), self.draws, self.noise, self.strength, chips)
         self.over: Over = over
         self.directory = directory
         self.settings = dict(settings or {})
@@ -151,7 +178,7 @@ class NoiseCurveCallback(Callback):
             return
         fitting = trainer.state.fn == TrainerFn.FITTING
         self._whole = not fitting or self._is_due(trainer)
-        levels = {*self.watched_sigmas, *(self.sigmas if self._whole else ())}
+        levels = {*self.watched, *(self.levels if self._whole else ())}
         if levels:
             self._start(pl_module, trainer, sorted(levels), self.validation_draws if fitting else self.draws)
 
@@ -199,7 +226,7 @@ class NoiseCurveCallback(Callback):
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the test's curve."""
-        self._start(pl_module, trainer, sorted({*self.sigmas, *self.watched_sigmas}), self.draws)
+        self._start(pl_module, trainer, sorted({*self.levels, *self.watched}), self.draws)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -222,9 +249,12 @@ class NoiseCurveCallback(Callback):
         return epochs % self.every_n_epochs == 0 or epochs == trainer.max_epochs
 
     def _start(
-        self, pl_module: pl.LightningModule, trainer: pl.Trainer, sigmas: Sequence[float], draws: int
+        self, pl_module: pl.LightningModule, trainer: pl.Trainer, levels: Sequence[float], draws: int
     ) -> None:
-        self._metric = NoiseCurveMetric(sigmas, draws, self.noise)
+        sweep = Sweep(levels, draws, self.noise, self.strength)
+        # Watched levels alone may be such that all chips are the same.
+        chips = self.chips if any(level.noise.hardware.has_chips for level in sweep.levels) else 1
+        self._metric = NoiseCurveMetric(levels, draws, self.noise, self.strength, chips)
         if trainer.world_size > 1:
             self._metric.to(pl_module.device)  # processes on GPUs can only exchange what is there
 
@@ -240,7 +270,7 @@ class NoiseCurveCallback(Callback):
             for quantity in ("accuracy", "loss"):
                 # Already summed over processes, so every one logs the same.
                 pl_module.log(
-                    metric_name(split, quantity, row["strength"]),
+                    metric_name(split, quantity, row["strength"], self.strength),
                     float(row[quantity]),
                     on_step=False,
                     on_epoch=True,

@@ -52,6 +52,32 @@ def check_levels(levels: Sequence[float], name: str = "strengths") -> tuple[floa
     return tuple(ordered)
 
 
+def choose_levels(
+    strength: Strength,
+    sigmas: Sequence[float],
+    strengths: Sequence[float] | None,
+    names: tuple[str, str] = ("strength", "strengths"),
+) -> tuple[float, ...]:
+    """Return the levels that are meant: ``strengths``, else those of sigma, where that is the strength.
+
+    Args:
+        strength: the axis.
+        sigmas: levels of sigma.
+        strengths: levels of the strength; ``None``: not given.
+        names: what messages call the settings of the strength and of its levels.
+
+    Raises:
+        UserError: there are none, or they are not valid.
+    """
+    if strengths is not None:
+        return check_levels(strengths, names[1])
+    if not strength.is_sigma:
+        raise UserError(
+            f"{names[0]} is {strength.path}, but there are no levels: give {names[1]}, a list of numbers"
+        )
+    return check_sigmas(sigmas)
+
+
 def check_draws(draws: int, name: str = "draws") -> int:
     """Return the number of draws.
 

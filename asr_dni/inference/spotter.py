@@ -32,12 +32,12 @@ from asr_dni.data.store import clip_id
 from asr_dni.device import choose_device
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes, measure_noise_curve
-from asr_dni.evaluation.scoring import evaluating
+from asr_dni.evaluation.scoring import Passes, evaluating
 from asr_dni.evaluation.sweep import check_draws
 from asr_dni.inference.clips import Piece, ahead, as_samples, check_hop, cut, name_of
 from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint
-from asr_dni.noise import Noise
+from asr_dni.noise import SIGMA, Noise, Strength
 
 logger = logging.getLogger(__name__)
 
@@ -328,13 +328,13 @@ class Spotter:
         first = noise.realisation.draw or 0
         sample_ids = torch.tensor([clip_id(name) for name in names], device=self.device)
         with evaluating(self.network):
-            projection = self.network.project(features)
+            passes = Passes(self.network, features)
             total = torch.zeros(
                 (len(features), len(self.label_names)), dtype=torch.float64, device=self.device
             )
-            for draw in range(first, first + (draws if noise.on else 1)):
-                with self.network.under(noise.realised(draw=draw, sample_ids=sample_ids)):
-                    total += self.network.classify(projection).double().softmax(-1)
+            for draw in range(first, first + (draws if noise.hardware.random else 1)):
+                its = noise.realised(draw=draw, sample_ids=sample_ids)
+                total += passes.logits(its).double().softmax(-1)
         posteriors = (total / total.sum(-1, keepdim=True)).cpu()
         if not posteriors.isfinite().all():
             raise UserError(f"{self._path or 'the network'}: answers with values that are not finite numbers")
@@ -389,25 +389,30 @@ class Spotter:
     def noise_curve(
         self,
         data: SequenceData,
-        sigmas: Sequence[float],
+        levels: Sequence[float],
         draws: int,
         *,
         split: Split | Literal["all"] = "test",
         noise: Noise | None = None,
         progress: Callable[[int, int], None] | None = None,
+        strength: Strength = SIGMA,
+        chips: int = 1,
     ) -> NoiseCurve:
-        """Measure its accuracy against the strength of the noise.
+        """Measure its accuracy against the strength of the noise, or any other strength of a hardware.
 
         Args:
             data: labelled clips, such as :meth:`data` opens.
-            sigmas: noise levels.
-            draws: realisations of the noise per level.
+            levels: values of the strength.
+            draws: realisations of the noise per level and chip.
             split: which of the clips.
-            noise: seed, scale and sites; ``None`` takes :attr:`noise`.
+            noise: hardware and seed; ``None`` takes :attr:`noise`.
             progress: called after every noisy pass with how many are done, and how many there are.
+            strength: which of the hardware's numbers is the axis.
+            chips: of the network, where weights differ from chip to chip.
         """
         evaluated: Split = "test" if split == "all" else split
-        total, done = data.n_batches(evaluated) * count_passes(sigmas, draws), 0
+        noise = self.noise if noise is None else noise
+        total, done = data.n_batches(evaluated) * count_passes(levels, draws, noise, strength, chips), 0
 
         def advance() -> None:
             nonlocal done
@@ -418,9 +423,9 @@ class Spotter:
         return measure_noise_curve(
             self.network,
             data.batches(evaluated, self.device),
-            sigmas,
+            levels,
             draws,
-            self.noise if noise is None else noise,
+            noise,
             settings={
                 **self.model.curve_settings(),
                 **({"checkpoint": str(self._path)} if self._path else {}),
@@ -430,6 +435,8 @@ class Spotter:
                 "n_classes": len(self.label_names),
             },
             progress=advance,
+            strength=strength,
+            chips=chips,
         )
 
 

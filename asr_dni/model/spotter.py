@@ -17,13 +17,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_checkpoints
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
-from asr_dni.hardware_files import read_hardware
+from asr_dni.hardware_files import noise_of
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.step import LearningRateSchedule, TrainingRecipe, at_least_single, noisy_step
 from asr_dni.model.training import describe_training, goes_on, join_trainings
-from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Realisation, Scale, Site, Strength
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 
 _SETTINGS_KEY = "model"
 
@@ -58,14 +58,7 @@ class TrainingNoise:
 
     def __post_init__(self) -> None:
         if self.hardware is not None:
-            default = (("scale", "absolute"), ("sites", list(MVM_SITES)), ("arrays", "joint"))
-            beside = [name for name, value in default if getattr(self, name) != value]
-            if beside:
-                raise UserError(
-                    f"model noise.{beside[0]} is given beside noise.hardware: give it in the hardware"
-                )
-            hardware = read_hardware(self.hardware, "model noise.hardware")
-            object.__setattr__(self, "hardware", hardware.as_settings())
+            object.__setattr__(self, "hardware", self.noise.hardware.as_settings())
         if self.chips not in ("step", "run"):
             raise UserError(f"model noise.chips is {self.chips!r}: give step or run")
         self.noise.hardware.value(Strength(self.strength))
@@ -73,9 +66,7 @@ class TrainingNoise:
     @property
     def noise(self) -> Noise:
         """The noise, of whatever strength the hardware is given with."""
-        if self.hardware is None:
-            return Noise(scale=self.scale, sites=tuple(self.sites), arrays=self.arrays, seed=self.seed)
-        return Noise.of(read_hardware(self.hardware, "model noise.hardware"), Realisation(seed=self.seed))
+        return noise_of(self.hardware, self.scale, self.sites, self.arrays, self.seed, prefix="model noise.")
 
     def of_step(self, noise: Noise, step: int) -> Noise:
         """Return a noise on the chip of a training step."""
