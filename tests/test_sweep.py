@@ -142,6 +142,7 @@ def test_the_agents_command_trains_a_step(path, start, tone_words, tone_cache, t
         assert sweep["metric"]["name"] in wandb.run.summary.keys()  # noqa: SIM118  it is no mapping
     finally:
         wandb.finish()
+        wandb.teardown()  # nor is the sweep that of the tests after this one
 
     name = arguments[arguments.index("--name") + 1]
     run = tmp_path / "runs" / name / "abcd1234"
