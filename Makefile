@@ -31,11 +31,12 @@ help:  ## Show this list
 demo: $(INSTALLED)  ## Set up, then train a conventional and a noise-trained spotter on synthetic words and draw their noise curves
 	$(BIN)/asr-dni demo $(ARGS)
 
-# A worker for each core, and a thread for each worker; a file's tests share what they make, so they stay together.
+# A worker for each core, and a thread for each worker; a file's tests share what they make, so they stay together, and
+# files are begun in the order of tests/conftest.py.
 WORKERS ?= auto
 
 test: $(INSTALLED_DEV)  ## Set up, then run the tests (the slow ones too: make test ARGS="-m 'slow or not slow'")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## Set up, then ruff, the formatter's check and mypy --strict
 	$(BIN)/ruff check .

@@ -15,6 +15,14 @@ from trained import train
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.features import MFCC
 
+# Files whose tests wait for processes of their own: begun last, they would be waited for by everybody.
+LONGEST = ["test_processes.py", "test_nn_triton.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others stay where they are."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_left_to_themselves() -> None:
