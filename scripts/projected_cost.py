@@ -48,7 +48,7 @@ from asr_dni.study.plan import (
     partition,
     plan_members,
 )
-from asr_dni.study.settings import Study, read_study
+from asr_dni.study.reading import Study, read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 

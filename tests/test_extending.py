@@ -19,7 +19,7 @@ from asr_dni.data import ClipFeatures, DigitsData, KeywordData, data_class_of, d
 from asr_dni.data.folder import Folder
 from asr_dni.errors import UserError
 from asr_dni.features import MFCC, FrontEnd, LogMel
-from asr_dni.study.settings import read_study
+from asr_dni.study.reading import read_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,7 +10,7 @@ from asr_dni.cli.main import main
 from asr_dni.configuration import expand_layers, read_layers
 from asr_dni.errors import UserError
 from asr_dni.named_configurations import configuration_names, describe, find_configuration
-from asr_dni.study.settings import read_study
+from asr_dni.study.reading import read_study
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENT = CONF / "experiment" / "synthetic_lstm_dni.yaml"

@@ -9,13 +9,8 @@ from tiny_study import SETTINGS, tiny, write
 
 from asr_dni.data import DigitsData, KeywordData
 from asr_dni.errors import UserError
-from asr_dni.study.settings import (
-    NoiseModel,
-    ScheduleSettings,
-    StudySettings,
-    read_study,
-    study_from_text,
-)
+from asr_dni.study.reading import read_study, study_from_text
+from asr_dni.study.settings import NoiseModel, ScheduleSettings, StudySettings
 
 STUDIES = sorted((Path(__file__).parents[1] / "conf" / "study").glob("*.yaml"))
 

@@ -7,7 +7,7 @@ import yaml
 
 from asr_dni.study.engine import EngineSettings, StudyRun
 from asr_dni.study.folder import StudyFolder
-from asr_dni.study.settings import Study, read_study
+from asr_dni.study.reading import Study, read_study
 
 SETTINGS = {
     "name": "tiny",

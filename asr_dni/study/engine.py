@@ -29,7 +29,7 @@ from asr_dni.study.plan import (
     population_cost,
 )
 from asr_dni.study.pool import Job, Pool
-from asr_dni.study.settings import Study
+from asr_dni.study.reading import Study
 from asr_dni.study.survey import Failure, Survey, survey
 from asr_dni.study.work import CHECKPOINT_SECONDS, Outcome, data_size, ran_out_of_memory
 

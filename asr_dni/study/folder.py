@@ -19,7 +19,7 @@ from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
 from asr_dni.study.ledger import Ledger
 from asr_dni.study.plan import PlannedMember, Population, common_configuration
-from asr_dni.study.settings import Study, study_from_text
+from asr_dni.study.reading import Study, study_from_text
 
 LEASE_SECONDS = 60.0
 """A population whose worker has given no sign of life for so long is anybody's."""

@@ -18,7 +18,8 @@ from asr_dni.identity import data_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
 from asr_dni.noise import Noise, Scale
-from asr_dni.study.settings import NoiseModel, Study
+from asr_dni.study.reading import Study
+from asr_dni.study.settings import NoiseModel
 
 LARGEST_ON_CPU, LARGEST_ON_GPU = 16, 64
 """Members of a population where nothing else limits it: more do not make a step cheaper per member."""

@@ -10,7 +10,7 @@ from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import Population
-from asr_dni.study.settings import Study
+from asr_dni.study.reading import Study
 from asr_dni.study.work import Outcome, set_threads, work_on
 
 
@@ -19,7 +19,7 @@ class Job:
     """What a worker needs to know to train a population, wherever it is.
 
     Attributes:
-        text: the study's, see :class:`~asr_dni.study.settings.Study`.
+        text: the study's, see :class:`~asr_dni.study.reading.Study`.
         folder: the study's, as an absolute path.
         trainings: the population's members.
         run: which start it belongs to.

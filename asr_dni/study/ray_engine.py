@@ -20,7 +20,7 @@ from asr_dni.study.engine import EngineSettings
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.plan import PlannedMember, Population, plan_members
 from asr_dni.study.pool import Job, work_noting_failure
-from asr_dni.study.settings import study_from_text
+from asr_dni.study.reading import study_from_text
 from asr_dni.study.work import Outcome, set_threads
 
 CONNECT_SECONDS = 45.0

@@ -5,7 +5,7 @@ import pandas as pd
 from asr_dni.data import SequenceData
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.study.plan import Evaluation, PlannedMember, code_version
-from asr_dni.study.settings import Study
+from asr_dni.study.reading import Study
 
 
 def result_rows(

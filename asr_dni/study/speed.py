@@ -12,7 +12,7 @@ from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
 from asr_dni.study.plan import DataSize, PlannedMember
-from asr_dni.study.settings import Study
+from asr_dni.study.reading import Study
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import DataSize, PlannedMember, Population, population_cost
-from asr_dni.study.settings import Study
+from asr_dni.study.reading import Study
 
 
 @dataclass(frozen=True)

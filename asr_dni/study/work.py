@@ -35,8 +35,8 @@ from asr_dni.study.plan import (
     Population,
     inference_noise,
 )
+from asr_dni.study.reading import Study
 from asr_dni.study.results import result_rows
-from asr_dni.study.settings import Study
 
 CHECKPOINT_SECONDS = 30.0
 """What is lost at most, and one batch, where a worker dies."""

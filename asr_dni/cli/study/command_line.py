@@ -11,7 +11,7 @@ from asr_dni.errors import UserError
 
 if TYPE_CHECKING:
     from asr_dni.study.engine import StudyRun
-    from asr_dni.study.settings import Study
+    from asr_dni.study.reading import Study
 
 
 def read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
@@ -24,7 +24,7 @@ def read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
     from asr_dni.configuration import expand_layers
     from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
     from asr_dni.study.engine import EngineSettings
-    from asr_dni.study.settings import file_arguments, parse_study, study_parser
+    from asr_dni.study.reading import file_arguments, parse_study, study_parser
 
     parser = study_parser(f"asr-dni study {command}")
     parser.usage = f"asr-dni study {command} FILE [--KEY VALUE ...]"
