@@ -3,14 +3,12 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-import asr_dni
 from asr_dni.plotting import (
     Axis,
     Bars,
@@ -26,10 +24,10 @@ from asr_dni.plotting import (
     Style,
     Tick,
     curve_style,
+    plotly_traces,
     with_matplotlib,
     with_plotly,
 )
-from asr_dni.plotting.page import page, render_choice
 from asr_dni.plotting.style import RED_BLUE, VIRIDIS, blend
 
 NAN = math.nan
@@ -102,8 +100,8 @@ def test_points_and_their_bars(joined):
     assert ends == [[9, 12], [15, 21], [30, 30]]
     (drawn,) = plotly_of(figure_of(points))["data"]
     assert drawn["mode"] == ("lines+markers" if joined else "markers")
-    assert drawn["error_y"]["array"] == [2, 1, None]
-    assert drawn["error_y"]["arrayminus"] == [1, 5, None]
+    assert drawn["error_y"]["array"] == [2, 1, 0]
+    assert drawn["error_y"]["arrayminus"] == [1, 5, 0]
 
 
 @pytest.mark.parametrize("horizontal", [False, True])
@@ -281,6 +279,22 @@ def test_symlog_places_are_those_of_matplotlib():
     assert "1000" in drawn["data"][0]["hovertext"][-1]
 
 
+def test_intervals_end_where_they_should_on_every_scale():
+    """Plotly is given how far they go, which differs where it has no such axis."""
+    points = Points((1, 2), (5, 50), (0.2, 5), (10, 5000))
+    for scale in ("linear", "log", "symlog"):
+        axis = Axis("y", scale=scale)
+        (drawn,) = plotly_of(figure_of(points, y=axis))["data"]
+        ends = [y + up for y, up in zip(drawn["y"], drawn["error_y"]["array"], strict=True)]
+        assert ends == pytest.approx(plotly_traces.on_axis(axis, points.high))
+        ends = [y - down for y, down in zip(drawn["y"], drawn["error_y"]["arrayminus"], strict=True)]
+        assert ends == pytest.approx(plotly_traces.on_axis(axis, points.low))
+        segments = axes_of(figure_of(points, y=axis)).collections[0].get_segments()
+        assert np.array([segment[:, 1] for segment in segments]) == pytest.approx(
+            np.array([[0.2, 10], [5, 5000]])
+        )
+
+
 def test_the_legend_has_every_label_once_and_switches_all_panels():
     panels = tuple(
         Panel(
@@ -426,49 +440,3 @@ def test_files_of_each_kind_are_the_same_each_time_and_leave_matplotlib_as_it_wa
         assert first.read_bytes() == second.read_bytes()
         assert first.read_bytes().startswith(start)
     assert dict(matplotlib.rcParams) == before
-
-
-def test_a_choice_shows_one_figure_at_a_time():
-    figures = {
-        "one": figure_of(LINE, x=Axis("time")),
-        "two": Figure("other", tuple(Panel(Axis(name), Axis("y"), (LINE,)) for name in ("a", "b"))),
-    }
-    choice = json.loads(render_choice(figures).to_json())
-    assert [trace.get("visible") for trace in choice["data"]] == [True] * 2 + [False] * 4
-    (menu,) = choice["layout"]["updatemenus"]
-    assert [button["label"] for button in menu["buttons"]] == ["one", "two"]
-    for button, figure in zip(menu["buttons"], figures.values(), strict=True):
-        visible, layout = button["args"]
-        alone = plotly_of(figure)
-        shown = [trace for trace, on in zip(choice["data"], visible["visible"], strict=True) if on]
-        for mine, its in zip(shown, alone["data"], strict=True):
-            assert {key: mine.get(key) for key in ("x", "y", "xaxis", "name")} == {
-                key: its.get(key) for key in ("x", "y", "xaxis", "name")
-            }
-        assert layout["title"]["text"] == alone["layout"]["title"]["text"]
-        assert layout["xaxis"]["title"] == alone["layout"]["xaxis"]["title"]
-    assert menu["buttons"][0]["args"][1]["xaxis2"] == {"visible": False}
-    assert "updatemenus" not in json.loads(render_choice({"one": figures["one"]}).to_json())["layout"]
-    with pytest.raises(ValueError, match="no figure"):
-        render_choice({})
-
-
-def test_a_page_has_the_library_once_and_its_parts_in_their_order():
-    figure = with_plotly.render(figure_of(LINE))
-    text = page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
-    assert text == page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
-    assert "<title>Noise &amp; more</title><style>p { color: red }</style>" in text
-    places = [text.index(part) for part in ("<p>first", 'id="figure-1"', "<p>second", 'id="figure-2"')]
-    assert places == sorted(places)
-    assert len(re.findall(r"<script[^>]*>\s*/\*\*\s*\* plotly\.js", text)) == 1
-    assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", text)
-
-
-def test_the_package_has_no_javascript_of_its_own():
-    root = Path(asr_dni.__file__).parent
-    assert not [path for ending in ("js", "mjs", "ts", "html") for path in root.rglob(f"*.{ending}")]
-    traces = re.compile(
-        r"<script|</script|javascript:|\bon(?:click|change|load)\s*=|document\.getElement|Plotly\.\w"
-    )
-    found = [path.name for path in root.rglob("*.py") if traces.search(path.read_text(encoding="utf-8"))]
-    assert found == []

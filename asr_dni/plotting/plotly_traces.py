@@ -107,7 +107,7 @@ def _scatter(series: Series, panel: Panel) -> go.Scatter:
     return go.Scatter(
         x=on_axis(panel.x, series.x),
         y=on_axis(panel.y, series.y),
-        error_y=_errors(series) if points else None,
+        error_y=_errors(series, panel.y) if points else None,
         name=as_markup(series.label),
         legendgroup=as_markup(series.label),
         mode="+".join([*(["lines"] if lines else []), *(["markers"] if markers else [])]) or "none",
@@ -123,18 +123,23 @@ def _scatter(series: Series, panel: Panel) -> go.Scatter:
     )
 
 
-def _errors(series: Series) -> dict[str, Any] | None:
+def _errors(series: Series, axis: Axis) -> dict[str, Any] | None:
+    """Return how far the intervals go from the numbers, as they are on the axis; 0 where there is none."""
     if not series.has_interval:
         return None
-    ends = list(zip(series.y, series.low, series.high, strict=True))
+    y, low, high = (on_axis(axis, values) for values in (series.y, series.low, series.high))
     return {
         "type": "data",
         "symmetric": False,
-        "array": [_number(high - y) for y, _, high in ends],
-        "arrayminus": [_number(y - low) for y, low, _ in ends],
+        "array": [_distance(*pair) for pair in zip(y, high, strict=True)],
+        "arrayminus": [_distance(*pair) for pair in zip(low, y, strict=True)],
         "thickness": 1.2,
         "width": 0,
     }
+
+
+def _distance(low: float | None, high: float | None) -> float:
+    return 0.0 if low is None or high is None else max(high - low, 0.0)
 
 
 def _band(series: Series, panel: Panel) -> go.Scatter:
@@ -170,7 +175,7 @@ def _band(series: Series, panel: Panel) -> go.Scatter:
 
 def _bars(bars: Bars, panel: Panel) -> go.Bar:
     along, across = ("y", "x") if bars.horizontal else ("x", "y")
-    errors = _errors(bars)
+    errors = _errors(bars, getattr(panel, across))
     return go.Bar(
         **{along: on_axis(getattr(panel, along), bars.x), across: on_axis(getattr(panel, across), bars.y)},
         **({f"error_{across}": errors | {"color": INK}} if errors else {}),

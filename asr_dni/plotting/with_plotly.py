@@ -25,7 +25,7 @@ def render(figure: Figure) -> go.Figure:
     height = figure.panel_size[1] * _INCH
     note = textwrap.wrap(figure.note, _LINE_OF_NOTE)
     top = 75 + 16 * len(note) + (22 if any(panel.x.opposite for panel in figure.panels) else 0)
-    one_axis = len({panel.y for panel in figure.panels}) == 1
+    one_axis = len({panel.y for panel in figure.panels if not panel.message}) <= 1
     drawing = make_subplots(
         rows,
         columns,

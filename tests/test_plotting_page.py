@@ -1,0 +1,58 @@
+"""Pages of figures, and choices among figures on them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_plotting import LINE, figure_of, plotly_of
+
+import asr_dni
+from asr_dni.plotting import Axis, Figure, Panel, with_plotly
+from asr_dni.plotting.page import page, render_choice
+
+
+def test_a_choice_shows_one_figure_at_a_time():
+    figures = {
+        "one": figure_of(LINE, x=Axis("time")),
+        "two": Figure("other", tuple(Panel(Axis(name), Axis("y"), (LINE,)) for name in ("a", "b"))),
+    }
+    choice = json.loads(render_choice(figures).to_json())
+    assert [trace.get("visible") for trace in choice["data"]] == [True] * 2 + [False] * 4
+    (menu,) = choice["layout"]["updatemenus"]
+    assert [button["label"] for button in menu["buttons"]] == ["one", "two"]
+    for button, figure in zip(menu["buttons"], figures.values(), strict=True):
+        visible, layout = button["args"]
+        alone = plotly_of(figure)
+        shown = [trace for trace, on in zip(choice["data"], visible["visible"], strict=True) if on]
+        for mine, its in zip(shown, alone["data"], strict=True):
+            assert {key: mine.get(key) for key in ("x", "y", "xaxis", "name")} == {
+                key: its.get(key) for key in ("x", "y", "xaxis", "name")
+            }
+        assert layout["title"]["text"] == alone["layout"]["title"]["text"]
+        assert layout["xaxis"]["title"] == alone["layout"]["xaxis"]["title"]
+    assert menu["buttons"][0]["args"][1]["xaxis2"] == {"visible": False}
+    assert "updatemenus" not in json.loads(render_choice({"one": figures["one"]}).to_json())["layout"]
+    with pytest.raises(ValueError, match="no figure"):
+        render_choice({})
+
+
+def test_a_page_has_the_library_once_and_its_parts_in_their_order():
+    figure = with_plotly.render(figure_of(LINE))
+    text = page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
+    assert text == page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
+    assert "<title>Noise &amp; more</title><style>p { color: red }</style>" in text
+    places = [text.index(part) for part in ("<p>first", 'id="figure-1"', "<p>second", 'id="figure-2"')]
+    assert places == sorted(places)
+    assert len(re.findall(r"<script[^>]*>\s*/\*\*\s*\* plotly\.js", text)) == 1
+    assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", text)
+
+
+def test_the_package_has_no_javascript_of_its_own():
+    root = Path(asr_dni.__file__).parent
+    assert not [path for ending in ("js", "mjs", "ts", "html") for path in root.rglob(f"*.{ending}")]
+    traces = re.compile(
+        r"<script|</script|javascript:|\bon(?:click|change|load)\s*=|document\.getElement|Plotly\.\w"
+    )
+    found = [path.name for path in root.rglob("*.py") if traces.search(path.read_text(encoding="utf-8"))]
+    assert found == []
