@@ -35,7 +35,6 @@ from asr_dni.evaluation import count_passes
 from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.features import FrontEnd
 from asr_dni.files import write_atomically
-from asr_dni.model import TrainingNoise
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.study.plan import (
     DataSize,
@@ -180,7 +179,7 @@ def measure(
         FullSet().label_names,
         size.n_features,
         first.network,
-        TrainingNoise(scale=first.noise.scale, sites=list(first.noise.sites), arrays=first.noise.arrays),
+        first.noise.training_noise(),
         study.make_optimizer(first.cell),
         label_smoothing=settings.label_smoothing,
         calibrate_every=settings.calibrate_every,

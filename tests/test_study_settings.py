@@ -116,7 +116,7 @@ def test_grids_are_those_of_the_scale():
         ("--noise_models=[{sites: []}]", "noise_models[0]: sites is empty"),
         (
             "--noise_models=[{scale: absolute}, {sites: [output, recurrent, input]}]",
-            "noise_models[1] has the scale, sites",
+            "noise_models[1] is the noise of noise_models[0]",
         ),
         ("--sigma_train=[0,-1]", "sigma_train: sigmas contains -1"),
         ("--evaluation.draws=0", "evaluation.draws is 0"),

@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import zipfile
@@ -272,3 +273,25 @@ def test_speed_is_measured_for_a_member(tmp_path):
     speed = measure_speed(study, run.members[0], replace(run.size, n_frames=4), 2, "cpu")
     assert 0 < speed.evaluation < 10
     assert 0 < speed.training < 10
+
+
+@pytest.mark.parametrize("chips", ["step", "run"])
+def test_other_hardware_than_gaussian_noise(tmp_path, chips):
+    """Trained and evaluated over another strength, on chips of its own; each member as it is alone."""
+    noise = {"hardware": "noisy_weights", "strength": "weight.sigma", "chips": chips}
+    study = tiny(
+        tmp_path,
+        noise_models=[noise],
+        sigma_train=[0.1],
+        epochs=1,
+        evaluation={"sigma_infer": [0.0, 0.2], "draws": 2, "chips": 3},
+    )
+    run = start(study, tmp_path / "study")
+    work_on(study, run.folder, everything(run), "run", "cpu")
+    frame = run.folder.ledger.frame()
+    assert set(frame["axis"]) == {"weight.sigma"}
+    assert json.loads(frame["hardware"][0])["weight"][0]["class_path"] == "GaussianWeights"
+    rows = frame.groupby("strength")["chip"].agg(list)
+    assert sorted(rows[0.2]) == [0, 0, 1, 1, 2, 2]  # two seeds; nothing is drawn afresh, so there is one draw
+    assert sorted(rows[0.0]) == [0, 0]
+    assert frame[frame["strength"] == 0.2]["correct"].nunique() > 1

@@ -14,7 +14,6 @@ import torch
 
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import count_passes
 from asr_dni.named_classes import modules_of
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.ledger import Damage
@@ -23,6 +22,7 @@ from asr_dni.study.plan import (
     PlannedMember,
     Population,
     available_memory,
+    count_member_passes,
     largest_population,
     partition,
     plan_members,
@@ -127,10 +127,12 @@ class StudyRun:
 
     def damages(self) -> list[Damage]:
         """Return the ledger's files that cannot be used: what they should hold is missing."""
-        draws = self.study.settings.evaluation.draws
-        evaluations = [evaluation for member in self.members for evaluation in member.evaluations]
         return self.folder.ledger.damages(
-            {one.result: count_passes(one.sigmas, draws) for one in evaluations}
+            {
+                one.result: count_member_passes(self.study, member, one)
+                for member in self.members
+                for one in member.evaluations
+            }
         )
 
     def repair(self) -> list[str]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.description import names_split
+from asr_dni.evaluation.description import describe_hardware, names_split
 from asr_dni.noise import Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS
@@ -317,7 +317,7 @@ _NAMES: dict[str, Any] = {
     "scale": lambda scale: f"inference scale {scale}",
     "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
     "arrays": lambda arrays: f"{arrays} arrays",
-    "hardware": lambda hardware: f"on hardware {hardware}" if hardware else "",
+    "hardware": lambda hardware: describe_hardware(json.loads(hardware)) if hardware else "",
     "axis": lambda path: "" if Strength(path).is_sigma else f"over {Strength(path).symbol}",
     "unit": lambda unit: "",
     "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",

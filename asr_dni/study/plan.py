@@ -14,10 +14,11 @@ from typing import Any
 from asr_dni import __version__
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
+from asr_dni.evaluation.sweep import count_passes
 from asr_dni.identity import data_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
-from asr_dni.noise import Noise, Scale
+from asr_dni.noise import Noise, Realisation, Scale, Strength
 from asr_dni.study.reading import Study
 from asr_dni.study.settings import NoiseModel
 
@@ -103,7 +104,7 @@ class Population:
         first = self.members[0]
         layers = f"{first.network.layers}x" if first.network.layers > 1 else ""
         count = f"{len(self.members)} members" if len(self.members) > 1 else "1 member"
-        return f"{first.cell} {layers}{first.network.units}, {first.noise.scale}, {count}"
+        return f"{first.cell} {layers}{first.network.units}, {first.noise.word}, {count}"
 
     @property
     def results(self) -> frozenset[str]:
@@ -144,7 +145,7 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
             data_seed = seed if settings.share_data_order == "seed" else 0
             own = {
                 "network": _plain_network(network),
-                "noise": {"scale": noise.scale, "sites": sorted(noise.sites), "arrays": noise.arrays},
+                "noise": noise.settings(),
                 "optimizer": _plain_optimizer(study, cell),
                 **common["training"],
             }
@@ -188,6 +189,7 @@ def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
             "split": settings.evaluation.split,
             "draws": settings.evaluation.draws,
             "seed": settings.evaluation.seed,
+            **({"chips": settings.evaluation.chips} if settings.evaluation.chips > 1 else {}),
         },
     }
 
@@ -415,10 +417,30 @@ def population_cost(study: Study, population: Population, size: DataSize) -> flo
 
 
 def inference_noise(study: Study, member: PlannedMember, evaluation: Evaluation) -> Noise:
-    """Return the noise that a member is evaluated under; its sigma is replaced."""
+    """Return the noise that a member is evaluated under; its strength is replaced."""
+    if member.noise.hardware is not None:
+        hardware = member.noise.training_noise().noise.hardware
+        return Noise.of(hardware, Realisation(seed=study.settings.evaluation.seed))
     return Noise(
         scale=evaluation.scale,
         sites=tuple(member.noise.sites),
         arrays=member.noise.arrays,
         seed=study.settings.evaluation.seed,
     )
+
+
+def count_member_passes(study: Study, member: PlannedMember, evaluation: Evaluation) -> int:
+    """Return how many passes over one batch an evaluation takes: rows of the ledger."""
+    return count_passes(
+        evaluation.sigmas,
+        study.settings.evaluation.draws,
+        inference_noise(study, member, evaluation),
+        Strength(member.noise.strength),
+        chips_of(study, member),
+    )
+
+
+def chips_of(study: Study, member: PlannedMember) -> int:
+    """Return on how many chips a member is evaluated: on one, where all are the same."""
+    has_chips = bool(member.noise.training_noise().noise.hardware.weight)
+    return study.settings.evaluation.chips if has_chips else 1

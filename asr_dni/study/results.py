@@ -1,9 +1,12 @@
 """A member's results, as the ledger takes them."""
 
+import json
+
 import pandas as pd
 
 from asr_dni.data import SequenceData
 from asr_dni.evaluation import NoiseCurve
+from asr_dni.identity import evaluation_settings
 from asr_dni.study.plan import Evaluation, PlannedMember, code_version
 from asr_dni.study.reading import Study
 
@@ -18,7 +21,8 @@ def result_rows(
 ) -> pd.DataFrame:
     """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger_file.COLUMNS`."""
     split = study.settings.evaluation.split
-    frame = curve.frame
+    frame, hardware = curve.frame, member.noise.training_noise().noise.hardware
+    described = evaluation_settings(hardware, curve.strength)
     return pd.DataFrame(
         {
             "member": evaluation.result,
@@ -33,11 +37,11 @@ def result_rows(
             "bidirectional": member.network.bidirectional,
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
-            "train_scale": member.noise.scale,
-            "hardware": "",
+            "train_scale": hardware.scale,
+            "hardware": json.dumps(described["hardware"], sort_keys=True) if "hardware" in described else "",
             "scale": evaluation.scale,
-            "sites": "+".join(sorted(member.noise.sites)),
-            "arrays": member.noise.arrays,
+            "sites": "+".join(sorted(hardware.sites)),
+            "arrays": hardware.arrays,
             "seed": member.seed,
             "data_seed": member.data_seed,
             "epochs": study.settings.epochs,

@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
-from asr_dni.evaluation.sweep import check_draws, check_sigmas, check_sites
+from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
+from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
-from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
 _LARGEST_SEED = 2**32 - 1
@@ -73,6 +74,13 @@ class NoiseModel:
         arrays: whether W_ih and W_hh share one array (joint) or not (separate).
         sigma_train: levels of the training, where they are not those of the study.
         sigma_infer: levels of the evaluation in this scale, where they are not those of the study.
+        hardware: any other hardware, see :class:`asr_dni.model.spotter.TrainingNoise`, as for the following ones; the
+            levels are then values of ``strength``.
+        strength: which of its numbers.
+        chips: whether training programs weights anew for each ``step``, or once for the whole ``run``.
+
+    Raises:
+        UserError: the hardware is not valid, has no such strength, or stands beside scale, sites or arrays.
     """
 
     scale: Scale = "absolute"
@@ -80,6 +88,39 @@ class NoiseModel:
     arrays: Arrays = "joint"
     sigma_train: list[float] | None = None
     sigma_infer: list[float] | None = None
+    hardware: dict[str, Any] | str | None = None
+    strength: str = SIGMA.path
+    chips: Literal["step", "run"] = "step"
+
+    def training_noise(self) -> TrainingNoise:
+        """Return the noise as a training has it.
+
+        Raises:
+            UserError: see above.
+        """
+        return TrainingNoise(
+            self.scale,
+            list(self.sites),
+            self.arrays,
+            hardware=self.hardware,
+            strength=self.strength,
+            chips=self.chips,
+        )
+
+    @property
+    def word(self) -> str:
+        """The scale, or in a word that it is another hardware."""
+        if self.hardware is None:
+            return self.scale
+        return self.hardware if isinstance(self.hardware, str) else "hardware of its own"
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells it from other kinds of noise, whatever the levels."""
+        if self.hardware is None:
+            return {"scale": self.scale, "sites": sorted(self.sites), "arrays": self.arrays}
+        noise = self.training_noise()
+        beside = noise.noise.hardware.settings_beside(Strength(self.strength))
+        return {"hardware": beside, "strength": self.strength, "chips": self.chips}
 
 
 @dataclass(frozen=True)
@@ -161,6 +202,7 @@ class EvaluationSettings:
         scales: what sigma_infer is measured in, one matrix each; null: what sigma_train is measured in.
         split: which clips.
         seed: of the noise.
+        chips: of every member, on hardware whose weights differ from chip to chip.
     """
 
     sigma_infer: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
@@ -168,6 +210,7 @@ class EvaluationSettings:
     scales: list[Scale] | None = None
     split: Literal["validation", "test"] = "test"
     seed: int = 0
+    chips: int = 1
 
 
 @dataclass(frozen=True)
@@ -239,6 +282,9 @@ class StudySettings:
 
     def grids_of(self, noise: NoiseModel) -> dict[Scale, list[float]]:
         """Return the levels that members trained under ``noise`` are evaluated at, per scale."""
+        if noise.hardware is not None:
+            levels = noise.sigma_infer or self.evaluation.sigma_infer
+            return {noise.training_noise().noise.hardware.scale: sorted(levels)}
         own = {model.scale: model.sigma_infer for model in self.noise_models if model.sigma_infer is not None}
         own |= {noise.scale: noise.sigma_infer} if noise.sigma_infer is not None else {}
         scales = self.evaluation.scales or [noise.scale]
@@ -305,22 +351,28 @@ class StudySettings:
                     "evaluation.scales is empty: give some, or null (what sigma_train is measured in)"
                 )
             _check_once("evaluation.scales", self.evaluation.scales)
-        kinds = [(model.scale, tuple(sorted(model.sites)), model.arrays) for model in self.noise_models]
+        for index, noise in enumerate(self.noise_models):
+            _named(f"noise_models[{index}]", noise.training_noise)
+        kinds = [model.settings() for model in self.noise_models]
         for index, noise in enumerate(self.noise_models):
             where = f"noise_models[{index}]"
             if kinds.index(kinds[index]) < index:
                 raise UserError(
-                    f"{where} has the scale, sites and arrays of noise_models[{kinds.index(kinds[index])}]:"
+                    f"{where} is the noise of noise_models[{kinds.index(kinds[index])}]:"
                     " give every kind of noise once"
                 )
-            _named(where, partial(Noise, scale=noise.scale, sites=tuple(noise.sites)))
+            hardware = noise.training_noise().noise.hardware
             key = "sigma_train" if noise.sigma_train is None else f"{where}.sigma_train"
             _named(key, partial(check_sigmas, self.sigmas_of(noise)))
-            _named(where, partial(check_sites, noise.sites, self.sigmas_of(noise)))
+            _named(where, partial(check_sites, hardware.sites, self.sigmas_of(noise)))
             grids = self.grids_of(noise)
             for scale, sigmas in grids.items():
+                swept = partial(Sweep, sigmas, 1, Noise.of(hardware), Strength(noise.strength))
                 _named(f"evaluation at scale {scale}", partial(check_sigmas, sigmas))
-            if not self.training.calibrate_every and {noise.scale, *grids} != {"absolute"}:
+                if noise.hardware is not None:
+                    _named(f"evaluation on {where}", swept)
+            of_scales = set(grids) != {"absolute"}
+            if not self.training.calibrate_every and (hardware.needs_sizes or of_scales):
                 raise UserError(
                     f"training.calibrate_every is 0, but {where} needs the size of the signals: give 1 or more"
                 )

@@ -8,9 +8,7 @@ import torch
 
 from asr_dni.device import choose_device
 from asr_dni.model.population_spotter import Member, PopulationSpotter
-from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import member_losses
-from asr_dni.noise import Noise
 from asr_dni.study.plan import DataSize, PlannedMember
 from asr_dni.study.reading import Study
 
@@ -41,7 +39,7 @@ def measure_speed(
         device: on what.
     """
     where = choose_device(device)
-    noise = TrainingNoise(scale="absolute", sites=list(member.noise.sites), arrays=member.noise.arrays)
+    noise = member.noise.training_noise()
     spotter = PopulationSpotter(
         [Member(seed=k) for k in range(members)],
         ["a", "b"],
@@ -53,7 +51,7 @@ def measure_speed(
     optimizer = spotter.optimizer_callable(spotter.parameters())
     features = torch.randn(size.batch_size, size.n_frames, size.n_features, device=where)
     labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
-    under = Noise(sigma=1.0, sites=tuple(noise.sites), arrays=noise.arrays, draw=0)
+    under = noise.noise.realised(draw=0)
 
     def step() -> None:
         optimizer.zero_grad()

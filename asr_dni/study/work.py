@@ -22,17 +22,18 @@ from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoin
 from asr_dni.data import SequenceData
 from asr_dni.data.population_data import PopulationData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import count_passes
 from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.population_spotter import Member, PopulationSpotter
-from asr_dni.model.spotter import TrainingNoise
+from asr_dni.noise import Strength
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
     DataSize,
     PlannedMember,
     Population,
+    chips_of,
+    count_member_passes,
     inference_noise,
 )
 from asr_dni.study.reading import Study
@@ -264,7 +265,7 @@ class _Work:
             data.label_names,
             data.n_features,
             first.network,
-            TrainingNoise(scale=first.noise.scale, sites=list(first.noise.sites), arrays=first.noise.arrays),
+            first.noise.training_noise(),
             self.study.make_optimizer(first.cell),
             **asdict(training),
         )
@@ -273,8 +274,8 @@ class _Work:
         """Return the part of all work that the training is: backward takes twice what forward does."""
         clips = len(data.data[0].train_dataloader()) * data.batch_size * self.study.settings.epochs
         data.setup(_stage(self.study))
-        draws = self.study.settings.evaluation.draws
-        passes = sum(count_passes(e.sigmas, draws) for e in self.members[0].evaluations)
+        first = self.members[0]
+        passes = sum(count_member_passes(self.study, first, its) for its in first.evaluations)
         evaluated = passes * len(_loader(self.study, data)) * data.batch_size
         return 3 * clips / (3 * clips + evaluated)
 
@@ -330,12 +331,13 @@ class _Work:
 
     def _evaluate(self, spotter: PopulationSpotter, data: PopulationData) -> int:
         split, draws = self.study.settings.evaluation.split, self.study.settings.evaluation.draws
+        first = self.members[0]
         self.progress = replace(self.progress, state="evaluating", epoch=self.study.settings.epochs)
         spotter.to(self.device)
         data.setup(_stage(self.study))
-        scales = self.members[0].evaluations  # the same for all members of a shape
+        scales = first.evaluations  # the same for all members of a shape
         batches = len(_loader(self.study, data))
-        total = sum(count_passes(evaluation.sigmas, draws) for evaluation in scales) * batches
+        total = sum(count_member_passes(self.study, first, its) for its in scales) * batches
         passed = 0
 
         def advance() -> None:
@@ -349,15 +351,17 @@ class _Work:
             done = self.folder.ledger.members()
             results = [member.evaluations[index].result for member in self.members]
             if set(results) <= done:
-                passed += count_passes(evaluation.sigmas, draws) * batches
+                passed += count_member_passes(self.study, first, evaluation) * batches
                 continue
             curves = evaluate_population(
                 spotter.network,
                 data.batches(split, self.device),
                 evaluation.sigmas,
                 draws,
-                inference_noise(self.study, self.members[0], evaluation),
+                inference_noise(self.study, first, evaluation),
                 progress=advance,
+                strength=Strength(first.noise.strength),
+                chips=chips_of(self.study, first),
             )
             for member, curve in zip(self.members, curves, strict=True):
                 if member.evaluations[index].result in done:
