@@ -29,7 +29,8 @@ from measuring import Rounds, Unavailable, Work, describe_machine, measure_times
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import triton_recurrence
 from asr_dni.nn.operations import Product
-from asr_dni.nn.recurrence import Recurrence, Sites, run_reference
+from asr_dni.nn.recurrence import Recurrence, Sites
+from asr_dni.nn.reference import run_reference
 
 TORCH: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -20,7 +20,8 @@ from asr_dni.nn import (
     stack_networks,
     use_implementation,
 )
-from asr_dni.nn.recurrence import Recurrence, run_reference
+from asr_dni.nn.recurrence import Recurrence
+from asr_dni.nn.reference import run_reference
 from asr_dni.noise import SITES, Noise
 
 F, H, T, N = 3, 5, 6, 4

@@ -20,7 +20,8 @@ from gaussian_sites import LayerNoise, SiteNoise, together
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, triton_recurrence, use_implementation
 from asr_dni.nn.operations import AffineNoise, Product
-from asr_dni.nn.recurrence import Recurrence, Sites, run_reference
+from asr_dni.nn.recurrence import Recurrence, Sites
+from asr_dni.nn.reference import run_reference
 from asr_dni.noise import Noise
 from asr_dni.philox import normal, philox4x32
 

@@ -1,6 +1,6 @@
 """The recurrent cells: one class each, with its equations as bare lines. Everything else derives from it.
 
-The loop over time (:func:`asr_dni.nn.recurrence.run_reference`), the layers and their parameters, the settings and
+The loop over time (:func:`asr_dni.nn.reference.run_reference`), the layers and their parameters, the settings and
 the kernels' tables ask the cell for its gates, states, products and parameters. A new cell is a class here, or in a
 file of its own, and its name in :data:`CELLS`.
 """

@@ -1,7 +1,7 @@
 """The recurrence on the CPU, forward and backward, of K networks at once, in compiled C.
 
 The C function goes through all steps by itself: products, gates, noise and weight gradients. Held to
-:func:`asr_dni.nn.recurrence.run_reference` by the tests.
+:func:`asr_dni.nn.reference.run_reference` by the tests.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
-from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites, run_reference
+from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites
+from asr_dni.nn.reference import run_reference
 
 CAPABILITIES = Capabilities("fused", native.CELLS, (torch.float32,))
 
@@ -206,7 +207,7 @@ def _differentiable_gradients(
 
 
 def run(problem: Recurrence) -> tuple[Tensor, State]:
-    """Run the recurrence of K networks; see :func:`asr_dni.nn.recurrence.run_reference`.
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.reference.run_reference`.
 
     The projection of the inputs, where it is not given, is made step by step, where it is used, and never lies in
     memory as a whole.

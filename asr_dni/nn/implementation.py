@@ -16,7 +16,8 @@ from asr_dni.errors import UserError
 from asr_dni.nn import fused, native, triton_recurrence
 from asr_dni.nn.cells import State
 from asr_dni.nn.operations import GaussianNoise, draw_plain
-from asr_dni.nn.recurrence import Capabilities, Recurrence, check_recurrence, run_reference
+from asr_dni.nn.recurrence import Capabilities, Recurrence, check_recurrence
+from asr_dni.nn.reference import run_reference
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
 
@@ -35,7 +36,7 @@ class _Implementation(Protocol):
         """Return in a line why it cannot run this, or ``None`` where it can."""
 
     def run(self, problem: Recurrence) -> tuple[Tensor, State]:
-        """Run it; see :func:`asr_dni.nn.recurrence.run_reference`."""
+        """Run it; see :func:`asr_dni.nn.reference.run_reference`."""
 
 
 IMPLEMENTATIONS: dict[str, _Implementation] = {"fused": fused, "triton": triton_recurrence}
@@ -153,7 +154,7 @@ def _say_slow(reasons: str) -> None:
 
 
 def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
-    """Run one layer in one direction of K networks, see :func:`asr_dni.nn.recurrence.run_reference`.
+    """Run one layer in one direction of K networks, see :func:`asr_dni.nn.reference.run_reference`.
 
     Raises:
         UserError: see :func:`asr_dni.nn.recurrence.check_recurrence`.

@@ -1,6 +1,6 @@
 /* The noisy recurrence of K networks over all time steps, forward and backward.
  *
- * The definition is run_reference in recurrence.py; the random numbers are those of asr_dni/philox.py.
+ * The definition is run_reference in reference.py; the random numbers are those of asr_dni/philox.py.
  * Matrices are row-major float, one row a sample; a row of gates holds the gates one after another. A thread takes a
  * block of rows of one network through all steps without waiting for the others: rows do not meet inside a recurrence.
  * Every number is summed in an order of its own, so results do not depend on the blocks, the threads or K.

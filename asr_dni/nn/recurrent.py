@@ -18,7 +18,8 @@ from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.implementation import draw_noise, run_recurrence
 from asr_dni.nn.mvm import linear
 from asr_dni.nn.operations import Drawing, Product
-from asr_dni.nn.recurrence import Recurrence, Sites, check_cell, run_reference
+from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
+from asr_dni.nn.reference import run_reference
 from asr_dni.nn.statistics import SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Site
 from asr_dni.philox import derive_key

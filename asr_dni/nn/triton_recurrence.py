@@ -517,7 +517,7 @@ def _backward_by_steps(cell: str, arrays: _Gradients) -> None:
 
 
 def run(problem: Recurrence) -> tuple[Tensor, State]:
-    """Run the recurrence of K networks; see :func:`asr_dni.nn.recurrence.run_reference`.
+    """Run the recurrence of K networks; see :func:`asr_dni.nn.reference.run_reference`.
 
     Outputs have the projection's dtype, states that of the ones given. Only for what :func:`why_not` has no reason
     against.
