@@ -31,7 +31,10 @@ def test_a_choice_shows_one_figure_at_a_time():
             }
         assert layout["title"]["text"] == alone["layout"]["title"]["text"]
         assert layout["xaxis"]["title"] == alone["layout"]["xaxis"]["title"]
-    assert menu["buttons"][0]["args"][1]["xaxis2"] == {"visible": False}
+    for absent in ("xaxis2", "yaxis2"):
+        axis = menu["buttons"][0]["args"][1][absent]
+        assert axis["visible"] is False
+        assert axis["domain"][1] < 0.01  # over nothing of the figure that is shown
     assert "updatemenus" not in json.loads(render_choice({"one": figures["one"]}).to_json())["layout"]
     with pytest.raises(ValueError, match="no figure"):
         render_choice({})

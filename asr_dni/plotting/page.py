@@ -11,6 +11,8 @@ from asr_dni.plotting.plotly_traces import as_markup
 from asr_dni.plotting.specification import Figure
 from asr_dni.plotting.with_plotly import render
 
+# An axis that a figure has not: where it would be by default it lies over the whole figure, and takes its pointer.
+_OUT_OF_THE_WAY = {"visible": False, "domain": [0, 0.001]}
 _CONFIG = {"displaylogo": False, "responsive": True}
 
 
@@ -29,7 +31,7 @@ def render_choice(figures: Mapping[str, Figure]) -> go.Figure:
     if len(drawings) == 1:
         return drawings[0]
     layouts = [drawing.to_plotly_json()["layout"] for drawing in drawings]
-    axes = {name: {"visible": False} for layout in layouts for name in layout if name[1:5] == "axis"}
+    axes = {name: _OUT_OF_THE_WAY for layout in layouts for name in layout if name[1:5] == "axis"}
     bars = {
         name: {"showscale": False} for layout in layouts for name in layout if name.startswith("coloraxis")
     }
