@@ -136,8 +136,8 @@ def test_statistics_are_not_those_of_a_front_end_that_computed_something_else(
     found = []
     for factor in (1, 2, 1):
         (tmp_path / "edited.py").write_text(
-            "from asr_dni.features import LogMel\n\n\nclass Edited(LogMel):\n"
-            f"    def forward(self, waveforms):\n        return {factor} * super().forward(waveforms)\n"
+            f"from asr_dni.features import LogMel\n\nFACTOR = {factor}\n\n\nclass Edited(LogMel):\n"
+            "    def forward(self, waveforms):\n        return FACTOR * super().forward(waveforms)\n"
         )
         sys.modules.pop("edited", None)
         sys.path_importer_cache.clear()
@@ -245,6 +245,11 @@ def test_examples_that_do_not_fit_together_are_one_line(here):
             made = super().examples()
             return {**made, "test": made["test"]._replace(features=made["test"].features[:, :-1])}
 
+    class Fewer(TemporalOrder):
+        label_names = ("XX", "XY", "YX")
+
+    with pytest.raises(UserError, match="labels from 0 to 3; expected positions in the 3 label names"):
+        Fewer(20, 64).prepare_data()
     with pytest.raises(UserError, match="two examples share a name"):
         Twice(20, 64).prepare_data()
     with pytest.raises(UserError, match=r"the test split has features \(500, 19, 6\), 500 labels"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -216,12 +217,12 @@ def make_front_end(configuration: Mapping[str, Any], key: str = "front_end") -> 
 
 
 def code_of(front_end: FrontEnd) -> str | None:
-    """Return a digest of the classes that a front end is made of; None: their source is nowhere to be read."""
+    """Return a digest of the files that a front end's classes are in; None: there are none, as of a notebook."""
     digest = hashlib.blake2b(digest_size=10)
     for kind in type(front_end).__mro__:
         if issubclass(kind, FrontEnd) and kind is not FrontEnd:
             try:
-                digest.update(inspect.getsource(kind).encode())
+                digest.update(inspect.getsource(sys.modules[kind.__module__]).encode())
             except (OSError, TypeError):
                 return None
     return digest.hexdigest()

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from asr_dni.data.in_memory import Examples, InMemoryData
-from asr_dni.data.source import Split
 from asr_dni.errors import UserError
 from asr_dni.philox import derive_key, uniform
 
@@ -18,7 +17,7 @@ FIRST_OF_FORM = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1
 """Where the forms begin: the data set holds one sequence of 130 digits, the preprinted form's, 14 times over, each
 time with some of them left out."""
 
-_FORMS: dict[Split, tuple[int, int]] = {"train": (0, 9), "validation": (9, 11), "test": (11, 14)}
+_FORMS = {"train": (0, 9), "validation": (9, 11), "test": (11, 14)}
 _N_IMAGES, _SIZE = 1797, 8
 _DIGEST = "cefd67273315516d"
 
@@ -139,13 +138,12 @@ class DigitsData(InMemoryData):
         Raises:
             UserError: there is no such split.
         """
-        numbers = {str(known): forms for known, forms in _FORMS.items()}
-        if split not in numbers:
-            raise UserError(f"split: {split!r} is not valid; give {', '.join(numbers)}")
-        first, after = numbers[split]
+        if split not in _FORMS:
+            raise UserError(f"split: {split!r} is not valid; give {', '.join(_FORMS)}")
+        first, after = _FORMS[split]
         return f"{self.identity}, forms {first + 1} to {after} of {len(FIRST_OF_FORM)}"
 
-    def examples(self) -> dict[Split, Examples]:
+    def examples(self) -> dict[str, Examples]:
         """Return the images of each split, ``(n, 8, 8)`` from 0 (paper) to 16 (ink), and the digits that they are.
 
         Raises:
@@ -153,7 +151,7 @@ class DigitsData(InMemoryData):
         """
         pixels, labels = _load()
         ends = (*FIRST_OF_FORM, _N_IMAGES)
-        made = {}
+        made: dict[str, Examples] = {}
         for split, (first, after) in _FORMS.items():
             chosen = slice(ends[first], ends[after])
             names = [f"digits/{index:04d}" for index in range(_N_IMAGES)[chosen]]

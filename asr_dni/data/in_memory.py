@@ -67,12 +67,16 @@ class InMemoryData(SplitData[ExampleBatch]):
 
     def __init__(self, batch_size: int, seed: int, normalize: bool = True, **settings: Any) -> None:
         super().__init__(batch_size, seed, **settings, normalize=normalize)
-        self._examples: Mapping[Split, Examples] | None = None
+        self._clips: dict[str, ExampleBatch] = {}
+        self._names: dict[int, str] = {}
         self._statistics: dict[str, Tensor] | None = None
 
     @abstractmethod
-    def examples(self) -> Mapping[Split, Examples]:
-        """Return the examples of each split, the same at every call; T and F are the same in all."""
+    def examples(self) -> Mapping[str, Examples]:
+        """Return the examples of ``train``, ``validation`` and ``test``, the same at every call.
+
+        T and F are the same in all; an example is in one of them only.
+        """
 
     def augment(self, features: Tensor, clip_ids: Tensor, epoch: int) -> Tensor:
         """Change training examples at random.
@@ -106,20 +110,32 @@ class InMemoryData(SplitData[ExampleBatch]):
         self.prepare_data()
         self.statistics()
 
-    def _of(self, split: Selected) -> Examples:
-        if split == "predict":
-            split = "test"
-        if split not in SPLITS:
+    def _of(self, split: Selected) -> ExampleBatch:
+        """Return all clips of a split."""
+        if not self._clips:
+            self._load()
+        if split not in (*SPLITS, "predict"):
             raise UserError(f"split: {split!r} is not valid; give {', '.join(SPLITS)}")
-        if self._examples is None:
-            made = self.examples()
-            for name in SPLITS:
-                self._check(name, made[name], made["train"].features.shape[1:])
-            names = [name for part in made.values() for name in part.names]
-            if len(set(names)) != len(names):
-                raise UserError(f"{self.identity}: two examples share a name; give each its own")
-            self._examples = made
-        return self._examples[split]
+        return self._clips["test" if split == "predict" else split]
+
+    def _load(self) -> None:
+        made = self.examples()
+        if set(made) != set(SPLITS):
+            raise UserError(
+                f"{self.identity}: has the splits {', '.join(made)}; expected {', '.join(SPLITS)}"
+            )
+        for split in SPLITS:
+            self._check(split, made[split], made["train"].features.shape[1:])
+        names = [name for part in made.values() for name in part.names]
+        if len(set(names)) != len(names):
+            raise UserError(f"{self.identity}: two examples share a name; give each its own")
+        self._names = {clip_id(name): name for name in names}
+        self._clips = {
+            split: ExampleBatch(
+                part.features.float(), part.labels, torch.tensor([clip_id(name) for name in part.names])
+            )
+            for split, part in made.items()
+        }
 
     def _check(self, split: Split, made: Examples, shape: tuple[int, ...]) -> None:
         n = len(made.labels)
@@ -127,6 +143,11 @@ class InMemoryData(SplitData[ExampleBatch]):
             raise UserError(
                 f"{self.identity}: the {split} split has features {tuple(made.features.shape)}, {n} labels and"
                 f" {len(made.names)} names; expected (n, T, F), n and n, of at least one example"
+            )
+        if not 0 <= int(made.labels.min()) <= int(made.labels.max()) < len(self.label_names):
+            raise UserError(
+                f"{self.identity}: the {split} split has labels from {int(made.labels.min())} to"
+                f" {int(made.labels.max())}; expected positions in the {len(self.label_names)} label names"
             )
 
     # ------------------------------------------------------------------ batches
@@ -152,8 +173,9 @@ class InMemoryData(SplitData[ExampleBatch]):
         """Return the examples' names."""
         if isinstance(clip_ids, Tensor):
             clip_ids = clip_ids.tolist()
-        names = {clip_id(name): name for split in SPLITS for name in self._of(split).names}
-        return [names[identity] for identity in clip_ids]
+        if not self._names:
+            self._load()
+        return [self._names[identity] for identity in clip_ids]
 
     # ------------------------------------------------------------------ statistics
 
@@ -194,18 +216,17 @@ class ExampleLoader(OrderedLoader[ExampleBatch]):
     """Batches of the examples of a split.
 
     Args:
-        examples: of the split.
+        clips: of the split.
         order: how they are put into batches.
         pin_memory: whether batches lie in page-locked memory, from which copies to a GPU do not wait.
     """
 
-    def __init__(self, examples: Examples, order: BatchOrder, pin_memory: bool = False) -> None:
+    def __init__(self, clips: ExampleBatch, order: BatchOrder, pin_memory: bool = False) -> None:
         super().__init__(order, pin_memory)
-        clip_ids = torch.tensor([clip_id(name) for name in examples.names])
-        self._clips = ExampleBatch(examples.features.float(), examples.labels, clip_ids)
+        self.clips = clips
 
     def gather(self, positions: NDArray[np.int64]) -> ExampleBatch:
         """Return the examples at these positions."""
         chosen = torch.from_numpy(positions)
-        parts = (tensor[chosen] for tensor in self._clips)
+        parts = (tensor[chosen] for tensor in self.clips)
         return ExampleBatch(*(part.pin_memory() if self.pin_memory else part for part in parts))
