@@ -577,6 +577,15 @@ def test_a_folder_with_the_same_clips_gives_the_same_batches(checkpoint, words):
     assert len(ids(everything.batches("test"))) == 20
 
 
+def test_a_folder_is_not_evaluated_without_the_networks_statistics(checkpoint, make, words):
+    with pytest.raises(UserError, match="statistics are missing"):
+        FolderClips.for_network_of(make(), words).setup("test")
+    contents = torch.load(checkpoint, weights_only=True)
+    contents["KeywordData"]["statistics"]["count"] *= 0
+    with pytest.raises(UserError, match="no statistics of the features"):
+        FolderClips.for_checkpoint(contents, words)
+
+
 def test_a_folder_of_unknown_words_only_is_an_error(checkpoint, tmp_path):
     write(tmp_path / "other" / "tree" / "a.wav", tone(440))
     data = FolderClips.for_checkpoint(checkpoint, tmp_path / "other", split="all")

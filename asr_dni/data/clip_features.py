@@ -162,6 +162,8 @@ class ClipFeatures(nn.Module):
             raise UserError(
                 f"{where} was trained with another front end; give the front_end settings that it has"
             )
+        if self.normalize and not int(statistics["count"]) > 0:
+            raise UserError(f"{where} has no statistics of the features: they were computed from no frames")
         for name, tensor in own.items():
             tensor.copy_(statistics[name])
 

@@ -106,10 +106,8 @@ class FolderClips(RecordedData):
         trained = KeywordData.arguments_of(settings, f"{where}: data", without=("source",))
         names = ("batch_size", "seed", "cache_dir", "num_workers", "damaged")
         arguments = {name: trained[name] for name in names if name in trained}
-        source = settings.get("source")
-        # The habit of whoever names the recordings.
-        speaker = (source.get("init_args") or {}).get("speaker") if isinstance(source, Mapping) else None
         features = KeywordData.clip_features_from_checkpoint(checkpoint)
+        speaker = _speaker(settings.get("source"))
         return cls(path, state["label_names"], features, split, speaker, **{**arguments, **replacements})
 
     @property
@@ -130,8 +128,10 @@ class FolderClips(RecordedData):
         """Open the store and select the clips.
 
         Raises:
-            UserError: there are none that the network could tell apart.
+            UserError: there are none that the network could tell apart, or it came without statistics.
         """
+        if self.features.normalize and not self.features.fitted:
+            raise UserError("the features' statistics are missing: the folder's network came without them")
         self._open_stores()
         self._selection("predict" if stage == "predict" else "test", check=True)
 
@@ -169,3 +169,10 @@ class FolderClips(RecordedData):
             f"{self.identity}: no {which} of the words that the network knows ({', '.join(self._label_names)}); "
             "give another folder or --split all"
         )
+
+
+def _speaker(source: Any) -> str | None:
+    """Return how file names tell the speaker: the habit of whoever named the recordings that were trained on."""
+    arguments = source.get("init_args") if isinstance(source, Mapping) else None
+    speaker = arguments.get("speaker") if isinstance(arguments, Mapping) else None
+    return speaker if isinstance(speaker, str) else None
