@@ -131,6 +131,7 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
         return lower_product(
             [case.hardware] * networks,
             [(0, 0)] * networks,
+            [(0, 0)] * networks,
             lambda scale, needed, inward: torch.ones(networks),
             drawing,
             columns,

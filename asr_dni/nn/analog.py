@@ -30,7 +30,7 @@ class AnalogModule(CalibratedModule):
         """
         weight: Tensor = getattr(self, name)
         hardware = [noise.hardware for noise in now.noises]
-        if site not in hardware[0].sites or not any(its.has_chips for its in hardware):
+        if site not in hardware[0].sites or not any(its.weights_on for its in hardware):
             return weight
         chips = [(noise.realisation.seed, noise.realisation.chip) for noise in now.noises]
         keep = (
@@ -80,7 +80,11 @@ class AnalogModule(CalibratedModule):
         def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
             return self._unit_of_pass(part, site, scale, needed, inward)
 
-        return lower_product([noise.hardware for noise in now.noises], keys, unit, drawing, columns)
+        chips = [
+            derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip)
+            for its in (noise.realisation for noise in now.noises)
+        ]
+        return lower_product([noise.hardware for noise in now.noises], keys, chips, unit, drawing, columns)
 
     def _only_product(self, now: ForwardPass, site: Site, drawing: Drawing, columns: int) -> Product | None:
         """Return what :meth:`_product` does, in a layer that has one product."""
@@ -122,7 +126,7 @@ class _OfMatrix:
         self._key, self._like = key, like
 
     def normal(self, purpose: str = "") -> Tensor:
-        """Return ``(out, in)`` standard normal numbers."""
+        """Return ``(out, in)`` numbers."""
         key = derive_key(*self._key, purpose) if purpose else self._key
         rows, columns = self._like.shape
         ids = [torch.arange(rows, device=self._like.device)]

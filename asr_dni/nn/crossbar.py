@@ -4,6 +4,7 @@ The order is that of one product on an analog chip: inputs through the DAC, arra
 programmed, noise on each array's outputs, its ADC, the digital sum over the arrays. The bias is digital and comes last.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -95,25 +96,43 @@ class _Numbers:
     drawing: Drawing
     member: int
     key: Key
+    chip: Key
 
     def normal(self, purpose: str = "") -> Tensor:
-        key = derive_key(*self.key, purpose) if purpose else self.key
-        ids = [self.drawing.sample_ids[self.member]]
-        one = GaussianNoise(torch.ones(1), (key,))
-        return Drawing(
-            ids,
-            self.drawing.first_step,
-            self.drawing.steps,
-            self.drawing.groups,
-            self.drawing.width,
-            self.drawing.like,
-            self.drawing.draw,
-        ).gaussian(one)[0]
+        """Return ``(T, N, out)`` fresh numbers."""
+        return self._draw(self.key, purpose, self.drawing.first_step, self.drawing.steps)
+
+    def held(self, steps: int, purpose: str = "") -> Tensor:
+        """Return ``(T, N, out)`` numbers that last for some steps."""
+        first, number = self.drawing.first_step, self.drawing.steps
+        if steps == 1 or number == 0:
+            return self.normal(purpose)
+        places = (torch.arange(first, first + number, device=self.drawing.like.device) + steps // 2) // steps
+        begin, end = ((step + steps // 2) // steps for step in (first, first + number - 1))
+        return self._draw(self.key, purpose, begin, end - begin + 1).index_select(0, places - begin)
+
+    def of_chip(self, purpose: str = "") -> Tensor:
+        """Return ``(out,)`` numbers of the chip."""
+        one = [torch.zeros(1, dtype=torch.int64, device=self.drawing.like.device)]
+        return self._draw(self.chip, purpose, 0, 1, one)[0, 0]
+
+    def _draw(
+        self, key: Key, purpose: str, first_step: int, steps: int, ids: Sequence[Tensor] = ()
+    ) -> Tensor:
+        named = derive_key(*key, purpose) if purpose else key
+        drawing = dataclasses.replace(
+            self.drawing,
+            sample_ids=ids or [self.drawing.sample_ids[self.member]],
+            first_step=first_step,
+            steps=steps,
+        )
+        return drawing.gaussian(GaussianNoise(torch.ones(1), (named,)))[0]
 
 
 def lower_product(
     hardware: Sequence[Hardware],
     keys: Sequence[Key],
+    chips: Sequence[Key],
     unit: Unit,
     drawing: Drawing,
     columns: int | None = None,
@@ -123,6 +142,7 @@ def lower_product(
     Args:
         hardware: of each of K networks, alike but for the models' numbers.
         keys: names the numbers of each network's product.
+        chips: names those that are the same in all passes of its chip.
         unit: what the scales' units are at this product.
         drawing: what numbers are drawn for.
         columns: of the matrix; ``None``: it is a product inside the cell, which has no arrays and no converters.
@@ -136,15 +156,20 @@ def lower_product(
         widths = tuple(min(first.tile, columns - start) for start in range(0, columns, first.tile))
     arrays = []
     for j in range(1 if widths is None else len(widths)):
-        of_array = [derive_key(*key, "array", j) if j else key for key in keys]
+        of_array, of_chip = (
+            [derive_key(*key, "array", j) if j else key for key in its] for its in (keys, chips)
+        )
         operations: list[LoweredOperation] = []
         for place, models in enumerate(zip(*(its.output for its in hardware), strict=True)):
             if all(model.neutral for model in models):
                 continue
-            of_model = [derive_key(*key, "model", place) if place else key for key in of_array]
+            of_model, chip_of_model = (
+                [derive_key(*key, "model", place) if place else key for key in its]
+                for its in (of_array, of_chip)
+            )
             lowered = [
-                model.operation(_Numbers(drawing, member, key))
-                for member, (model, key) in enumerate(zip(models, of_model, strict=True))
+                model.operation(_Numbers(drawing, member, key, chip))
+                for member, (model, key, chip) in enumerate(zip(models, of_model, chip_of_model, strict=True))
             ]
             operations.append(_of_all(lowered, of_model, unit))
         adcs = [its.adc.operation() for its in hardware if its.adc is not None]

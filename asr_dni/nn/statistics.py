@@ -394,7 +394,9 @@ def snr_db(network: nn.Module, noise: Noise | Hardware, member: int | None = Non
     hardware = noise.hardware if isinstance(noise, Noise) else noise
     if not hardware.on:
         return math.inf
-    exact = not hardware.has_chips and hardware.dac is None and hardware.adc is None and hardware.tile is None
+    exact = (
+        not hardware.weights_on and hardware.dac is None and hardware.adc is None and hardware.tile is None
+    )
     layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
     known = all(statistics.known for layer in layers for statistics in layer.statistics(member).values())
     if not exact or not known:

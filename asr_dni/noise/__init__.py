@@ -1,6 +1,24 @@
 """Computation noise: what it is, and who has it. Knows nothing of layers."""
 
 from asr_dni.noise.converter import CONVERTERS, UniformConverter
+from asr_dni.noise.devices import (
+    DEVICES,
+    PCM,
+    SONOS,
+    AgingDevice,
+    Cells,
+    Device,
+    GenericDevice,
+    Hermes,
+    PCMJoshi,
+    PowerLawDevice,
+    ReRAMCMO,
+    ReRAMMilo,
+    ReRAMWan2022,
+    StateIndependent,
+    StuckCells,
+)
+from asr_dni.noise.distributions import as_laplace, as_uniform, standard_normal_quantile
 from asr_dni.noise.hardware import Hardware, Realisation
 from asr_dni.noise.model import (
     AddGaussian,
@@ -9,46 +27,84 @@ from asr_dni.noise.model import (
     Numbers,
     Operation,
     OutputModel,
+    OutputNumbers,
     Quantise,
     WeightModel,
     straight_through,
 )
 from asr_dni.noise.module import ForwardPass, NoisyModule
 from asr_dni.noise.noise import Noise
-from asr_dni.noise.output import OUTPUT_MODELS, Gaussian, Multiplicative
+from asr_dni.noise.output import (
+    OUTPUT_MODELS,
+    AdditiveMultiplicative,
+    FixedPattern,
+    Flicker,
+    Gaussian,
+    Impulse,
+    Laplace,
+    Multiplicative,
+    Uniform,
+)
 from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
-from asr_dni.noise.weight import WEIGHT_MODELS, GaussianWeights
+from asr_dni.noise.weight import WEIGHT_MODELS, ClippedWeights, GaussianWeights, QuantisedWeights
 
 __all__ = [
     "ARRAYS",
     "CONVERTERS",
+    "DEVICES",
     "MVM_SITES",
     "OUTPUT_MODELS",
+    "PCM",
     "SCALES",
     "SIGMA",
     "SITES",
+    "SONOS",
     "WEIGHT_MODELS",
     "AddGaussian",
+    "AdditiveMultiplicative",
     "Affine",
+    "AgingDevice",
     "Arrays",
+    "Cells",
+    "ClippedWeights",
     "Converter",
+    "Device",
+    "FixedPattern",
+    "Flicker",
     "ForwardPass",
     "Gaussian",
     "GaussianWeights",
+    "GenericDevice",
     "Hardware",
+    "Hermes",
+    "Impulse",
+    "Laplace",
     "Multiplicative",
     "Noise",
     "NoisyModule",
     "Numbers",
     "Operation",
     "OutputModel",
+    "OutputNumbers",
+    "PCMJoshi",
+    "PowerLawDevice",
     "Quantise",
+    "QuantisedWeights",
+    "ReRAMCMO",
+    "ReRAMMilo",
+    "ReRAMWan2022",
     "Realisation",
     "Scale",
     "Site",
+    "StateIndependent",
     "Strength",
+    "StuckCells",
+    "Uniform",
     "UniformConverter",
     "WeightModel",
+    "as_laplace",
+    "as_uniform",
+    "standard_normal_quantile",
     "straight_through",
 ]

@@ -120,18 +120,27 @@ class Hardware:
     @property
     def has_chips(self) -> bool:
         """Whether networks on it differ from chip to chip."""
+        of_chip = (
+            *(model for model in self.weight if model.random),
+            *(model for model in self.output if model.of_chip),
+        )
+        return bool(self.sites) and any(not model.neutral for model in of_chip)
+
+    @property
+    def weights_on(self) -> bool:
+        """Whether what lies on its arrays is not the exact weights."""
         return bool(self.sites) and any(not model.neutral for model in self.weight)
 
     @property
     def random(self) -> bool:
         """Whether two forward passes on one chip differ."""
-        return bool(self.sites) and self.outputs_on
+        return bool(self.sites) and any(not model.neutral and not model.of_chip for model in self.output)
 
     @property
     def on(self) -> bool:
         """Whether anything differs from exact arithmetic."""
         return bool(self.sites) and (
-            self.outputs_on or self.has_chips or self.dac is not None or self.adc is not None
+            self.outputs_on or self.weights_on or self.dac is not None or self.adc is not None
         )
 
     def on_at(self, site: Site) -> bool:
@@ -141,7 +150,7 @@ class Hardware:
     @property
     def additive(self) -> bool:
         """Whether all that it does is to add numbers to the outputs of matrices that are whole."""
-        exact = not self.has_chips and self.dac is None and self.adc is None and self.tile is None
+        exact = not self.weights_on and self.dac is None and self.adc is None and self.tile is None
         return exact and all(model.additive or model.neutral for model in self.output)
 
     @property

@@ -30,6 +30,21 @@ class Numbers(Protocol):
         """
 
 
+class OutputNumbers(Numbers, Protocol):
+    """What an output model has beside."""
+
+    def held(self, steps: int, purpose: str = "") -> Tensor:
+        """Return ``(T, N, out)`` standard normal numbers, each of which lasts for some time steps.
+
+        Args:
+            steps: how many; a new number comes at every step t that is ``steps - steps // 2`` above a multiple of it.
+            purpose: tells draws of one model apart.
+        """
+
+    def of_chip(self, purpose: str = "") -> Tensor:
+        """Return ``(out,)`` standard normal numbers, the same in all passes of a chip."""
+
+
 @dataclass(frozen=True)
 class AddGaussian:
     """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``."""
@@ -114,17 +129,19 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
 
 
 class OutputModel(Model):
-    """What happens to the outputs of an analog product, freshly each time.
+    """What happens to the outputs of an analog product, freshly each time or as the chip is.
 
     Attributes:
         additive: whether it only adds numbers that do not depend on the product, so that what was computed before it
             may be computed once for many noisy passes.
+        of_chip: whether its numbers are drawn once per chip, not freshly.
     """
 
     additive: ClassVar[bool] = False
+    of_chip: ClassVar[bool] = False
 
     @abstractmethod
-    def operation(self, numbers: Numbers) -> Operation:
+    def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what it comes down to in one forward pass of one network."""
 
     @abstractmethod
@@ -138,7 +155,13 @@ class OutputModel(Model):
 
 
 class WeightModel(Model):
-    """What programming makes of a matrix: once per chip."""
+    """What programming makes of a matrix: once per chip.
+
+    Attributes:
+        random: whether it differs from chip to chip.
+    """
+
+    random: ClassVar[bool] = True
 
     @abstractmethod
     def program(self, weight: Tensor, numbers: Numbers) -> Tensor:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.noise.model import Numbers, WeightModel
+from asr_dni.noise.devices import DEVICES
+from asr_dni.noise.model import Numbers, WeightModel, straight_through
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class GaussianWeights(WeightModel):
 
     def __post_init__(self) -> None:
         self._check_number("sigma")
-        if self.per not in ("tensor", "output"):
-            raise UserError(f"weights' noise is per {self.per!r}: give tensor or output")
+        _check_per(self.per)
 
     @property
     def neutral(self) -> bool:
@@ -41,10 +42,104 @@ class GaussianWeights(WeightModel):
 
     def program(self, weight: Tensor, numbers: Numbers) -> Tensor:
         """Return the noisy matrix."""
-        sizes = weight.detach().abs()
-        largest = sizes.amax() if self.per == "tensor" else sizes.amax(-1, keepdim=True)
-        return weight + self.sigma * largest * numbers.normal()
+        return weight + self.sigma * _largest(weight.detach(), self.per) * numbers.normal()
 
 
-WEIGHT_MODELS: dict[str, type[WeightModel]] = {"GaussianWeights": GaussianWeights}
+@dataclass(frozen=True)
+class ClippedWeights(WeightModel):
+    """W clipped to ±alpha std(W), the standard deviation about the mean of the matrix or of each output's row.
+
+    Rare large weights then no longer decide what the largest conductance stands for. It is what aihwkit-lightning and
+    IBM/analog-foundation-models do in training (alpha 2 to 3.5). The gradient passes everywhere, so that a clipped
+    weight can come back.
+
+    Attributes:
+        alpha: in standard deviations; 0 clips nothing.
+
+    Raises:
+        UserError: alpha is not a finite number of at least 0, or ``per`` is unknown.
+    """
+
+    strength: ClassVar[str] = "alpha"
+    random: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, str]] = {"alpha": "standard deviations of the weights"}
+
+    alpha: float = 2.5
+    per: Literal["tensor", "output"] = "tensor"
+
+    def __post_init__(self) -> None:
+        self._check_number("alpha")
+        _check_per(self.per)
+
+    @property
+    def neutral(self) -> bool:
+        """Whether alpha is 0."""
+        return self.alpha == 0
+
+    def program(self, weight: Tensor, numbers: Numbers) -> Tensor:
+        """Return the clipped matrix."""
+        exact = weight.detach()
+        flat = exact.flatten() if self.per == "tensor" else exact
+        bound = self.alpha * flat.std(-1, unbiased=False, keepdim=self.per == "output")
+        return straight_through(weight, torch.minimum(torch.maximum(exact, -bound), bound))
+
+
+@dataclass(frozen=True)
+class QuantisedWeights(WeightModel):
+    """W rounded to multiples of max|W| / (levels - 1): what devices of so many levels, in pairs, can have.
+
+    A pair of devices with ``levels`` conductances from 0 to g_max, one of which is at 0, has 2 levels - 1 weights: 128
+    levels are 8 bits. The gradient goes straight through.
+
+    Attributes:
+        levels: of a device, at least 2; 0 rounds nothing.
+
+    Raises:
+        UserError: levels are not a whole number of at least 2, nor 0, or ``per`` is unknown.
+    """
+
+    strength: ClassVar[str] = "levels"
+    random: ClassVar[bool] = False
+
+    levels: int = 128
+    per: Literal["tensor", "output"] = "tensor"
+
+    def __post_init__(self) -> None:
+        self._check_number("levels")
+        if self.levels != int(self.levels) or self.levels == 1:
+            raise UserError(
+                f"weights have {self.levels} levels: give a whole number of at least 2, or 0 for weights as they are"
+            )
+        object.__setattr__(self, "levels", int(self.levels))  # a strength's values are floats
+        _check_per(self.per)
+
+    @property
+    def neutral(self) -> bool:
+        """Whether levels is 0."""
+        return self.levels == 0
+
+    def program(self, weight: Tensor, numbers: Numbers) -> Tensor:
+        """Return the rounded matrix."""
+        exact = weight.detach()
+        step = _largest(exact, self.per) / (self.levels - 1)
+        whole = torch.where(step > 0, step, torch.ones_like(step))
+        return straight_through(weight, (exact / whole).round() * whole)
+
+
+def _check_per(per: str) -> None:
+    if per not in ("tensor", "output"):
+        raise UserError(f"a weight model is per {per!r}: give tensor or output")
+
+
+def _largest(weight: Tensor, per: str) -> Tensor:
+    """Return the largest absolute weight of a matrix, or of each of its rows."""
+    return weight.abs().amax() if per == "tensor" else weight.abs().amax(-1, keepdim=True)
+
+
+WEIGHT_MODELS: dict[str, type[WeightModel]] = {
+    "GaussianWeights": GaussianWeights,
+    "ClippedWeights": ClippedWeights,
+    "QuantisedWeights": QuantisedWeights,
+    **DEVICES,
+}
 """Every weight model by its name. A new one is added here."""
