@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from asr_dni.bounded_yaml import MOST_CHARACTERS, bound_jsonargparse, load_yaml
 from asr_dni.changed_classes import start_from_own_defaults
@@ -102,7 +102,7 @@ def checked_arguments(
     """Return arguments of a class, out of a checkpoint, whose names and types are checked.
 
     Args:
-        made: a class whose arguments are plain values.
+        made: a class whose arguments are plain values, or made of such in mappings.
         values: its arguments; may lack those with a default.
         where: what a message begins with.
         skip: arguments that ``values`` does not have.
@@ -120,7 +120,7 @@ def checked_arguments(
     empty = sorted(key for key, value in values.items() if value is None and key in _never_none(made))
     if empty:
         raise UserError(f"{where}: {empty[0]} has no value")
-    return {key: parsed[key] for key in values}
+    return {key: its.as_dict() if isinstance(its := parsed[key], Namespace) else its for key in values}
 
 
 _Made = TypeVar("_Made", bound=Configured)

@@ -97,11 +97,13 @@ class TrainingLog(Callback):
         assert isinstance(pl_module, KeywordSpotter)
         network = pl_module.network.settings
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        directions = "bidirectional " if network.bidirectional else ""
+        kind = "bidirectional " * network.bidirectional + network.cell.upper()
+        if network.convolutions is not None:
+            kind = f"convolutions ({network.convolutions}) and {kind}"
         batches = count(trainer.num_training_batches, "batch", "batches")
         size = f"{count(network.layers, 'layer')} of {count(network.units, 'unit')}"
         print(
-            f"{directions}{network.cell.upper()}, {size}, {parameters:,} parameters;"
+            f"{kind}, {size}, {parameters:,} parameters;"
             f" {len(pl_module.label_names)} labels; {batches} per epoch;"
             f" on {pl_module.device}"
         )

@@ -105,6 +105,9 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     parts.append(clips if told else f"{clips} ({split} split)")
     size = " × ".join(str(shared(key)) for key in ("layers", "units") if shared(key))
     network = [str(shared("cell")).upper()] if shared("cell") else []
+    network = (
+        [f"CRNN ({shared('convolutions')}; {network[0]})"] if network and shared("convolutions") else network
+    )
     network += [f"{size} units"] if size and shared("units") else []
     if network:
         parts.append(", ".join(network))

@@ -69,7 +69,7 @@ class Spotter:
     def __init__(
         self, model: KeywordSpotter, features: ClipFeatures | None, device: str | torch.device = "cpu"
     ) -> None:
-        expected = model.network.recurrent.input_size
+        expected = model.network.n_features
         if features is not None and features.n_features != expected:
             raise UserError(
                 f"the front end makes {features.n_features} features, but the network takes {expected}:"
@@ -273,7 +273,7 @@ class Spotter:
         Raises:
             UserError: the features have another shape.
         """
-        n_features = self.network.recurrent.input_size
+        n_features = self.network.n_features
         if features.dim() != 3 or features.shape[-1] != n_features or not features.shape[1]:
             raise UserError(
                 f"features are {tuple(features.shape)}: give (N, T, {n_features}), sequences of T steps"

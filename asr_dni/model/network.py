@@ -1,6 +1,6 @@
-"""The keyword spotter's network: noisy recurrent layers, pooling over time, a noisy classifier."""
+"""The keyword spotter's network: convolutions or none, noisy recurrent layers, pooling, a noisy classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
+from asr_dni.model.convolutions import ConvolutionalLayers, ConvolutionSettings
 from asr_dni.nn import (
     CELLS,
     CounterDropout,
@@ -67,6 +68,7 @@ class NetworkSettings:
         forget_bias: added to the initial bias of an LSTM's forget gates; cells that have none leave it.
         projection: numbers that an LSTM's outputs are projected to, and fed back as, per layer and direction; 0: no
             projection.
+        convolutions: what there is in front of the recurrent layers, a CRNN then; null: nothing.
 
     Raises:
         UserError: a value is out of its range.
@@ -84,8 +86,11 @@ class NetworkSettings:
     output_gain: float = 1.0
     forget_bias: float = 1.0
     projection: int = 0
+    convolutions: ConvolutionSettings | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.convolutions, Mapping):
+            object.__setattr__(self, "convolutions", ConvolutionSettings(**self.convolutions))
         if self.cell not in CELL_NAMES:
             raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(CELL_NAMES)}")
         for name in ("units", "layers"):
@@ -117,10 +122,14 @@ def _n_weights(settings: NetworkSettings, n_features: int, n_labels: int) -> int
     width = settings.projection or settings.units
     gates = len(equations_of(settings.cell).gates)
     inner = settings.layers - 1
+    convolutions = 0
+    if settings.convolutions is not None:
+        convolutions = settings.convolutions.n_weights(n_features)
+        n_features = settings.convolutions.n_outputs(n_features)
     inputs = n_features + inner * directions * width + settings.layers * width
     recurrent = directions * gates * settings.units * inputs
     projected = directions * settings.layers * settings.projection * settings.units
-    return recurrent + projected + directions * width * n_labels
+    return convolutions + recurrent + projected + directions * width * n_labels
 
 
 class KeywordNetwork(NoisyModule):
@@ -139,10 +148,15 @@ class KeywordNetwork(NoisyModule):
         super().__init__()
         at_most("the network's number of features", n_features, _MOST_INPUTS)
         at_most("the network's number of weights", _n_weights(settings, n_features, n_labels), _MOST_WEIGHTS)
-        self.settings = settings
+        self.settings, self.n_features = settings, n_features
+        self.convolutions: ConvolutionalLayers | None = None
+        fed = n_features
+        if settings.convolutions is not None:
+            self.convolutions = ConvolutionalLayers(settings.convolutions, n_features)
+            fed = self.convolutions.n_outputs
         projection = {"proj_size": settings.projection} if settings.projection else {}
         self.recurrent = _LAYERS[settings.cell](
-            n_features,
+            fed,
             settings.units,
             num_layers=settings.layers,
             bidirectional=settings.bidirectional,
@@ -169,27 +183,43 @@ class KeywordNetwork(NoisyModule):
         self.classifier.weight *= settings.output_gain
 
     def project(self, features: Tensor) -> Tensor:
-        """Do the noise-free work, once for any number of noisy passes.
+        """Do the noise-free work, once for any number of noisy passes: convolutions and first input projection.
 
         Args:
             features: ``(N, T, F)``; for a population ``(K, N, T, F)``, or ``(N, T, F)`` for all members.
 
         Returns:
             ``(T, N, directions * gates * units)``, the first layer's clean input projection; of a population
-            ``(K, T, N, directions * gates * units)``.
+            ``(K, T, N, directions * gates * units)``. T may be smaller behind convolutions.
         """
-        return self.recurrent.input_projection(features.transpose(-3, -2))
+        if self.convolutions is None:
+            return self.recurrent.input_projection(features.transpose(-3, -2))
+        with self.convolutions.under(Noise()):
+            frames = self.convolutions(features)
+        return self.recurrent.input_projection(frames)
 
     def inputs_exact(self, hardware: Hardware) -> bool:
         """Return whether :meth:`project` may be done once for all passes on a hardware; else they take all of it."""
-        return hardware.inputs_exact
+        return hardware.inputs_exact and not self._convolves_on(hardware)
+
+    def _convolves_on(self, hardware: Hardware) -> bool:
+        return self.convolutions is not None and hardware.on_at("convolution")
 
     def classify(self, projection: Tensor) -> Tensor:
         """Return logits ``(N, C)``, of a population ``(K, N, C)``, under the noise in force.
 
         Args:
             projection: what :meth:`project` gave.
+
+        Raises:
+            UserError: the hardware in force makes more of the features than their clean projection, see
+                :meth:`inputs_exact`.
         """
+        if any(self._convolves_on(noise.hardware) for noise in self._noises):
+            raise UserError(
+                "clean convolutions of the features were given, but on the hardware in force they are not: give the"
+                " features"
+            )
         state = self.recurrent.initial_state(projection.shape[-2], projection)
         outputs, _ = self.recurrent.forward_projected(projection, state)
         return self._decide(outputs)
@@ -216,7 +246,8 @@ class KeywordNetwork(NoisyModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``; shapes of a population as :meth:`project` has them."""
-        outputs, _ = self.recurrent(features.transpose(-3, -2))
+        frames = features.transpose(-3, -2) if self.convolutions is None else self.convolutions(features)
+        outputs, _ = self.recurrent(frames)
         return self._decide(outputs)
 
     def snr_db(self, noise: Noise, member: int | None = None) -> float | None:

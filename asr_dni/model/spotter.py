@@ -195,6 +195,8 @@ class KeywordSpotter(pl.LightningModule):
             "sigma_train": sigma_train,
             "train_scale": self.training_noise.hardware.scale,
         }
+        if network.convolutions is not None:
+            settings["convolutions"] = str(network.convolutions)
         if self.highest_sigma_train is not None and self.highest_sigma_train > sigma_train:
             settings["sigma_train_highest"] = self.highest_sigma_train
         if self.trainings:

@@ -23,6 +23,8 @@ _ELSEWHERE = (
     "model.network.layers",
     "model.network.bidirectional",
     "model.network.pooling",
+    "model.network.convolutions.blocks",
+    "model.network.convolutions.width",
     "model.noise.scale",
     # ... and these follow from the data's.
     "model.n_features",

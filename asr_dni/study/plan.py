@@ -205,6 +205,8 @@ def _plain_network(network: NetworkSettings) -> dict[str, Any]:
         del plain["forget_bias"]  # does nothing
     if not network.projection:
         del plain["projection"]  # members of before there was one are the same
+    if network.convolutions is None:
+        del plain["convolutions"]
     return plain
 
 
@@ -341,11 +343,22 @@ def memory_of_member(network: NetworkSettings, n_frames: int, n_features: int, b
     """
     directions = 2 if network.bidirectional else 1
     gates = len(equations_of(network.cell).gates)
+    kept, parameters = 0.0, 0
+    if network.convolutions is not None:
+        kept = network.convolutions.n_kept(n_frames, n_features)
+        parameters = network.convolutions.n_weights(n_features)
+        n_frames, n_features = _behind_convolutions(network, n_frames, n_features)
     per_frame = network.layers * directions * network.units * (2 * gates + 3) + n_features
     fed_back = network.projection or network.units
     inputs = [n_features] + [fed_back * directions] * (network.layers - 1)
-    parameters = sum(directions * gates * network.units * (n + fed_back + 2) for n in inputs)
-    return 4.0 * (1.5 * n_frames * batch_size * per_frame + 4 * parameters)
+    parameters += sum(directions * gates * network.units * (n + fed_back + 2) for n in inputs)
+    return 4.0 * (1.5 * batch_size * (n_frames * per_frame + kept) + 4 * parameters)
+
+
+def _behind_convolutions(network: NetworkSettings, n_frames: int, n_features: int) -> tuple[int, int]:
+    """Return how many frames of how many numbers the recurrent layers get."""
+    its = network.convolutions
+    return (n_frames, n_features) if its is None else (its.n_frames(n_frames), its.n_outputs(n_features))
 
 
 def available_memory() -> float:
@@ -386,13 +399,17 @@ class DataSize:
 def operations_per_clip(network: NetworkSettings, size: DataSize) -> float:
     """Return the floating-point operations of one noisy forward pass of one clip.
 
-    The products of the gates; 30 more per gate and unit stand for its noise and its function.
+    The products of convolutions and gates; 30 more per gate and unit stand for its noise and its function.
     """
+    convolutions = 0.0
+    if network.convolutions is not None:
+        convolutions = network.convolutions.operations(size.n_frames, size.n_features)
+    n_frames, n_features = _behind_convolutions(network, size.n_frames, size.n_features)
     directions = 2 if network.bidirectional else 1
     gates = len(equations_of(network.cell).gates) * network.units * directions
     fed_back = network.projection or network.units
-    inputs = [size.n_features] + [fed_back * directions] * (network.layers - 1)
-    return float(size.n_frames * sum(gates * (2 * (n + fed_back) + 30) for n in inputs))
+    inputs = [n_features] + [fed_back * directions] * (network.layers - 1)
+    return convolutions + float(n_frames * sum(gates * (2 * (n + fed_back) + 30) for n in inputs))
 
 
 def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:

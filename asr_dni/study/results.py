@@ -35,6 +35,7 @@ def result_rows(
             "units": member.network.units,
             "layers": member.network.layers,
             "bidirectional": member.network.bidirectional,
+            "convolutions": str(member.network.convolutions or ""),
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
             "train_scale": hardware.scale,

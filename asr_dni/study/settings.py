@@ -11,6 +11,7 @@ from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
+from asr_dni.model.convolutions import ConvolutionSettings
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
@@ -136,6 +137,7 @@ class Recipe:
         recurrent_gain: the same for the recurrent weights.
         output_gain: the same for the classifier's weights.
         forget_bias: added to the initial bias of an LSTM's forget gates.
+        convolutions: what there is in front of the recurrent layers; null: nothing.
         learning_rate: in place of the optimiser's.
     """
 
@@ -147,6 +149,7 @@ class Recipe:
     recurrent_gain: float = 1.0
     output_gain: float = 1.0
     forget_bias: float = 1.0
+    convolutions: ConvolutionSettings | None = None
     learning_rate: float | None = None
 
 

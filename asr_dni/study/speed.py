@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from asr_dni.device import choose_device
+from asr_dni.evaluation.scoring import Passes
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.step import member_losses
 from asr_dni.study.plan import DataSize, PlannedMember
@@ -61,12 +62,12 @@ def measure_speed(
         optimizer.step()
 
     def evaluate() -> None:
-        with torch.inference_mode(), spotter.network.under(under):
-            spotter.network.classify(projection)
+        with torch.inference_mode():
+            passes.logits(under)
 
     training = _seconds(step, where)
     with torch.inference_mode():
-        projection = spotter.network.project(features)
+        passes = Passes(spotter.network, features)
     spotter.eval()
     return Speed(training / members, _seconds(evaluate, where) / members)
 

@@ -62,9 +62,8 @@ def missing_table(evidence: Evidence) -> pd.DataFrame:
     """Return what a full matrix would have: every sigma_train and seed that its likes have, at every strength."""
 
     def like(matrix: Matrix) -> tuple[Any, ...]:
-        return tuple(
-            matrix.key[name] for name in KEYS if name not in ("cell", "units", "layers", "bidirectional")
-        )
+        of_network = ("cell", "units", "layers", "bidirectional", "convolutions")
+        return tuple(matrix.key[name] for name in KEYS if name not in of_network)
 
     expected: dict[tuple[Any, ...], tuple[set[float], set[str], set[float]]] = {}
     for matrix in evidence.matrices:

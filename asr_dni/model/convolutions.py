@@ -1,0 +1,211 @@
+"""Convolutions in front of the recurrent layers, which make a network a CRNN."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asr_dni.bounds import at_most
+from asr_dni.errors import UserError
+from asr_dni.nn import CounterDropout, NoisyConv2d, StackableBatchNorm2d
+from asr_dni.noise import NoisyModule
+
+_MOST_CHANNELS = 16_384
+_MOST_BLOCKS = 64
+_MOST_KERNEL = 1_001
+
+
+@dataclass(frozen=True)
+class ConvolutionBlock:
+    """A convolution over time and features, with batch normalisation and ReLU.
+
+    Args:
+        channels: that come out.
+        kernel: its extent in time and over the features, two odd numbers; the input is padded with zeros.
+        stride: its steps in time and over the features. A stride in time makes fewer steps for the recurrent layers.
+        separable: a convolution of each channel by itself and then one of 1 x 1, each with normalisation and ReLU
+            (A. Howard et al., MobileNets, arXiv:1704.04861), in place of one over all.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    channels: int = 32
+    kernel: list[int] = field(default_factory=lambda: [3, 3])
+    stride: list[int] = field(default_factory=lambda: [1, 1])
+    separable: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.channels >= 1:
+            raise UserError(f"network convolutions: channels is {self.channels}: give 1 or more")
+        at_most("network convolutions: channels", self.channels, _MOST_CHANNELS)
+        for name in ("kernel", "stride"):
+            given = list(getattr(self, name))
+            if (
+                len(given) != 2
+                or min(given) < 1
+                or (name == "kernel" and not all(size % 2 for size in given))
+            ):
+                kind = "odd numbers" if name == "kernel" else "numbers of at least 1"
+                raise UserError(
+                    f"network convolutions: {name} is {given}: give two {kind}, in time and over the features"
+                )
+            at_most(f"network convolutions: {name}", max(given), _MOST_KERNEL)
+            object.__setattr__(self, name, given)
+
+    def __str__(self) -> str:
+        """Return it in short, such as ``32 separable 3x3/1x2``."""
+        size = f"{self.kernel[0]}x{self.kernel[1]}"
+        strides = "" if self.stride == [1, 1] else f"/{self.stride[0]}x{self.stride[1]}"
+        return f"{self.channels}{' separable' * self.separable} {size}{strides}"
+
+    def sizes(self, fed: int) -> list[tuple[int, int, list[int], list[int], int]]:
+        """Return channels in and out, kernel, stride and groups of its convolutions, where ``fed`` channels go in."""
+        if not self.separable:
+            return [(fed, self.channels, self.kernel, self.stride, 1)]
+        return [(fed, fed, self.kernel, self.stride, fed), (fed, self.channels, [1, 1], [1, 1], 1)]
+
+
+@dataclass(frozen=True)
+class ConvolutionSettings:
+    """Convolutions in front of the recurrent layers.
+
+    Args:
+        blocks: one after the other; the first one's input is one channel, of frames and features.
+        width: of the frames that the recurrent layers get: a convolution of 1 x 1 over all channels and features of a
+            frame makes so many numbers of them, with batch normalisation and ReLU; 0: they get all of them.
+        dropout: probability with which values that go into this last convolution are dropped in training.
+        gain: the initial weights of all convolutions, in multiples of torch's initialisation.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    blocks: list[ConvolutionBlock] = field(default_factory=lambda: [ConvolutionBlock()])
+    width: int = 0
+    dropout: float = 0.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        blocks = [ConvolutionBlock(**its) if isinstance(its, Mapping) else its for its in self.blocks]
+        object.__setattr__(self, "blocks", blocks)
+        if not blocks:
+            raise UserError(
+                "network convolutions.blocks is empty: give at least one, or no convolutions (null)"
+            )
+        at_most("the number of network convolutions.blocks", len(blocks), _MOST_BLOCKS)
+        if self.width < 0:
+            raise UserError(
+                f"network convolutions.width is {self.width}: give 0 (no such convolution) or more"
+            )
+        at_most("network convolutions.width", self.width, _MOST_CHANNELS)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"network convolutions.dropout is {self.dropout}: give a probability below 1")
+        if not (self.gain > 0 and math.isfinite(self.gain)):
+            raise UserError(f"network convolutions.gain is {self.gain}: give a number above 0")
+
+    def __str__(self) -> str:
+        """Return them in short, such as ``24 5x5/2x2, 32 separable 3x3/1x2, 96``."""
+        return ", ".join([*map(str, self.blocks), *([str(self.width)] if self.width else [])])
+
+    def n_frames(self, n_frames: int) -> int:
+        """Return how many frames the recurrent layers get of so many."""
+        for block in self.blocks:
+            n_frames = -(-n_frames // block.stride[0])
+        return n_frames
+
+    def n_outputs(self, n_features: int) -> int:
+        """Return how many numbers a frame has for the recurrent layers."""
+        return self.width or self.n_flat(n_features)
+
+    def n_flat(self, n_features: int) -> int:
+        """Return how many numbers of a frame the blocks give, channels times features."""
+        for block in self.blocks:
+            n_features = -(-n_features // block.stride[1])
+        return self.blocks[-1].channels * n_features
+
+    def products(self, n_frames: int, n_features: int) -> list[tuple[int, int, int]]:
+        """Return of every convolution how many weights, outputs and applications of the kernel to a clip it has.
+
+        Args:
+            n_frames: T.
+            n_features: F.
+        """
+        found = []
+        fed, steps, bands = 1, n_frames, n_features
+        for block in self.blocks:
+            for channels, out, kernel, stride, groups in block.sizes(fed):
+                steps, bands = -(-steps // stride[0]), -(-bands // stride[1])
+                weights = channels // groups * out * kernel[0] * kernel[1]
+                found.append((weights, out * steps * bands, steps * bands))
+            fed = block.channels
+        if self.width:
+            found.append((self.n_flat(n_features) * self.width, self.width * steps, steps))
+        return found
+
+    def n_weights(self, n_features: int) -> int:
+        """Return the number of weights, without those of the normalisation."""
+        return sum(weights for weights, _, _ in self.products(1, n_features))
+
+    def operations(self, n_frames: int, n_features: int) -> float:
+        """Return the floating-point operations of a clip's forward pass."""
+        return float(sum(2 * weights * times for weights, _, times in self.products(n_frames, n_features)))
+
+    def n_kept(self, n_frames: int, n_features: int) -> int:
+        """Return how many numbers of a clip training keeps: before and after normalisation, and after ReLU."""
+        return 3 * sum(outputs for _, outputs, _ in self.products(n_frames, n_features))
+
+
+class ConvolutionalLayers(NoisyModule):
+    """Convolutions from features to what the recurrent layers get, on the hardware in force (site ``convolution``).
+
+    Args:
+        settings: what they are.
+        n_features: F, features per frame.
+    """
+
+    def __init__(self, settings: ConvolutionSettings, n_features: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        fed = 1
+        for block in settings.blocks:
+            for channels, out, kernel, stride, groups in block.sizes(fed):
+                stages += _stage(channels, out, kernel, stride, groups)
+            fed = block.channels
+        self.blocks = nn.Sequential(*stages)
+        self.dropout = CounterDropout(settings.dropout)
+        self.pointwise = (
+            nn.Sequential(*_stage(settings.n_flat(n_features), settings.width, [1, 1], [1, 1], 1))
+            if settings.width
+            else None
+        )
+        self.n_outputs = settings.n_outputs(n_features)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, NoisyConv2d):
+                    module.weight.mul_(settings.gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``(T, N, outputs)`` for features ``(N, T, F)``.
+
+        In a population features are ``(K, N, T, F)``, or ``(N, T, F)`` for all, and outputs ``(K, T, N, outputs)``.
+        """
+        images = self.blocks(features.unsqueeze(-3))
+        frames: Tensor = self.dropout(images.transpose(-3, -2).flatten(-2).transpose(-3, -2))
+        if self.pointwise is not None:
+            frames = self.pointwise(frames.movedim(-3, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, -3)
+        return frames
+
+
+def _stage(fed: int, out: int, kernel: list[int], stride: list[int], groups: int) -> list[nn.Module]:
+    sizes: dict[str, Any] = {
+        "kernel_size": tuple(kernel),
+        "stride": tuple(stride),
+        "padding": tuple(size // 2 for size in kernel),
+    }
+    # The normalisation has a shift.
+    convolution = NoisyConv2d(fed, out, **sizes, groups=groups, bias=False)
+    return [convolution, StackableBatchNorm2d(out), nn.ReLU()]
