@@ -1,5 +1,6 @@
 """Configuration files that are layered: a file may name others that it starts from."""
 
+import copy
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -114,7 +115,7 @@ def checked_arguments(
         raise UserError(f"{where}: expected a mapping of settings")
     parser = _parser_of(made, frozenset(skip))
     try:
-        parsed = parser.parse_object(dict(values))
+        parsed = parser.parse_object(copy.deepcopy(dict(values)))  # whose nested values it changes in place
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {explain(error)}") from error
     empty = sorted(key for key, value in values.items() if value is None and key in _never_none(made))

@@ -84,7 +84,7 @@ class ConvolutionSettings:
         UserError: a value is out of its range.
     """
 
-    blocks: list[ConvolutionBlock] = field(default_factory=lambda: [ConvolutionBlock()])
+    blocks: list[ConvolutionBlock]
     width: int = 0
     dropout: float = 0.0
     gain: float = 1.0
