@@ -41,7 +41,6 @@ from asr_dni.study.plan import (
     PlannedMember,
     Population,
     available_memory,
-    inference_noise,
     largest_population,
     operations_per_clip,
     partition,
@@ -202,7 +201,7 @@ def measure(
     trainer.fit(spotter, datamodule=data)
     spotter.to(device)
     batch = Batch(*(tensor.to(device) for tensor in RandomBatches(size, 0).batch))
-    noise = inference_noise(study, first, first.evaluations[0])
+    noise = first.evaluations[0].sweep.noise
     sigmas, draws = (0.0, 1.0), 3
     evaluated = clock.per_call(
         lambda: evaluate_population(spotter.network, [batch], sigmas, draws, noise), seconds / 4, 1
@@ -284,11 +283,8 @@ def add_up(study: Study, populations: Sequence[Population], size: DataSize) -> d
         its.populations += 1
         its.clips += len(population.members) * size.n_train * study.settings.epochs
         its.streams += len({member.data_seed for member in population.members})
-        draws = study.settings.evaluation.draws
         its.passes += sum(
-            count_passes(evaluation.sigmas, draws)
-            for member in population.members
-            for evaluation in member.evaluations
+            evaluation.n_passes for member in population.members for evaluation in member.evaluations
         )
     return dict(sums)
 

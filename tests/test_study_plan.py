@@ -25,7 +25,15 @@ from asr_dni.study.plan import (
 def by_place(study):
     """Return the names of all members' results by what they are."""
     return {
-        (m.cell, m.network.units, m.noise.scale, m.schedule, m.sigma_train, m.seed, e.scale): e.result
+        (
+            m.cell,
+            m.network.units,
+            m.noise.scale,
+            m.schedule,
+            m.sigma_train,
+            m.seed,
+            e.sweep.noise.hardware.scale,
+        ): e.result
         for m in plan_members(study)
         for e in m.evaluations
     }
@@ -73,6 +81,7 @@ def test_conventional_training_is_there_once_under_the_first_schedule(tmp_path):
         {"evaluation": {"sigma_infer": [0.0, 2.0], "draws": 2}},
         {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 2, "seed": 1}},
         {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 2, "split": "validation"}},
+        {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 2, "hardware": "multiplicative"}},
         {"share_data_order": "all"},
     ],
     ids=str,
@@ -82,6 +91,28 @@ def test_what_decides_the_result_changes_its_name(tmp_path, change):
     changed = {place for place in before if before[place] != after[place]}
     # Shared batches are those of seed 0, whose members stay as they are.
     assert changed == ({p for p in before if p[5] != 0} if "share_data_order" in change else set(before))
+
+
+def test_an_evaluation_is_told_as_before_but_on_another_hardware(tmp_path):
+    """What was evaluated before there was any other hardware keeps its name."""
+
+    def told(**evaluation):
+        (first, *_) = plan_members(tiny(tmp_path, evaluation=evaluation))
+        return json.loads(first.evaluations[0].configuration)["evaluation"]
+
+    common = {"draws": 2, "seed": 0, "split": "test"}
+    plain = {"scale": "absolute", "sigma_infer": [0.0, 1.0]}
+    assert told(sigma_infer=[1.0, 0.0], draws=2) == {**common, **plain}
+    hardware = {"weight": {"class_path": "GaussianWeights", "init_args": {"sigma": 0.1}}}
+    on = {"hardware": hardware, "strength": "weight.sigma", "strengths": [0.0, 0.2], "chips": 3, "draws": 2}
+    found = told(**on)
+    assert found["strength"] == {"path": "weight.sigma", "unit": "multiples of the largest weight"}
+    assert (found["strengths"], found["chips"]) == ([0.0, 0.2], 3)
+    # Where the hardware's own value of the strength stands makes no difference, all else does.
+    hardware["weight"]["init_args"]["sigma"] = 0.3
+    assert told(**on) == found
+    hardware["weight"]["init_args"]["per"] = "output"
+    assert told(**on) != found
 
 
 def test_what_does_not_decide_it_leaves_it(tmp_path):
@@ -121,13 +152,16 @@ def test_recordings_are_known_by_what_they_are_not_by_where_they_lie(tmp_path, t
 def test_a_name_is_the_hash_of_a_configuration_that_says_it_all(tmp_path):
     members = plan_members(tiny(tmp_path, evaluation={"scales": ["absolute", "signal"]}))
     for member in members:
-        assert [evaluation.scale for evaluation in member.evaluations] == ["absolute", "signal"]
+        assert [evaluation.sweep.noise.hardware.scale for evaluation in member.evaluations] == [
+            "absolute",
+            "signal",
+        ]
         for evaluation in member.evaluations:
             said = json.loads(evaluation.configuration)
             assert said["network"]["units"] == 4
             assert said["seed"] == member.seed
             assert said["annealing"]["sigma"] == member.sigma_train
-            assert said["evaluation"]["scale"] == evaluation.scale
+            assert said["evaluation"]["scale"] == evaluation.sweep.noise.hardware.scale
             assert len(evaluation.result) == 16
     assert len({name for member in members for name in member.results}) == 2 * len(members)
 
@@ -241,7 +275,7 @@ def test_cost_grows_with_what_there_is_to_do(tmp_path):
     products = 50 * 4 * 64 * 2 * (40 + 64)  # multiply and add, for every gate and frame
     assert training_cost(study, member, size) == pytest.approx(3 * 2 * 1000 * products, rel=0.2)
     # one clean pass, two draws at sigma 1
-    assert evaluation_cost(study, member, size) == pytest.approx(3 * 100 * products, rel=0.2)
+    assert evaluation_cost(member, size) == pytest.approx(3 * 100 * products, rel=0.2)
     longer = replace(size, n_train=2000)
     assert training_cost(study, member, longer) == 2 * training_cost(study, member, size)
 

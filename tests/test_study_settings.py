@@ -9,6 +9,7 @@ from tiny_study import SETTINGS, tiny, write
 
 from asr_dni.data import DigitsData, KeywordData
 from asr_dni.errors import UserError
+from asr_dni.noise import Strength
 from asr_dni.study.reading import read_study, study_from_text
 from asr_dni.study.settings import NoiseModel, ScheduleSettings, StudySettings
 
@@ -31,8 +32,9 @@ def test_paper_is_what_it_says():
     assert [model.scale for model in settings.noise_models] == ["absolute", "signal"]
     for model in settings.noise_models:
         assert len(settings.sigmas_of(model)) == 8
-        assert list(settings.grids_of(model)) == [model.scale]
-        assert 0.0 in settings.grids_of(model)[model.scale]
+        (sweep,) = settings.sweeps_of(model)
+        assert sweep.noise.hardware.scale == model.scale
+        assert 0.0 in sweep.values
 
 
 def test_layers_and_overrides_are_merged(tmp_path):
@@ -86,11 +88,29 @@ def test_schedules_move_in_multiples_of_sigma_train():
 def test_grids_are_those_of_the_scale():
     absolute, signal = NoiseModel(), NoiseModel(scale="signal", sigma_infer=[2.0, 0.0])
     settings = StudySettings(noise_models=[absolute, signal])
-    common = settings.evaluation.sigma_infer
-    assert settings.grids_of(absolute) == {"absolute": common}
-    assert settings.grids_of(signal) == {"signal": [0.0, 2.0]}
+    common = tuple(settings.evaluation.sigma_infer)
+
+    def grids_of(settings, model):
+        return {sweep.noise.hardware.scale: sweep.values for sweep in settings.sweeps_of(model)}
+
+    assert grids_of(settings, absolute) == {"absolute": common}
+    assert grids_of(settings, signal) == {"signal": (0.0, 2.0)}
     both = replace(settings, evaluation=replace(settings.evaluation, scales=["signal", "absolute"]))
-    assert both.grids_of(absolute) == {"signal": [0.0, 2.0], "absolute": common}
+    assert grids_of(both, absolute) == {"signal": (0.0, 2.0), "absolute": common}
+
+
+def test_a_hardware_is_evaluated_over_its_strength_whatever_the_training(tmp_path):
+    (tmp_path / "chip.yaml").write_text("weight: {class_path: GaussianWeights}\nadc: {bits: 6}\n")
+    on = [f"--evaluation.hardware={tmp_path / 'chip.yaml'}", "--evaluation.draws=2", "--evaluation.seed=3"]
+    axis = ["--evaluation.strength=weight.sigma", "--evaluation.strengths=[0.1,0]", "--evaluation.chips=4"]
+    study = read_study(write(tmp_path / "study.yaml"), [*on, *axis])
+    (tmp_path / "chip.yaml").unlink()
+    study = study_from_text(study.text)  # the file need not be where the study goes on
+    (sweep,) = study.settings.sweeps_of(study.settings.noise_models[0])
+    assert sweep.strength == Strength("weight.sigma", "multiples of the largest weight")
+    assert sweep.passes == [(0.0, 0, 0), *((0.1, chip, 0) for chip in range(4))]
+    assert sweep.noise.hardware.adc.bits == 6
+    assert sweep.noise.realisation.seed == 3
 
 
 @pytest.mark.parametrize(
@@ -121,6 +141,13 @@ def test_grids_are_those_of_the_scale():
         ("--sigma_train=[0,-1]", "sigma_train: sigmas contains -1"),
         ("--evaluation.draws=0", "evaluation.draws is 0"),
         ("--evaluation.sigma_infer=[]", "evaluation at scale absolute: sigmas is empty"),
+        ("--evaluation.strength=adc.bits", "evaluation.strength is given without a hardware"),
+        (
+            "--evaluation.chips=2",
+            "evaluation.chips is 2, but on this study's hardware all chips are the same",
+        ),
+        ("--evaluation.hardware=nothing", "evaluation.hardware"),
+        ("--evaluation.hardware=noisy_weights", "strength output.sigma is not one of this hardware's"),
         ("--evaluation.scales=[]", "evaluation.scales is empty"),
         ("--training.gradient_clip=0", "training.gradient_clip is 0"),
         ("--population.members=0", "population.members is 0"),

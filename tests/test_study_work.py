@@ -11,9 +11,11 @@ from tiny_study import accuracies, start, tiny
 
 from asr_dni.evaluation import measure_noise_curve
 from asr_dni.model import KeywordSpotter, NoiseAnnealing, TrainingNoise
+from asr_dni.noise import Strength
 from asr_dni.study import work
+from asr_dni.study.findings import find
 from asr_dni.study.folder import StudyFolder
-from asr_dni.study.plan import Population, inference_noise
+from asr_dni.study.plan import Population
 from asr_dni.study.speed import measure_speed
 from asr_dni.study.work import work_on
 
@@ -68,11 +70,46 @@ def test_kept_checkpoints_are_the_members_own(whole):
     for member in run.members:
         spotter = KeywordSpotter.from_checkpoint(run.folder.checkpoint_of_member(member.training))
         evaluation = member.evaluations[0]
-        noise = inference_noise(run.study, member, evaluation)
-        curve = measure_noise_curve(spotter.network, data.batches("test"), evaluation.sigmas, 2, noise)
+        curve = measure_noise_curve(
+            spotter.network, data.batches("test"), evaluation.sweep.values, 2, evaluation.sweep.noise
+        )
         rows = frame[frame["member"] == evaluation.result].sort_values(["strength", "draw"])
         # Sums in another order may turn a clip that lies on the border.
         assert abs(rows["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
+
+
+def test_a_study_over_the_weights_errors_of_chips(tmp_path):
+    """From its settings to what is said of it: the axis has its name everywhere."""
+    weights = {"class_path": "GaussianWeights"}
+    evaluation = {"hardware": {"weight": weights, "output": {"sigma": 0.2}}, "strength": "weight.sigma"}
+    evaluation |= {"strengths": [0.0, 0.5], "chips": 2, "draws": 2}
+    study = tiny(tmp_path, evaluation=evaluation, seeds=1, epochs=1, keep_checkpoints=True)
+    run = start(study, tmp_path / "study")
+    assert work_on(study, run.folder, everything(run), "run", "cpu").state == "done"
+    frame = run.folder.ledger.frame()
+    assert set(zip(frame["axis"], frame["unit"], strict=True)) == {
+        ("weight.sigma", "multiples of the largest weight")
+    }
+    assert frame["scale"].eq("").all()
+    for member in run.members:
+        rows = frame[frame["member"] == member.evaluations[0].result]
+        passes = rows[["strength", "chip", "draw"]].to_numpy().tolist()
+        assert passes == [[0, 0, 0], [0, 0, 1], *([0.5, chip, draw] for chip in (0, 1) for draw in (0, 1))]
+        spotter = KeywordSpotter.from_checkpoint(run.folder.checkpoint_of_member(member.training))
+        data, sweep = run.study.make_data(0), member.evaluations[0].sweep
+        data.setup("test")
+        options = {"strength": sweep.strength, "chips": 2}
+        curve = measure_noise_curve(
+            spotter.network, data.batches("test"), [0, 0.5], 2, sweep.noise, **options
+        )
+        # Sums in another order may turn a clip that lies on the border.
+        assert abs(rows["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
+    findings = find(frame)
+    assert findings.matrices[0].strength == Strength("weight.sigma", "multiples of the largest weight")
+    assert "weight GaussianWeights per tensor" in findings.setting
+    assert "2 chips; 2 draws" in findings.setting
+    assert "sigma_infer" not in findings.markdown()
+    assert "weight σ" in findings.markdown()
 
 
 def test_a_member_is_what_lightning_trains_alone(whole):

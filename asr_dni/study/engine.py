@@ -22,7 +22,6 @@ from asr_dni.study.plan import (
     PlannedMember,
     Population,
     available_memory,
-    count_member_passes,
     largest_population,
     partition,
     plan_members,
@@ -127,13 +126,8 @@ class StudyRun:
 
     def damages(self) -> list[Damage]:
         """Return the ledger's files that cannot be used: what they should hold is missing."""
-        return self.folder.ledger.damages(
-            {
-                one.result: count_member_passes(self.study, member, one)
-                for member in self.members
-                for one in member.evaluations
-            }
-        )
+        evaluations = [evaluation for member in self.members for evaluation in member.evaluations]
+        return self.folder.ledger.damages({one.result: one.n_passes for one in evaluations})
 
     def repair(self) -> list[str]:
         """Set aside what is damaged, so that it is made anew; return a line for each.

@@ -14,11 +14,10 @@ from typing import Any
 from asr_dni import __version__
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
-from asr_dni.evaluation.sweep import count_passes
-from asr_dni.identity import data_settings, optimizer_settings
+from asr_dni.evaluation.sweep import Sweep
+from asr_dni.identity import data_settings, evaluation_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
-from asr_dni.noise import Noise, Realisation, Scale, Strength
 from asr_dni.study.reading import Study
 from asr_dni.study.settings import NoiseModel
 
@@ -28,19 +27,22 @@ LARGEST_ON_CPU, LARGEST_ON_GPU = 16, 64
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A member's evaluation in one scale: what one file of the ledger holds.
+    """A member's evaluation on one hardware: what one file of the ledger holds.
 
     Attributes:
-        scale: of the inference noise.
-        sigmas: its levels, ascending.
+        sweep: the hardware, and the strengths, chips and draws.
         configuration: everything that decides the result, of the training too, as JSON.
         result: hash of ``configuration``; the ledger's ``member``.
     """
 
-    scale: Scale
-    sigmas: tuple[float, ...]
+    sweep: Sweep
     configuration: str
     result: str
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the clips."""
+        return len(self.sweep.passes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PlannedMember:
         data_seed: of the order of the clips and their augmentation.
         training: hash of everything that decides the weights.
         shape: hash of what members of one population have in common.
-        evaluations: one per scale.
+        evaluations: one per hardware (of Gaussian noise: per scale).
     """
 
     network: NetworkSettings
@@ -132,6 +134,7 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
     common = common_configuration(study, data)
     members: dict[str, PlannedMember] = {}
     first_schedule = next(iter(settings.schedules))
+    sweeps = [settings.sweeps_of(noise) for noise in settings.noise_models]
     for cell, units, layers, noise, seed in itertools.product(
         settings.cells, settings.units, settings.n_layers, settings.noise_models, settings.seed_list
     ):
@@ -156,10 +159,10 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
                 "data_seed": data_seed,
             }
             evaluations = []
-            for scale, sigmas in settings.grids_of(noise).items():
-                evaluation = {**common["evaluation"], "scale": scale, "sigma_infer": list(map(float, sigmas))}
+            for sweep in sweeps[settings.noise_models.index(noise)]:
+                evaluation = {**common["evaluation"], **_plain_sweep(sweep, noise)}
                 text = _text({**training, "evaluation": evaluation})
-                evaluations.append(Evaluation(scale, tuple(map(float, sigmas)), text, _digest(text)))
+                evaluations.append(Evaluation(sweep, text, _digest(text)))
             member = PlannedMember(
                 network,
                 noise,
@@ -189,7 +192,6 @@ def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
             "split": settings.evaluation.split,
             "draws": settings.evaluation.draws,
             "seed": settings.evaluation.seed,
-            **({"chips": settings.evaluation.chips} if settings.evaluation.chips > 1 else {}),
         },
     }
 
@@ -197,6 +199,18 @@ def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
 def describe_data(data: SequenceData) -> dict[str, Any]:
     """Return what data are, the same on every machine: no paths, no seed."""
     return {"class": type(data).__qualname__, "labels": data.label_names, **data_settings(data)}
+
+
+def _plain_sweep(sweep: Sweep, noise: NoiseModel) -> dict[str, Any]:
+    """Return what decides an evaluation, beside draws and seed.
+
+    At the sites of the training's noise, and over sigma, it is what it was before there was any other hardware.
+    """
+    noted, levels = evaluation_settings(sweep.noise.hardware, sweep.strength), list(sweep.values)
+    as_trained = set(noted.get("sites", ())) == set(noise.sites) and noted.get("arrays") == noise.arrays
+    if "scale" in noted and as_trained:
+        return {"scale": noted["scale"], "sigma_infer": levels}
+    return {**noted, "strengths": levels, "chips": sweep.chips}
 
 
 def _plain_network(network: NetworkSettings) -> dict[str, Any]:
@@ -418,46 +432,14 @@ def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
     return 3 * clips * operations_per_clip(member.network, size)
 
 
-def evaluation_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
+def evaluation_cost(member: PlannedMember, size: DataSize) -> float:
     """Return the operations of a member's evaluation on the whole grid."""
-    draws = study.settings.evaluation.draws
-    passes = sum(draws if sigma else 1 for e in member.evaluations for sigma in e.sigmas)
+    passes = sum(evaluation.n_passes for evaluation in member.evaluations)
     return passes * size.n_evaluated * operations_per_clip(member.network, size)
 
 
 def population_cost(study: Study, population: Population, size: DataSize) -> float:
     """Return the operations of a population's training and evaluation."""
     return sum(
-        training_cost(study, member, size) + evaluation_cost(study, member, size)
-        for member in population.members
+        training_cost(study, member, size) + evaluation_cost(member, size) for member in population.members
     )
-
-
-def inference_noise(study: Study, member: PlannedMember, evaluation: Evaluation) -> Noise:
-    """Return the noise that a member is evaluated under; its strength is replaced."""
-    if member.noise.hardware is not None:
-        hardware = member.noise.training_noise().noise.hardware
-        return Noise.of(hardware, Realisation(seed=study.settings.evaluation.seed))
-    return Noise(
-        scale=evaluation.scale,
-        sites=tuple(member.noise.sites),
-        arrays=member.noise.arrays,
-        seed=study.settings.evaluation.seed,
-    )
-
-
-def count_member_passes(study: Study, member: PlannedMember, evaluation: Evaluation) -> int:
-    """Return how many passes over one batch an evaluation takes: rows of the ledger."""
-    return count_passes(
-        evaluation.sigmas,
-        study.settings.evaluation.draws,
-        inference_noise(study, member, evaluation),
-        Strength(member.noise.strength),
-        chips_of(study, member),
-    )
-
-
-def chips_of(study: Study, member: PlannedMember) -> int:
-    """Return on how many chips a member is evaluated: on one, where all are the same."""
-    has_chips = bool(member.noise.training_noise().noise.hardware.weight)
-    return study.settings.evaluation.chips if has_chips else 1

@@ -17,6 +17,7 @@ from asr_dni.bounded_yaml import load_yaml
 from asr_dni.configuration import as_text, check_groups, explain, read_layers
 from asr_dni.data import SequenceData, find_data_class
 from asr_dni.errors import UserError
+from asr_dni.hardware_files import hardware_names, read_hardware
 from asr_dni.named_classes import find_class, only_named_classes
 from asr_dni.named_configurations import find_configuration
 from asr_dni.study.settings import NoiseModel, ScheduleSettings, StudySettings
@@ -112,6 +113,10 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
     except ArgumentError as error:
         said = re.sub(r"asr_dni\.study\.settings\.\w+: ", "", explain(error))
         raise UserError(f"{said} (asr-dni study run --help lists the settings)") from error
+    parsed["evaluation.hardware"] = _without_file(parsed["evaluation.hardware"], "evaluation.hardware")
+    for index, model in enumerate(parsed["noise_models"]):
+        if "hardware" in model:
+            model["hardware"] = _without_file(model["hardware"], f"noise_models[{index}].hardware")
     chosen = _namespace({key: parsed[key] for key in _SETTINGS})
     own = study_parser()
     text = own.dump(chosen, skip_none=False)
@@ -127,6 +132,12 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
         except (ValueError, TypeError, ArgumentError) as error:
             raise UserError(f"optimizer: {explain(error)}") from error
     return study, parsed
+
+
+def _without_file(hardware: Any, where: str) -> Any:
+    """Return the contents of a hardware's own file, which may not be where the study is read again."""
+    own = isinstance(hardware, str) and hardware not in hardware_names()
+    return read_hardware(hardware, where).as_settings() if own else hardware
 
 
 def _namespace(values: Mapping[str, Any]) -> Namespace:

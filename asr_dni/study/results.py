@@ -21,8 +21,9 @@ def result_rows(
 ) -> pd.DataFrame:
     """Return a member's rows for the ledger, see :data:`asr_dni.study.ledger_file.COLUMNS`."""
     split = study.settings.evaluation.split
-    frame, hardware = curve.frame, member.noise.training_noise().noise.hardware
-    described = evaluation_settings(hardware, curve.strength)
+    frame = curve.frame
+    sweep = evaluation.sweep
+    hardware, noted = sweep.noise.hardware, evaluation_settings(sweep.noise.hardware, sweep.strength)
     return pd.DataFrame(
         {
             "member": evaluation.result,
@@ -38,9 +39,9 @@ def result_rows(
             "convolutions": str(member.network.convolutions or ""),
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
-            "train_scale": hardware.scale,
-            "hardware": json.dumps(described["hardware"], sort_keys=True) if "hardware" in described else "",
-            "scale": evaluation.scale,
+            "train_scale": member.noise.training_noise().noise.hardware.scale,
+            "hardware": json.dumps(noted["hardware"], sort_keys=True) if "hardware" in noted else "",
+            "scale": noted.get("scale", ""),
             "sites": "+".join(sorted(hardware.sites)),
             "arrays": hardware.arrays,
             "seed": member.seed,

@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeAlias
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
-from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites
+from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites, choose_levels
+from asr_dni.hardware_files import noise_of
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.convolutions import ConvolutionSettings
 from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
-from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
+from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Realisation, Scale, Site, Strength
 
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
 _LARGEST_SEED = 2**32 - 1
@@ -201,11 +202,15 @@ class EvaluationSettings:
 
     Args:
         sigma_infer: noise levels.
-        draws: realisations of the noise per level above 0.
+        draws: realisations of the noise per level (and chip), where they differ.
         scales: what sigma_infer is measured in, one matrix each; null: what sigma_train is measured in.
         split: which clips.
         seed: of the noise.
-        chips: of every member, on hardware whose weights differ from chip to chip.
+        hardware: any other hardware than the Gaussian noise of the training: a name, such as noisy_weights, a YAML
+            file, or settings, see :class:`asr_dni.noise.Hardware`; all members are evaluated on it.
+        strength: which of its numbers is the axis, such as adc.bits.
+        strengths: the levels of this strength; null: those of sigma_infer, where it is output.sigma.
+        chips: how many chips each member is evaluated on, where weights differ from chip to chip.
     """
 
     sigma_infer: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
@@ -213,7 +218,31 @@ class EvaluationSettings:
     scales: list[Scale] | None = None
     split: Literal["validation", "test"] = "test"
     seed: int = 0
+    hardware: dict[str, Any] | str | None = None
+    strength: str = SIGMA.path
+    strengths: list[float] | None = None
     chips: int = 1
+
+    def sweep(self) -> Sweep | None:
+        """Return what all members are evaluated at; ``None``: that depends on the noise of their training.
+
+        Raises:
+            UserError: the hardware has no such strength or levels, or settings exclude each other.
+        """
+        axis = Strength.parse(self.strength)
+        if self.hardware is None:
+            beside = {"strengths": self.strengths is not None, "strength": not axis.is_sigma}
+            for name in (name for name, given in beside.items() if given):
+                raise UserError(
+                    f"evaluation.{name} is given without a hardware: give evaluation.hardware too"
+                )
+            return None
+        if self.scales is not None:
+            raise UserError("evaluation.scales is given beside evaluation.hardware: give it in the hardware")
+        noise = noise_of(self.hardware, seed=self.seed, prefix="evaluation.")
+        names = ("evaluation.strength", "evaluation.strengths")
+        levels = choose_levels(axis, self.sigma_infer, self.strengths, names)
+        return Sweep(levels, self.draws, noise, axis, self.chips)
 
 
 @dataclass(frozen=True)
@@ -283,11 +312,33 @@ class StudySettings:
         """Return the levels that trainings under ``noise`` take."""
         return list(self.sigma_train if noise.sigma_train is None else noise.sigma_train)
 
-    def grids_of(self, noise: NoiseModel) -> dict[Scale, list[float]]:
-        """Return the levels that members trained under ``noise`` are evaluated at, per scale."""
+    def sweeps_of(self, noise: NoiseModel) -> tuple[Sweep, ...]:
+        """Return what members trained under ``noise`` are evaluated at.
+
+        That is the hardware of the evaluation, else that of the training; of Gaussian noise there is one per scale.
+
+        Raises:
+            UserError: there is no such hardware, or a level is not valid.
+        """
+        common = self.evaluation.sweep()
+        if common is not None:
+            return (common,)
+        draws, seed = self.evaluation.draws, self.evaluation.seed
         if noise.hardware is not None:
-            levels = noise.sigma_infer or self.evaluation.sigma_infer
-            return {noise.training_noise().noise.hardware.scale: sorted(levels)}
+            hardware, axis = noise.training_noise().noise.hardware, Strength(noise.strength)
+            levels = choose_levels(axis, (), noise.sigma_infer or self.evaluation.sigma_infer)
+            chips = self.evaluation.chips if hardware.weight else 1
+            return (Sweep(levels, draws, Noise.of(hardware, Realisation(seed=seed)), axis, chips),)
+        sweeps = []
+        for scale, sigmas in self._grids_of(noise).items():
+            its = noise_of(None, scale, noise.sites, noise.arrays, seed)
+            try:
+                sweeps.append(Sweep(sigmas, draws, its))
+            except UserError as error:
+                raise UserError(f"evaluation at scale {scale}: {error}") from error
+        return tuple(sweeps)
+
+    def _grids_of(self, noise: NoiseModel) -> dict[Scale, list[float]]:
         own = {model.scale: model.sigma_infer for model in self.noise_models if model.sigma_infer is not None}
         own |= {noise.scale: noise.sigma_infer} if noise.sigma_infer is not None else {}
         scales = self.evaluation.scales or [noise.scale]
@@ -354,6 +405,8 @@ class StudySettings:
                     "evaluation.scales is empty: give some, or null (what sigma_train is measured in)"
                 )
             _check_once("evaluation.scales", self.evaluation.scales)
+            if any(model.hardware is not None for model in self.noise_models):
+                raise UserError("evaluation.scales is given beside a hardware: give it in the hardware")
         for index, noise in enumerate(self.noise_models):
             _named(f"noise_models[{index}]", noise.training_noise)
         kinds = [model.settings() for model in self.noise_models]
@@ -368,20 +421,20 @@ class StudySettings:
             key = "sigma_train" if noise.sigma_train is None else f"{where}.sigma_train"
             _named(key, partial(check_sigmas, self.sigmas_of(noise)))
             _named(where, partial(check_sites, hardware.sites, self.sigmas_of(noise)))
-            grids = self.grids_of(noise)
-            for scale, sigmas in grids.items():
-                swept = partial(Sweep, sigmas, 1, Noise.of(hardware), Strength(noise.strength))
-                _named(f"evaluation at scale {scale}", partial(check_sigmas, sigmas))
-                if noise.hardware is not None:
-                    _named(f"evaluation on {where}", swept)
-            of_scales = set(grids) != {"absolute"}
-            if not self.training.calibrate_every and (hardware.needs_sizes or of_scales):
+            evaluated = any(sweep.noise.hardware.needs_sizes for sweep in self.sweeps_of(noise))
+            if not self.training.calibrate_every and (hardware.needs_sizes or evaluated):
                 raise UserError(
                     f"training.calibrate_every is 0, but {where} needs the size of the signals: give 1 or more"
                 )
             for name, schedule in self.schedules.items():
                 for sigma in self.sigmas_of(noise):
                     _named(f"schedules.{name}", partial(NoiseAnnealing, **schedule.annealing(sigma)))
+        chips = max(sweep.chips for noise in self.noise_models for sweep in self.sweeps_of(noise))
+        if chips < self.evaluation.chips:
+            raise UserError(
+                f"evaluation.chips is {self.evaluation.chips}, but on this study's hardware all chips are the same:"
+                " give 1, or a hardware whose weights differ from chip to chip"
+            )
 
 
 def _check_once(key: str, values: Sequence[Any]) -> None:

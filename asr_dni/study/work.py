@@ -26,15 +26,11 @@ from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.population_spotter import Member, PopulationSpotter
-from asr_dni.noise import Strength
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import (
     DataSize,
     PlannedMember,
     Population,
-    chips_of,
-    count_member_passes,
-    inference_noise,
 )
 from asr_dni.study.reading import Study
 from asr_dni.study.results import result_rows
@@ -274,8 +270,7 @@ class _Work:
         """Return the part of all work that the training is: backward takes twice what forward does."""
         clips = len(data.data[0].train_dataloader()) * data.batch_size * self.study.settings.epochs
         data.setup(_stage(self.study))
-        first = self.members[0]
-        passes = sum(count_member_passes(self.study, first, its) for its in first.evaluations)
+        passes = sum(evaluation.n_passes for evaluation in self.members[0].evaluations)
         evaluated = passes * len(_loader(self.study, data)) * data.batch_size
         return 3 * clips / (3 * clips + evaluated)
 
@@ -330,14 +325,13 @@ class _Work:
             write_checkpoint(contents, self.folder.checkpoint_of_member(member.training))
 
     def _evaluate(self, spotter: PopulationSpotter, data: PopulationData) -> int:
-        split, draws = self.study.settings.evaluation.split, self.study.settings.evaluation.draws
-        first = self.members[0]
+        split = self.study.settings.evaluation.split
         self.progress = replace(self.progress, state="evaluating", epoch=self.study.settings.epochs)
         spotter.to(self.device)
         data.setup(_stage(self.study))
-        scales = first.evaluations  # the same for all members of a shape
+        evaluations = self.members[0].evaluations  # the same for all members of a shape
         batches = len(_loader(self.study, data))
-        total = sum(count_member_passes(self.study, first, its) for its in scales) * batches
+        total = sum(evaluation.n_passes for evaluation in evaluations) * batches
         passed = 0
 
         def advance() -> None:
@@ -347,21 +341,22 @@ class _Work:
 
         added = 0
         share = self.progress.train_seconds / len(self.members)
-        for index, evaluation in enumerate(scales):
+        for index, evaluation in enumerate(evaluations):
             done = self.folder.ledger.members()
             results = [member.evaluations[index].result for member in self.members]
             if set(results) <= done:
-                passed += count_member_passes(self.study, first, evaluation) * batches
+                passed += evaluation.n_passes * batches
                 continue
+            sweep = evaluation.sweep
             curves = evaluate_population(
                 spotter.network,
                 data.batches(split, self.device),
-                evaluation.sigmas,
-                draws,
-                inference_noise(self.study, first, evaluation),
+                sweep.values,
+                sweep.draws,
+                sweep.noise,
                 progress=advance,
-                strength=Strength(first.noise.strength),
-                chips=chips_of(self.study, first),
+                strength=sweep.strength,
+                chips=sweep.chips,
             )
             for member, curve in zip(self.members, curves, strict=True):
                 if member.evaluations[index].result in done:

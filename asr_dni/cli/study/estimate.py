@@ -16,7 +16,7 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
     """Return the seconds that populations will take, from a few steps of every shape, as far as there is time."""
     import torch
 
-    from asr_dni.study.plan import count_member_passes, operations_per_clip
+    from asr_dni.study.plan import operations_per_clip
     from asr_dni.study.speed import measure_speed
     from asr_dni.study.survey import fraction_done
 
@@ -43,7 +43,7 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
                     known[0], run.size
                 )
             steps = run.size.n_batches * run.study.settings.epochs
-            passes = sum(count_member_passes(run.study, member, its) for its in member.evaluations)
+            passes = sum(evaluation.n_passes for evaluation in member.evaluations)
             batches = run.size.n_evaluated / run.size.batch_size
             left = 1 - fraction_done(population, run.folder.progress(population.id), done)
             each = speed.training * steps + speed.evaluation * passes * batches
