@@ -12,7 +12,10 @@ from torch.nn import functional
 from asr_dni.errors import UserError
 from asr_dni.nn import NoisyConv2d, calibrate, snr_db, stack_networks
 from asr_dni.noise import (
+    PCM,
     SITES,
+    FixedPattern,
+    Flicker,
     Gaussian,
     GaussianWeights,
     Hardware,
@@ -37,6 +40,8 @@ KINDS = {
     "gaussian": Hardware(Gaussian(0.2), sites=ALL),
     "multiplicative": Hardware(Multiplicative(0.3), sites=ALL),
     "two outputs": Hardware((Gaussian(0.2), Multiplicative(0.3), Gaussian(0.1)), sites=ALL),
+    "columns of a chip": Hardware((FixedPattern(0.2, gain=0.1), Flicker(0.1)), tile=6, sites=ALL),
+    "device": Hardware(weight=PCM(), sites=ALL),
     "weights": Hardware(weight=GaussianWeights(0.1), sites=ALL),
     "converters": Hardware(dac=converter(4, 1.0), adc=converter(4, 2.0), sites=ALL),
     "tiles": Hardware(Gaussian(0.2), adc=converter(5, 2.0), tile=4, sites=ALL),
@@ -204,6 +209,23 @@ class TestOnAnalogHardware:
                 one, other = numbers.narrow(axis, 1, 1), numbers.narrow(axis, 0, 1)
                 correlation = float((one * other).mean()) / 0.09
                 assert abs(correlation) < 4.9 / math.sqrt(one.numel())
+
+    @pytest.mark.parametrize("tile", [None, 5])
+    def test_what_the_columns_of_a_chip_have_for_good_is_of_the_channel(self, tile):
+        """The same at every band and step, of every sample, in every pass; another one on another chip."""
+        layer, x = make(SHAPES["groups"]), images()
+        clean = layer(x)
+        found = []
+        for chip, draw in ((0, 0), (0, 1), (1, 0)):
+            with layer.under(
+                Hardware(FixedPattern(0.3), tile=tile, sites=ALL), Realisation(chip=chip, draw=draw)
+            ):
+                found.append((layer(x) - clean).detach())
+        first, again, other = found
+        torch.testing.assert_close(first, first[:1, :, :1, :1].expand_as(first))
+        torch.testing.assert_close(again, first)
+        offsets = torch.cat((first[0, :, 0, 0], other[0, :, 0, 0])).float()  # as they are drawn
+        assert len(offsets.unique()) == 16
 
     def test_signal_and_range_are_what_calibration_found(self):
         layer, x = make(SHAPES["stride and padding"]), images()

@@ -103,6 +103,7 @@ class AnalogModule(CalibratedModule):
         steps: int,
         width: int,
         samples_first: bool,
+        applications: int = 1,
     ) -> Drawing:
         """Return what the numbers of a layer with one product are drawn for.
 
@@ -114,9 +115,11 @@ class AnalogModule(CalibratedModule):
             steps: T, of the outputs.
             width: outputs per sample and step.
             samples_first: whether the outputs are ``(K, N, T, *)`` rather than ``(K, T, N, *)``.
+            applications: of the matrix in a step, see :class:`~asr_dni.nn.operations.Drawing`.
         """
         ids = [self._sample_ids(noise, rows, input.device) for noise in now.noises]
-        return Drawing(ids, first_step, steps, 1, width, like_product(input), draw_noise, samples_first)
+        like = like_product(input)
+        return Drawing(ids, first_step, steps, 1, width, like, draw_noise, samples_first, applications)
 
 
 class _OfMatrix:

@@ -29,7 +29,8 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
     the kernel, without padding in time, continue each other.
 
     A group is a matrix ``(out_channels / groups, in_channels / groups * kernel)``, whose columns lie on arrays in the
-    order of ``weight``; each application of the kernel, at each step and band, is a product with it.
+    order of ``weight``; each application of the kernel, at each step and band, is a product with it. What a chip's
+    outputs have for good, such as an offset of a column, is of the channel.
 
     A population takes ``(K, N, C, T, B)``, or ``(N, C, T, B)`` for all of its members, to ``(K, N, out, T, B)``.
 
@@ -103,7 +104,7 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
         networks, rows = images.shape[:2]
         steps, bands = self._output_size(images)
         first_step = now.noises[0].realisation.first_step // self.stride[0]
-        drawing = self._drawing(now, images, rows, first_step, steps, self.out_channels * bands, True)
+        drawing = self._drawing(now, images, rows, first_step, steps, self.out_channels * bands, True, bands)
         columns = weight[0].numel() if self.networks is None else weight[0, 0].numel()
         product = self._only_product(now, "convolution", drawing, columns)
 

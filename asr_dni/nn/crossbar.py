@@ -7,6 +7,7 @@ programmed, noise on each array's outputs, its ADC, the digital sum over the arr
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,19 +114,15 @@ class _Numbers:
 
     def of_chip(self, purpose: str = "") -> Tensor:
         """Return ``(out,)`` numbers of the chip."""
-        one = [torch.zeros(1, dtype=torch.int64, device=self.drawing.like.device)]
-        return self._draw(self.chip, purpose, 0, 1, one)[0, 0]
+        ids = [torch.zeros(1, dtype=torch.int64, device=self.drawing.like.device)]
+        width = self.drawing.width // self.drawing.applications
+        numbers = self._draw(self.chip, purpose, 0, 1, sample_ids=ids, width=width)[0, 0]
+        return numbers.repeat_interleave(self.drawing.applications)
 
-    def _draw(
-        self, key: Key, purpose: str, first_step: int, steps: int, ids: Sequence[Tensor] = ()
-    ) -> Tensor:
+    def _draw(self, key: Key, purpose: str, first_step: int, steps: int, **changes: Any) -> Tensor:
         named = derive_key(*key, purpose) if purpose else key
-        drawing = dataclasses.replace(
-            self.drawing,
-            sample_ids=ids or [self.drawing.sample_ids[self.member]],
-            first_step=first_step,
-            steps=steps,
-        )
+        changes = {"sample_ids": [self.drawing.sample_ids[self.member]], **changes}
+        drawing = dataclasses.replace(self.drawing, first_step=first_step, steps=steps, **changes)
         return drawing.gaussian(GaussianNoise(torch.ones(1), (named,)))[0]
 
 

@@ -159,6 +159,8 @@ class Drawing:
         like: has the dtype and device.
         draw: draws.
         samples_first: whether the outputs are ``(K, N, T, *)`` rather than ``(K, T, N, *)``.
+        applications: how often a matrix is applied in a step: so many of the outputs, next to each other, are the same
+            output of the array.
     """
 
     sample_ids: Sequence[Tensor]
@@ -169,6 +171,7 @@ class Drawing:
     like: Tensor
     draw: Draw = draw_plain
     samples_first: bool = False
+    applications: int = 1
 
     def gaussian(self, noise: GaussianNoise) -> Tensor:
         """Return ``(K, T, N, groups * width)`` numbers."""
