@@ -19,6 +19,7 @@ from asr_dni.evaluation.scoring import Passes
 from asr_dni.model import KeywordNetwork, KeywordSpotter, NetworkSettings
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
 from asr_dni.model.network import CELL_NAMES
+from asr_dni.model.step import calibrate_in_training
 from asr_dni.nn import (
     DropoutSeed,
     NoisyConv2d,
@@ -194,6 +195,27 @@ class TestNetwork:
         calibrate(network, [x])
         assert network.snr_db(noise) == pytest.approx(20.0)
         assert network.snr_db(Hardware(Gaussian(0.5), sites=EVERY_PRODUCT)) is not None
+
+    def test_in_training_signals_have_the_size_that_the_noisy_pass_has(self):
+        """From the first step on, when the running statistics of the normalisation are nobody's yet."""
+        torch.manual_seed(0)
+        network = KeywordNetwork(NetworkSettings(units=H, layers=1, dropout=0.0, convolutions=SMALL), F, C)
+        x = 5 + 3 * features(rows=20)
+        before = {name: value.clone() for name, value in network.named_buffers()}
+        calibrate_in_training(network.train(), x, 0, 1)
+        assert all(module.training for module in network.modules())
+        assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+        sizes = {}
+
+        def note(module, inputs, output):
+            sizes[module] = float(output.detach().square().mean().sqrt())
+
+        layers = [module for module in network.modules() if isinstance(module, NoisyConv2d)]
+        for layer in layers:
+            layer.register_forward_hook(note)
+        network(x)
+        for layer in layers:
+            assert layer.statistics()["l0"].rms["convolution"] == pytest.approx(sizes[layer], rel=1e-4)
 
     def test_gain_multiplies_torchs_initial_weights(self):
         ours, torchs = (

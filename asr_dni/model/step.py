@@ -138,7 +138,9 @@ def calibrate_in_training(network: KeywordNetwork, features: Tensor, step: int, 
         rank, processes = place_among_processes()
         its_share = max(len(range(rank, _CALIBRATION_CLIPS, processes)), 1)
         clips = features[..., :its_share, :, :]
-        calibrate(network, [clips], momentum=0.8 if step else 0.0, over_processes=processes > 1)
+        calibrate(
+            network, [clips], momentum=0.8 if step else 0.0, over_processes=processes > 1, by_batch=True
+        )
 
 
 def mixup_weights(alpha: float, seed: int, step: int, size: int) -> Tensor:

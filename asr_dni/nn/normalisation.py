@@ -1,5 +1,8 @@
 """Batch normalisation, of one network or of K."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,11 +33,12 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
             None if its is None else its.flatten() for its in (self.running_mean, self.running_var)
         )
         of_batch = self.training or mean is None
+        follows = self.training and self.track_running_stats
         if of_batch and mean is not None:
             mean, variance = torch.zeros_like(mean), torch.ones_like(mean)
         # A momentum of 1 puts the batch's own statistics there.
         y = functional.batch_norm(channels, mean, variance, scale, shift, of_batch, 1.0, self.eps)
-        if of_batch and mean is not None and variance is not None:
+        if follows and mean is not None and variance is not None:
             self._follow(mean.view(networks, -1), variance.view(networks, -1))
         return y.view(len(y), networks, -1, *y.shape[2:]).transpose(0, 1)
 
@@ -50,3 +54,17 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
             weight = mean.new_tensor(self.momentum)
         self.running_mean.lerp_(mean, weight)
         self.running_var.lerp_(variance, weight)
+
+
+@contextmanager
+def normalising_by_batch(network: nn.Module) -> Iterator[None]:
+    """Have a network's batch normalisation take the batch's own statistics for a block, and keep its running ones."""
+    modules = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(module.training, module.track_running_stats) for module in modules]
+    for module in modules:
+        module.training, module.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for module, (training, tracking) in zip(modules, before, strict=True):
+            module.training, module.track_running_stats = training, tracking

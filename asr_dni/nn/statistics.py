@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
+from asr_dni.nn.normalisation import normalising_by_batch
 from asr_dni.noise import Hardware, Noise, NoisyModule, Scale, Site
 from asr_dni.noise.recomputation import settings_of_pass
 from asr_dni.processes import largest_over_processes, sum_over_processes
@@ -327,7 +328,11 @@ class CalibratedModule(NoisyModule):
 
 
 def calibrate(
-    network: nn.Module, inputs: Iterable[Tensor], momentum: float = 0.0, over_processes: bool = False
+    network: nn.Module,
+    inputs: Iterable[Tensor],
+    momentum: float = 0.0,
+    over_processes: bool = False,
+    by_batch: bool = False,
 ) -> None:
     """Estimate RMS and range of the clean signals of all noisy layers, with the noise off.
 
@@ -339,6 +344,8 @@ def calibrate(
         momentum: weight of what was known before, 0 to forget it.
         over_processes: whether the inputs are this process's part of those of all processes, which call this together
             and get the same estimates, as from all inputs in one process.
+        by_batch: whether batch normalisation takes the batch's own statistics, as in training, at whose beginning the
+            running ones are not yet of any use.
 
     Raises:
         UserError: ``inputs`` is empty.
@@ -359,6 +366,8 @@ def calibrate(
         with torch.no_grad(), ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(layer.under(Noise()))
+            if by_batch:
+                stack.enter_context(normalising_by_batch(network))
             for batch in inputs:
                 network(batch)
                 empty = False
