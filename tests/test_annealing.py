@@ -46,7 +46,7 @@ def progress(by: str, step: int, epoch: int, steps: float = 40, epochs: int = 4)
     trainer = SimpleNamespace(
         estimated_stepping_batches=steps, global_step=step, current_epoch=epoch, max_epochs=epochs
     )
-    return NoiseAnnealing(1.0, by=by).sigma_at(NoiseAnnealing(1.0, by=by)._progress(trainer))
+    return NoiseAnnealing(1.0, by=by).sigma_now(trainer)
 
 
 def test_by_step_and_by_epoch():

@@ -5,7 +5,7 @@ import torch
 import yaml
 from recordings import make_folder
 
-from asr_dni.cli.lightning import SpotterCLI, run_lightning
+from asr_dni.cli.lightning import run_lightning
 from asr_dni.configuration import read_layers
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -19,32 +19,11 @@ def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("conf") / "words", WORDS, (2, 1, 1))
 
 
-@pytest.fixture(scope="module")
-def parsers():
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def _parser_is_built_once(monkeypatch, parsers):
-    """Building the parser takes longer than the rest; it has no state. Every class of data has its own."""
-    build = SpotterCLI.setup_parser
-
-    def setup_parser(cli, *arguments):
-        if cli._data_class not in parsers:
-            build(cli, *arguments)
-            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
-            parsers[cli._data_class] = {name: getattr(cli, name) for name in names}
-        for name, value in parsers[cli._data_class].items():
-            setattr(cli, name, value)
-
-    monkeypatch.setattr(SpotterCLI, "setup_parser", setup_parser)
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-
-
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")
 def test_an_experiment_takes_a_step_with_a_noise_curve(path, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     options = {
         "config": path,
         "data.batch_size": 8,

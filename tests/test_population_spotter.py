@@ -534,7 +534,7 @@ def test_clipping_of_all_members_together_is_refused():
 
 def test_a_loss_scale_that_members_would_share_is_refused():
     population = PopulationSpotter(MEMBERS[:1], ["a", "b"], 4, SMALL)
-    population._trainer = SimpleNamespace(gradient_clip_val=None, precision="16-mixed")
+    population.trainer = SimpleNamespace(gradient_clip_val=None, precision="16-mixed")
     with pytest.raises(UserError, match=r"precision is 16-mixed"):
         population.setup("fit")
 

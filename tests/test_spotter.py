@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -352,7 +353,7 @@ def test_the_gradient_flows_through_the_noisy_values(data):
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_learning_rate_rises_and_falls(schedule):
     spotter = KeywordSpotter(["a", "b"], 3, schedule=schedule, warm_up=0.2)
-    spotter._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
+    spotter.trainer = SimpleNamespace(estimated_stepping_batches=10)
     parts = spotter.configure_optimizers()
     factor = parts["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert parts["lr_scheduler"]["interval"] == "step"

@@ -36,8 +36,8 @@ def _handler():
 @pytest.fixture
 def fast(monkeypatch):
     """No waiting before somebody tries again."""
-    monkeypatch.setattr(engine, "_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
 
 
 @pytest.fixture

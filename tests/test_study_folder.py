@@ -82,7 +82,7 @@ def test_a_claim_from_elsewhere_without_a_sign_of_life_is_taken_over(tmp_path):
 
 
 def test_a_claim_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "_SIGN_SECONDS", 0.05)
+    monkeypatch.setattr(folder_module, "SIGN_SECONDS", 0.05)
     folder = StudyFolder(tmp_path)
     with folder.claim("p", "a"):
         path = tmp_path / "populations" / "p" / "claim.json"

@@ -296,7 +296,7 @@ def test_compacting_changes_nothing_but_the_files(ledger):
 
 
 def test_many_members_are_compacted_as_they_come(ledger, monkeypatch):
-    monkeypatch.setattr(ledger_module, "_COMPACT_EVERY", 4)
+    monkeypatch.setattr(ledger_module, "COMPACT_EVERY", 4)
     paths = [ledger.append(name(index), rows_of(name(index))) for index in range(10)]
     assert len(list(ledger.path.glob("*.parquet"))) == 2
     assert paths[3].parent.name == "compacted"
@@ -304,7 +304,7 @@ def test_many_members_are_compacted_as_they_come(ledger, monkeypatch):
 
 
 def _add(path, indices, seconds, start):
-    ledger_module._COMPACT_EVERY = 10
+    ledger_module.COMPACT_EVERY = 10
     ledger = Ledger(path)
     start.wait()
     for index in indices:

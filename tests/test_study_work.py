@@ -10,7 +10,7 @@ import torch
 from tiny_study import accuracies, start, tiny
 
 from asr_dni.evaluation import measure_noise_curve
-from asr_dni.model import KeywordSpotter, NoiseAnnealing, TrainingNoise
+from asr_dni.model import KeywordSpotter, NoiseAnnealing, PopulationSpotter, TrainingNoise
 from asr_dni.noise import Strength
 from asr_dni.study import work
 from asr_dni.study.findings import find
@@ -147,16 +147,14 @@ def test_a_member_is_what_lightning_trains_alone(whole):
             torch.testing.assert_close(kept.network.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-class Interrupted(work._ProgressNote):
-    """Stops a training after so many steps."""
+def stop_after(patch, steps, how=RuntimeError):
+    """Stop every training of a population after so many steps."""
 
-    after = 13
-    how: type[BaseException] = RuntimeError
+    def on_train_batch_end(population, outputs, batch, batch_idx):
+        if population.trainer.global_step >= steps:
+            raise how("stopped")
 
-    def on_train_batch_end(self, trainer, *arguments):
-        super().on_train_batch_end(trainer, *arguments)
-        if trainer.global_step >= self.after:
-            raise self.how("stopped")
+    patch.setattr(PopulationSpotter, "on_train_batch_end", on_train_batch_end)
 
 
 @pytest.mark.parametrize("how", [RuntimeError, KeyboardInterrupt])
@@ -168,9 +166,8 @@ def test_what_was_stopped_goes_on_from_its_checkpoint(tmp_path, monkeypatch, how
 
     run = start(study, tmp_path / "stopped")
     population = everything(run)
-    monkeypatch.setattr(Interrupted, "how", how)
     with monkeypatch.context() as patch:
-        patch.setattr(work, "_ProgressNote", Interrupted)
+        stop_after(patch, 13, how)
         with pytest.raises(how):
             work_on(study, run.folder, population, "first", "cpu", checkpoint_seconds=0)
     assert run.folder.checkpoint(population.id).is_file()
@@ -180,11 +177,10 @@ def test_what_was_stopped_goes_on_from_its_checkpoint(tmp_path, monkeypatch, how
     assert 0 < before.fraction < 1
 
     steps = []
-    count = work._ProgressNote.on_train_batch_end
     monkeypatch.setattr(
-        work._ProgressNote,
+        PopulationSpotter,
         "on_train_batch_end",
-        lambda note, trainer, *rest: (steps.append(trainer.global_step), count(note, trainer, *rest)),
+        lambda population, *batch: steps.append(population.trainer.global_step),
     )
     work_on(study, run.folder, population, "second", "cpu")
     assert steps[0] in (13, 14)
@@ -229,7 +225,7 @@ def stopped(tmp_path_factory):
     run, straight = start(study, folder / "stopped"), start(study, folder / "straight")
     work_on(study, straight.folder, everything(straight), "run", "cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "_ProgressNote", Interrupted)
+        stop_after(patch, 13)
         with pytest.raises(RuntimeError):
             work_on(study, run.folder, everything(run), "first", "cpu", checkpoint_seconds=0)
     return folder / "stopped", accuracies(folder / "straight")

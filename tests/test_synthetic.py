@@ -1,8 +1,10 @@
 import filecmp
 import itertools
 import json
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -76,12 +78,6 @@ def test_splits_follow_the_rule_and_never_share_a_speaker(made):
         assert len(listed) == 6
 
 
-def test_every_split_has_a_speaker_even_of_three():
-    for seed in range(20):
-        speakers = Synthetic(speakers=3, seed=seed)._plan()
-        assert {speaker_split(speaker["id"]) for speaker in speakers} == {"train", "validation", "test"}
-
-
 def test_the_same_bytes_however_many_processes(made, tmp_path):
     again = Synthetic(words=["go", "stop"], speakers=N_SPEAKERS, seed=3, root=tmp_path, processes=1)
     assert again.identity == made.identity
@@ -101,8 +97,14 @@ def test_other_arguments_give_other_data(made):
     others = [Synthetic(**(arguments | change)) for change in changes]
     assert len({source.identity for source in (*others, made)}) == 5
     assert len({source.path for source in (*others, made)}) == 5
-    plans = [Synthetic(**(arguments | dict(seed=seed)))._plan() for seed in (3, 4)]
-    assert not {s["id"] for s in plans[0]} & {s["id"] for s in plans[1]}
+
+
+def test_every_split_has_a_speaker_even_of_three_and_other_seeds_have_others(made, tmp_path):
+    source = Synthetic(words=["go"], speakers=3, seed=4, root=tmp_path, processes=1)
+    source.prepare()
+    names = {speaker_of(clip.path.name) for clip in source.clips()}
+    assert {speaker_split(name) for name in names} == {"train", "validation", "test"}
+    assert not names & {speaker_of(clip.path.name) for clip in made.clips()}
 
 
 def test_prepared_data_are_not_touched(made):
@@ -128,7 +130,7 @@ def test_an_interrupted_run_leaves_nothing_that_could_be_used(tmp_path, monkeypa
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(source, "_write_lists", interrupt)
+    monkeypatch.setattr(synthetic, "publish_folder", interrupt)
     with pytest.raises(KeyboardInterrupt):
         source.prepare()
     assert not list(source.path.parent.iterdir())
@@ -139,15 +141,16 @@ def test_an_interrupted_run_leaves_nothing_that_could_be_used(tmp_path, monkeypa
     assert len(source.clips()) == 3
 
 
-def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path, monkeypatch):
+def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path):
     source = Synthetic(words=["up"], speakers=3, root=tmp_path)
-    leftover = source.path.with_name(f".{source.path.name}-1-abcdef01.partial")
-    (leftover / "up").mkdir(parents=True)
-    synthetic._remove_stale(source.path)
-    assert leftover.exists()  # another process may be at work
-    monkeypatch.setattr(synthetic, "_STALE_SECONDS", -1)
-    synthetic._remove_stale(source.path)
-    assert not leftover.exists()
+    recent, old = (source.path.with_name(f".{source.path.name}-1-abcdef0{k}.partial") for k in (1, 2))
+    for leftover in (recent, old):
+        (leftover / "up").mkdir(parents=True)
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    source.prepare()
+    assert recent.exists()  # another process may be at work
+    assert not old.exists()
 
 
 def test_configuration_round_trip(made):

@@ -34,8 +34,10 @@ from asr_dni.study.work import CHECKPOINT_SECONDS, Outcome, data_size, ran_out_o
 
 _MEMORY_PART = 0.7
 _GPU_MEMORY_UNKNOWN = 16e9
-_BUSY_SECONDS = 3.0
-_RETRY_SECONDS = 1.0
+BUSY_SECONDS = 3.0
+"""How long a population that another start works on is left alone."""
+RETRY_SECONDS = 1.0
+"""Wait before the second attempt; before each further one twice as long."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class StudyRun:
                         if population.id not in told:
                             told.add(population.id)
                             on_event(f"{population.title}: another run works on it")
-                        heapq.heappush(queue, (time.monotonic() + _BUSY_SECONDS, next(tie), population))
+                        heapq.heappush(queue, (time.monotonic() + BUSY_SECONDS, next(tie), population))
                     else:
                         on_event(f"{population.title}: done, {outcome.results} new results")
                     continue
@@ -265,7 +267,7 @@ class StudyRun:
                     continue
                 self.retries += 1
                 on_event(f"{population.title}: {message}; begun again from its checkpoint")
-                wait = _RETRY_SECONDS * 2 ** (attempts[population.id] - 1)
+                wait = RETRY_SECONDS * 2 ** (attempts[population.id] - 1)
                 heapq.heappush(queue, (time.monotonic() + wait, next(tie), population))
 
     def _halve(self, population: Population) -> list[Population]:

@@ -25,7 +25,8 @@ LEASE_SECONDS = 60.0
 """A population whose worker has given no sign of life for so long is anybody's."""
 LOCK_SECONDS = 120.0
 """How long a start waits for another that decides."""
-_SIGN_SECONDS = 10.0
+SIGN_SECONDS = 10.0
+"""Between a worker's signs of life."""
 
 State = Literal["waiting", "training", "evaluating", "done", "failed"]
 
@@ -256,7 +257,7 @@ class StudyFolder:
         ended = threading.Event()
 
         def give_signs() -> None:
-            while not ended.wait(_SIGN_SECONDS):
+            while not ended.wait(SIGN_SECONDS):
                 try:
                     os.utime(path)
                 except OSError:

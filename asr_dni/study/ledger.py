@@ -31,7 +31,8 @@ from asr_dni.study.ledger_file import (
 )
 
 _DAMAGED = "damaged"
-_COMPACT_EVERY = 256
+COMPACT_EVERY = 256
+"""Members' files that become one."""
 _ABANDONED_AFTER = 3600.0  # seconds; writing one takes milliseconds
 
 
@@ -102,8 +103,8 @@ class Ledger:
         with write_atomically(path, publish_first) as temporary:
             write_file(table, temporary)
         self._added += 1
-        if self._added % _COMPACT_EVERY == 0:
-            self.compact(at_least=_COMPACT_EVERY)
+        if self._added % COMPACT_EVERY == 0:
+            self.compact(at_least=COMPACT_EVERY)
         return self._file_of(member, path)
 
     def _file_of(self, member: str, path: Path) -> Path:
