@@ -200,7 +200,7 @@ def explain(error: Exception, longest: int = 400) -> str:
         (r'Parser key "([^"]+)":', r"\1:"),
         (r"- Expected a path but \S+ either not accessible or invalid", ""),
         (r"- Problem with", "Problem with"),
-        (r"- Import path (\S+) does not correspond to a subclass of (\w+)", r"\1: not a \2"),
+        (r"(?:- )?Import path (\S+) does not correspond to a subclass of (\w+)", r"\1: not a \2"),
         (r"Type typing\.Callable\S*(?: \S+)? expects a function or a callable class:", ""),
         (r"Expected a typing\.Literal\[([^\]]*)\]\.?", r"expected one of \1."),
         (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),

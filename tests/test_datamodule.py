@@ -13,7 +13,6 @@ from recordings import make_folder, tone, write
 from torch import nn
 
 from asr_dni.data import (
-    AudioBatch,
     AugmentationSettings,
     Batch,
     ClipFeatures,
@@ -27,7 +26,7 @@ from asr_dni.data.labels import CANONICAL_WORDS
 from asr_dni.data.silence import silence
 from asr_dni.data.store import SILENCE_BIT
 from asr_dni.errors import UserError
-from asr_dni.features import MFCC
+from asr_dni.features import MFCC, FrontEnd
 from asr_dni.philox import derive_key
 
 AUGMENTED = AugmentationSettings(time_shift_ms=50, time_masks=1, frequency_masks=1)
@@ -660,7 +659,19 @@ def test_transform_leaves_other_batches_alone(make):
     assert make().on_after_batch_transfer("something", 0) == "something"
 
 
-def test_waveforms_are_full_scale_at_32768(make):
-    data = make()
-    batch = AudioBatch(torch.tensor([[-32768, 16384]], dtype=torch.int16), torch.zeros(1), torch.zeros(1))
-    assert data._to_float(batch, (0, 0)).tolist() == [[-1.0, 0.5]]
+class Samples(FrontEnd):
+    """The samples themselves, a frame each."""
+
+    sample_rate = 16000
+    n_features = 1
+
+    def n_frames(self, n_samples):
+        return n_samples
+
+    def forward(self, waveforms):
+        return waveforms[..., None]
+
+
+def test_waveforms_are_full_scale_at_32768():
+    samples = torch.tensor([[-32768, 16384]], dtype=torch.int16)
+    assert ClipFeatures(Samples(), normalize=False)(samples)[..., 0].tolist() == [[-1.0, 0.5]]

@@ -171,7 +171,7 @@ def test_the_words_of_the_data_reach_the_user(tmp_path):
     with pytest.raises(UserError, match=r"^data: batch_size"):
         tiny(tmp_path, "--data.batch_size=0").make_data(0)
     importlib.import_module("pytorch_lightning.demos.boring_classes")
-    with pytest.raises(UserError, match="has no label_names; a study needs a data module like"):
+    with pytest.raises(UserError, match="BoringDataModule: not a SplitData"):
         tiny(
             tmp_path, data={"class_path": "pytorch_lightning.demos.boring_classes.BoringDataModule"}
         ).make_data(0)

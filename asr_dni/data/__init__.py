@@ -20,6 +20,7 @@ from asr_dni.data.modules import (
 from asr_dni.data.population_data import PopulationData
 from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
+from asr_dni.data.splits import SplitData
 from asr_dni.data.store import PackedStore
 from asr_dni.data.synthetic import Synthetic
 
@@ -46,6 +47,7 @@ __all__ = [
     "SequenceData",
     "Source",
     "SpeechCommands",
+    "SplitData",
     "Synthetic",
     "data_class_of",
     "data_from_checkpoint",

@@ -8,14 +8,13 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import OptimizerCallable
 
 from asr_dni.bounded_yaml import load_yaml
 from asr_dni.configuration import as_text, check_groups, explain, read_layers
-from asr_dni.data import SequenceData, find_data_class
+from asr_dni.data import SequenceData, SplitData, find_data_class
 from asr_dni.errors import UserError
 from asr_dni.hardware_files import hardware_names, read_hardware
 from asr_dni.named_classes import find_class, only_named_classes
@@ -73,7 +72,7 @@ def study_parser(prog: str = "asr-dni study run") -> ArgumentParser:
         help="the optimiser",
     )
     parser.add_subclass_arguments(
-        pl.LightningDataModule,
+        SplitData,
         "data",
         required=True,
         help="the data; without class_path KeywordData's settings",
@@ -203,22 +202,13 @@ def _own_words(error: BaseException) -> str:
     return explain(error)
 
 
-_OF_A_STUDY = ("label_names", "n_features", "n_frames", "batches", "protocol_of")
-
-
 def _make_data(spec: Mapping[str, Any], seed: int) -> SequenceData:
     try:
-        found = find_class(spec["class_path"], pl.LightningDataModule)
+        find_class(spec["class_path"], SplitData)
     except UserError as error:
         raise UserError(f"data: {error}") from error
-    missing = [part for part in _OF_A_STUDY if not hasattr(found, part)]
-    if missing:
-        raise UserError(
-            f"data: {spec['class_path']} has no {missing[0]}; a study needs a data module like"
-            " asr_dni.data.KeywordData"
-        )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
+    parser.add_subclass_arguments(SplitData, "data", required=True)
     arguments = {**(spec.get("init_args") or {}), "seed": seed}
     try:
         with only_named_classes():
