@@ -115,15 +115,13 @@ def test_an_unknown_setting_is_one_line(monkeypatch, capsys):
 
 def test_kernels_that_are_switched_off(monkeypatch, capsys):
     monkeypatch.setenv("ASR_DNI_NATIVE", "0")
-    for cached in (native._load, native.library):
-        cached.cache_clear()
+    native.forget()
     try:
         main(["info"])
         use = implementation_of("lstm", BY_NAME["float32"], CPU)
     finally:
         monkeypatch.undo()
-        for cached in (native._load, native.library):
-            cached.cache_clear()
+        native.forget()
     said = capsys.readouterr().out
     assert re.search(r"^C kernels +reference \(switched off by ASR_DNI_NATIVE=0\)", said, re.MULTILINE)
     assert use.name == "reference"

@@ -21,20 +21,15 @@ needs_compiler = pytest.mark.skipif(
 READY = getattr(native.library(), "_name", None)  # ctypes' documented name for the file of a library
 
 
-def forget():
-    native._load.cache_clear()
-    native.library.cache_clear()
-
-
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """As in a new process with an empty cache."""
     monkeypatch.setenv("ASR_DNI_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("ASR_DNI_NATIVE", raising=False)
-    forget()
+    native.forget()
     yield tmp_path / "cache"
     monkeypatch.undo()
-    forget()
+    native.forget()
 
 
 def script(path, body):
@@ -137,7 +132,7 @@ class TestCompiling:
             assert built.suffix == ".so"
             assert native.status() == f"compiled (compiled by {compiler.path})"
             assert compiler.libraries == 1
-            forget()
+            native.forget()
 
     @pytest.mark.parametrize("damage", ["empty", "cut", "something else", "one bit"])
     def test_a_damaged_library_is_made_anew(self, damage, fresh, compiler):
@@ -150,7 +145,7 @@ class TestCompiling:
         built.write_bytes(
             {"empty": b"", "cut": whole[:-1000], "something else": b"x" * 999, "one bit": one_bit}[damage]
         )
-        forget()
+        native.forget()
         assert native.library() is not None
         assert compiler.libraries == 2
         assert built.read_bytes() == whole
@@ -169,7 +164,7 @@ class TestCompiling:
         assert all(status.startswith("compiled") for status in statuses)
         assert len(list(fresh.iterdir())) == 1
         made = compiler.libraries
-        forget()
+        native.forget()
         assert native.library() is not None
         assert compiler.libraries == made  # it is whole
 
@@ -191,7 +186,7 @@ class TestCompiling:
 
 
 def _compile_afresh(_):
-    forget()
+    native.forget()
     return native.status()
 
 

@@ -552,13 +552,13 @@ class TestWhyNot:
         monkeypatch.setattr(triton_recurrence, "interpreted", lambda: False)
         monkeypatch.setattr("shutil.which", lambda name: None)
         monkeypatch.delenv("CC", raising=False)
-        assert "C compiler" in triton_recurrence._missing.__wrapped__()
+        assert "C compiler" in triton_recurrence.what_is_missing.__wrapped__()
 
 
 GPUS = {
-    80: triton_recurrence._Gpu((8, 0), 108, 166912),
-    89: triton_recurrence._Gpu((8, 9), 128, 101376),
-    90: triton_recurrence._Gpu((9, 0), 132, 232448),
+    80: triton_recurrence.Gpu((8, 0), 108, 166912),
+    89: triton_recurrence.Gpu((8, 9), 128, 101376),
+    90: triton_recurrence.Gpu((9, 0), 132, 232448),
 }
 """A100, the 40 series, H100: multiprocessors and shared memory of a program, from NVIDIA's programming guide."""
 
@@ -571,7 +571,7 @@ class TestPlan:
     @pytest.mark.parametrize("gpu", GPUS)
     def test_sums_are_split_by_width_and_device_only(self, gpu, cell, kind, monkeypatch):
         """So that a network's result does not depend on the number of samples or networks."""
-        monkeypatch.setattr(triton_recurrence, "_gpu", lambda device: GPUS[gpu])
+        monkeypatch.setattr(triton_recurrence, "gpu_of", lambda device: GPUS[gpu])
         for width in (1, 16, 40, 118, 128, 200, 256):
             plans = [
                 triton_recurrence.plan(cell, kind, width, networks, rows, DEVICE)
@@ -582,19 +582,19 @@ class TestPlan:
             assert all(its is None or its.units * its.rows <= 4096 for its in plans)
 
     def test_tf32_is_as_torchs_layers_have_it(self):
-        assert triton_recurrence._precision(torch.float32) == "tf32x3"
-        assert triton_recurrence._precision(torch.bfloat16) == "tf32"
+        assert triton_recurrence.product_precision(torch.float32) == "tf32x3"
+        assert triton_recurrence.product_precision(torch.bfloat16) == "tf32"
         torch.backends.cudnn.allow_tf32 = True
-        assert triton_recurrence._precision(torch.float32) == "tf32"
+        assert triton_recurrence.product_precision(torch.float32) == "tf32"
         torch.backends.cudnn.rnn.fp32_precision = "ieee"  # torch's newer setting
         try:
-            assert triton_recurrence._precision(torch.float32) == "tf32x3"
+            assert triton_recurrence.product_precision(torch.float32) == "tf32x3"
         finally:
             torch.backends.cudnn.rnn.fp32_precision = "tf32"
 
     def test_the_sizes_of_the_benchmark(self, monkeypatch):
         """128 units: streamed in TF32, kept in bfloat16; a processor for each block where that is possible."""
-        monkeypatch.setattr(triton_recurrence, "_gpu", lambda device: GPUS[90])
+        monkeypatch.setattr(triton_recurrence, "gpu_of", lambda device: GPUS[90])
         torch.backends.cudnn.allow_tf32 = True
         one = triton_recurrence.plan("lstm", torch.float32, 128, 1, 512, DEVICE)
         many = triton_recurrence.plan("lstm", torch.float32, 128, 64, 128, DEVICE)
@@ -646,7 +646,7 @@ class TestCompiles:
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
         torch.backends.cudnn.allow_tf32 = True
         gpu = GPUS[capability]
-        monkeypatch.setattr(triton_recurrence, "_gpu", lambda device: gpu)
+        monkeypatch.setattr(triton_recurrence, "gpu_of", lambda device: gpu)
         recorders = {}
         for name in ("forward", "backward", "step_forward", "step_backward"):
             recorders[name] = Recorder(getattr(triton_kernels, name), capability, gpu.shared)

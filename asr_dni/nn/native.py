@@ -311,6 +311,12 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def forget() -> None:
+    """Have the kernels looked for anew, as in a new process: the environment has changed."""
+    _load.cache_clear()
+    library.cache_clear()
+
+
 def status() -> str:
     """Say in one line whether the compiled kernels are in use, and why (not)."""
     loaded, reason = _load()

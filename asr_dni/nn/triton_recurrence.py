@@ -47,7 +47,7 @@ _MOST_NETWORKS = 65535  # of CUDA's grids in the second and third direction
 
 
 @functools.cache
-def _missing() -> str | None:
+def what_is_missing() -> str | None:
     """Return what Triton needs and this machine lacks."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
@@ -77,12 +77,14 @@ def why_not(problem: Recurrence) -> str | None:
         return "nothing for the Triton recurrence to run"
     if problem.w_hh.shape[0] > _MOST_NETWORKS:
         return f"no Triton recurrence for more than {_MOST_NETWORKS} networks"
-    if given.is_cuda and (torch.version.hip or _gpu(given.device).capability < (8, 0)):
+    if given.is_cuda and (torch.version.hip or gpu_of(given.device).capability < (8, 0)):
         return "the Triton recurrence is made for NVIDIA's GPUs, from Ampere on"
-    return _missing()
+    return what_is_missing()
 
 
-class _Gpu(NamedTuple):
+class Gpu(NamedTuple):
+    """What :func:`plan` goes by."""
+
     capability: tuple[int, int]
     processors: int
     shared: int
@@ -90,12 +92,13 @@ class _Gpu(NamedTuple):
 
 
 @functools.cache
-def _gpu(device: torch.device) -> _Gpu:
+def gpu_of(device: torch.device) -> Gpu:
+    """Return what the kernels can have of a device; of a CPU, that interprets them, what an H100 has."""
     if device.type == "cpu":  # interpreted
-        return _Gpu((9, 0), 132, 232448)
+        return Gpu((9, 0), 132, 232448)
     properties = torch.cuda.get_device_properties(device)
     shared = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
-    return _Gpu((properties.major, properties.minor), properties.multi_processor_count, shared)
+    return Gpu((properties.major, properties.minor), properties.multi_processor_count, shared)
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,12 @@ def plan(
     """
     if width > PERSISTENT_UNITS:
         return None
-    gpu = _gpu(device)
+    gpu = gpu_of(device)
     hopper = gpu.capability[0] == 9  # whose tensor cores read shared memory; others read registers
     units = max(16, 1 << (width - 1).bit_length())
     column = _GATES[cell] * units * kind.itemsize  # bytes of one column of the weights, all gates
     room = 128 * 1024 if hopper else min(64 * 1024, gpu.shared // 2)
-    resident = units * column <= room and _precision(kind) == "tf32"
+    resident = units * column <= room and product_precision(kind) == "tf32"
     slice = 16  # the least that tensor cores are given
     while 2 * slice <= units and 4 * slice * column <= 0.6 * gpu.shared:
         slice *= 2
@@ -173,7 +176,7 @@ def _has_room(launch: Callable[[], None]) -> bool:
     return True
 
 
-def _precision(kind: torch.dtype) -> str:
+def product_precision(kind: torch.dtype) -> str:
     """Return how float32 factors are multiplied: rounded to TF32, or as three TF32 products, nearly exactly."""
     if kind != torch.float32 or torch.backends.cudnn.rnn.fp32_precision == "tf32":  # type: ignore[attr-defined]
         return "tf32"
@@ -340,7 +343,7 @@ def _persistent_constants(cell: str, its: Plan, width: int, kind: torch.dtype, s
         "UNITS": its.units,
         "ROWS": its.rows,
         "SLICE": its.slice,
-        "PRECISION": _precision(kind),
+        "PRECISION": product_precision(kind),
         "INTERPRETED": interpreted(),
         "LOOPS": steps if interpreted() else 0,
         "num_warps": its.warps,
