@@ -343,20 +343,6 @@ def test_a_source_without_a_test_archive_says_so(make):
         make(labels=LabelSettings(test_set="archive")).prepare_data()
 
 
-def silence_of(data, **options):
-    (batch,) = BatchesOf(data, "train")
-    floats = data._to_float(batch, derive_key(**options)) if options else None
-    return batch, floats
-
-
-class BatchesOf:
-    def __init__(self, data, split):
-        self.loader = data._loader(split)
-
-    def __iter__(self):
-        return iter(self.loader)
-
-
 def test_silence_is_background_at_a_volume_up_to_one(words):
     background = torch.from_numpy(np.random.default_rng(0).standard_normal(50_000).astype(np.float32))
     clip_ids = torch.arange(4000)
@@ -384,7 +370,7 @@ def test_made_silence_changes_with_the_epoch_in_training_only(make, tmp_path):
         augmentation=AugmentationSettings.off(),
     )
     data.setup()
-    (audio,) = data._loader("train")
+    (audio,) = data.train_dataloader()
 
     def silent(**options):
         batch = data.transform(audio, **options)
