@@ -36,6 +36,7 @@ from asr_dni.model import (
     split_checkpoint,
     write_members,
 )
+from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
 from asr_dni.model.population_spotter import clip_by_member
 from asr_dni.model.step import member_losses
 from asr_dni.noise import Noise
@@ -55,6 +56,11 @@ MEMBERS = (
     Member(seed=0, data_seed=1, annealing={"sigma": 2.0, "by": "epoch"}),
 )
 SMALL = NetworkSettings(units=6, layers=2, dropout=0.0)
+CRNN = NetworkSettings(
+    units=6,
+    layers=1,
+    convolutions=ConvolutionSettings([ConvolutionBlock(4, stride=[2, 2], separable=True)], 5, dropout=0.2),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -149,8 +155,12 @@ def assert_same(one, other):
         {"noise": TrainingNoise(scale="range"), "schedule": "constant", "warm_up": 0.0},
         {"network": NetworkSettings("gru", 5, 1, dropout=0.0, pooling="mean"), "label_smoothing": 0.0},
         {"network": NetworkSettings("rnn", 5, 2, bidirectional=True, dropout=0.0, pooling="last")},
+        {
+            "network": CRNN,
+            "noise": TrainingNoise(scale="signal", sites=["convolution", "input", "recurrent"]),
+        },
     ],
-    ids=["default", "dropout", "mixup", "signal", "range", "gru", "rnn"],
+    ids=["default", "dropout", "mixup", "signal", "range", "gru", "rnn", "convolutions"],
 )
 def test_a_member_becomes_what_it_becomes_alone(words, settings):
     """Own data, seed and annealing; N steps with clipping, calibration, warm-up and a moving sigma."""
