@@ -42,6 +42,15 @@ def test_table_of_one_curve():
     assert "over 845 test clips, draws of the noise included (Wilson)" in " ".join(text.split())
 
 
+def test_intervals_of_one_curve_are_written_in_one_way():
+    """At 0.5 the interval is as wide on both sides, at 0.9 it is lopsided."""
+    curve = make_curve(n_classes=4)
+    curve.frame.loc[curve.frame["strength"] == 2, "accuracy"] = 0.5
+    text = noise_curve_markdown({"mine": curve})
+    assert "±" not in text
+    assert "50.0 [46.6, 53.4]" in text
+
+
 def test_below_a_table_stands_what_the_midpoint_is():
     curves = {"mine": make_curve(n_classes=4)}
     meaning = "midpoint: the σ_infer at which accuracy has fallen half-way from its clean value to chance"

@@ -21,13 +21,23 @@ from asr_dni.evaluation.description import (
 )
 
 
-def format_accuracy(accuracy: float, low: float, high: float) -> str:
-    """Return percent with the interval: "92.1 ± 0.4", or "99.5 [98.2, 99.9]" where it is lopsided."""
+def _lopsided(accuracy: float, low: float, high: float) -> bool:
+    return abs(100 * (2 * accuracy - low - high)) >= 0.05
+
+
+def format_accuracy(accuracy: float, low: float, high: float, bounds: bool = False) -> str:
+    """Return percent with the interval: "92.1 ± 0.4", or "99.5 [98.2, 99.9]" where it is lopsided.
+
+    Args:
+        accuracy: from 0 to 1.
+        low: lower end of the interval; NaN where there is none.
+        high: upper end.
+        bounds: whether to give the ends in any case, as beside others that are lopsided.
+    """
     if math.isnan(low) or math.isnan(high):
         return f"{100 * accuracy:.1f}"
-    below, above = 100 * (accuracy - low), 100 * (high - accuracy)
-    if abs(below - above) < 0.05:
-        return f"{100 * accuracy:.1f} ± {above:.1f}"
+    if not bounds and not _lopsided(accuracy, low, high):
+        return f"{100 * accuracy:.1f} ± {100 * (high - accuracy):.1f}"
     return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
@@ -88,13 +98,15 @@ def _cells(
         header += [label, *extra]
         midpoints += [_format_midpoint(summary), *([""] * len(extra))]
         levels = {row["strength"]: row for row in summary.frame.to_dict("records")}
+        intervals = {value: (its["accuracy"], its["low"], its["high"]) for value, its in levels.items()}
+        bounds = any(_lopsided(*its) for its in intervals.values())
         for value, row in zip(measured, rows, strict=True):
             if value not in levels:
                 row += [("", "")] * (1 + len(extra))
                 continue
             level = levels[value]
             snr = format_snr(level["snr_db"]) if own else ""
-            row.append((format_accuracy(level["accuracy"], level["low"], level["high"]), snr))
+            row.append((format_accuracy(*intervals[value], bounds), snr))
             row += [(snr if name == "SNR / dB" else f"{level['loss']:.3f}", "") for name in extra]
     return header, rows, midpoints
 
