@@ -1,24 +1,18 @@
 """``asr-dni conf``: list, show and copy the configurations that come with the project."""
 
-import argparse
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
+from asr_dni.cli.plain_parser import PlainParser
 from asr_dni.configuration import LAYERS_KEY
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
 from asr_dni.named_configurations import FOLDER, configuration_names, describe, find_configuration
 
 _WIDTH = 120
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help says what there is)")
 
 
 def conf(arguments: Sequence[str]) -> None:
@@ -30,7 +24,7 @@ def conf(arguments: Sequence[str]) -> None:
     Raises:
         UserError: there is no such configuration, or a copy would overwrite another file.
     """
-    parser = _Parser(
+    parser = PlainParser(
         "asr-dni conf",
         description="The configurations that come with the project. Wherever a command takes one (--config NAME,"
         " study run NAME) its name is enough; a path to a file wins over a name.",

@@ -68,6 +68,11 @@ COMMANDS: dict[str, Command] = {
     "conf": Command(
         "list, show or copy the configurations that come with the project", "asr_dni.cli.conf", "conf"
     ),
+    "noise": Command(
+        "list the hardware and the noise models there are, or show one: equations, numbers, sources, a figure",
+        "asr_dni.cli.noise",
+        "noise",
+    ),
     "info": Command(
         "print versions, devices and which implementation of the recurrence is in use",
         "asr_dni.cli.info",

@@ -23,6 +23,10 @@ class Scaled(OutputModel):
     output (its SNR in dB is -20 log10 sigma); with ``range`` ``sigma * bound * max|W|`` (multiples of the largest
     representable output, as in aihwkit-lightning; ``bound`` is the largest absolute input of that matrix).
 
+    Attributes:
+        sigma: standard deviation of the noise, or what the model says.
+        scale: ``absolute``, ``signal`` or ``range``.
+
     Raises:
         UserError: sigma is not a finite number of at least 0, or the scale is unknown.
     """
@@ -64,6 +68,9 @@ class Gaussian(Scaled):
 @dataclass(frozen=True)
 class Multiplicative(OutputModel):
     """y (1 + sigma N(0, 1)): noise in proportion to the output (B. Klein et al., "Walking Noise", arXiv:2212.10430).
+
+    Attributes:
+        sigma: standard deviation, a share of each output.
 
     Raises:
         UserError: sigma is not a finite number of at least 0.

@@ -22,6 +22,10 @@ class GaussianWeights(WeightModel):
     It is what aihwkit-lightning trains with (``nn/modules/torch_utils/torch_linear.py``, weight modifier additive
     Gaussian). The maximum is taken as a constant by the gradient.
 
+    Attributes:
+        sigma: standard deviation, in multiples of that maximum.
+        per: ``tensor`` or ``output``: what the maximum is over.
+
     Raises:
         UserError: sigma is not a finite number of at least 0, or ``per`` is unknown.
     """
@@ -55,6 +59,7 @@ class ClippedWeights(WeightModel):
 
     Attributes:
         alpha: in standard deviations; 0 clips nothing.
+        per: ``tensor`` or ``output``: what the standard deviation is of.
 
     Raises:
         UserError: alpha is not a finite number of at least 0, or ``per`` is unknown.
@@ -93,6 +98,7 @@ class QuantisedWeights(WeightModel):
 
     Attributes:
         levels: of a device, at least 2; 0 rounds nothing.
+        per: ``tensor`` or ``output``: what max|W| is over.
 
     Raises:
         UserError: levels are not a whole number of at least 2, nor 0, or ``per`` is unknown.

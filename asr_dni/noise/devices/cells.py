@@ -206,6 +206,9 @@ class AgingDevice(Device):
         UserError: a value is out of its range, also a time for which nothing was measured.
     """
 
+    times: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    """The first and the last time that the device is known at."""
+
     time: float = 0.0
     compensation: Literal["none", "tensor", "output"] = "none"
 
@@ -214,8 +217,7 @@ class AgingDevice(Device):
         self._check_number("time")
         if self.compensation not in ("none", "tensor", "output"):
             raise UserError(f"drift compensation is {self.compensation!r}: give none, tensor or output")
-
-    def _check_time(self, first: float, last: float) -> None:
+        first, last = self.times
         if not first <= self.time <= last:
             raise UserError(
                 f"{type(self).__name__} is known from {first:g} to {last:g} s after programming: time is {self.time:g}"

@@ -25,11 +25,11 @@ class GenericDevice(PowerLawDevice):
 
     Attributes:
         sigma: the standard deviation of programming, at s = 1.
-        law: how it depends on g.
-        distribution: of X.
+        law: how it depends on g: ``absolute``, ``proportional`` or ``inverse``.
+        distribution: that of X: ``normal`` or ``uniform``.
         nu: mean drift exponent.
         nu_std: its deviation from device to device.
-        read_noise: Q.
+        read_noise: Q, the deviation of a read as a share of g, but for the square root of the logarithm.
         first_read: t_0, seconds after programming.
         read_time: t_read, seconds.
 

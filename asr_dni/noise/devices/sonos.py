@@ -31,6 +31,7 @@ class SONOS(AgingDevice):
     """
 
     conductance_unit = "nA"
+    times = (0.0, 5 * _DAY)
     SATURATIONS: ClassVar[Sequence[tuple[float, float]]] = (
         (19.88665, 176.3115),
         (25.59102, 186.85544),
@@ -64,10 +65,6 @@ class SONOS(AgingDevice):
         ),
     )
     """c_0 to c_10 after 0 to 5 days, in nA."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_time(0.0, 5 * _DAY)
 
     @property
     def g_max(self) -> float:
