@@ -110,6 +110,6 @@ def test_mistakes_are_one_line(capsys, tmp_path):
         capsys, "show", "pcm", "--figure", tmp_path / "x.gif"
     )
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text("weight: {class_path: SONOS, init_args: {time: 1e9}}\n")
+    wrong.write_text("weight: {class_path: SONOS, init_args: {time: 1.0e+9}}\n")
     assert "SONOS is known from 0 to 432000 s" in fails(capsys, "show", wrong)
     assert not list(tmp_path.glob("x.*"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def device_figure(device: Cells, name: str) -> Figure:
 
 
 def _over_time(device: Cells) -> Panel:
-    times = [time for time in _known_times(device) if _known(device, time)]
+    times = _known_times(device)
     lines = []
     for color, share in zip(ordered_colors(len(_SHARES)), _SHARES, strict=True):
         g = torch.tensor([device.g_min + share * (device.g_max - device.g_min)])
@@ -98,13 +99,14 @@ def _read(device: Cells, g: Tensor, time: float | None) -> tuple[Tensor, Tensor]
         if time is not None and isinstance(device, AgingDevice)
         else device
     )
-    ids, step = torch.arange(_DEVICES), torch.zeros(1, dtype=torch.int64)
-
-    def draw(purpose: str) -> Tensor:
-        return normal(derive_key(0, "figure of a device", purpose), ids, step, 1, 1)[0]
-
-    _, read = aged.conductances(g.expand(_DEVICES, len(g)), draw)
+    _, read = aged.conductances(g.expand(_DEVICES, len(g)), _numbers)
     return read.mean(0), read.std(0)
+
+
+@cache
+def _numbers(purpose: str) -> Tensor:
+    ids, step = torch.arange(_DEVICES), torch.zeros(1, dtype=torch.int64)
+    return normal(derive_key(0, "figure of a device", purpose), ids, step, 1, 1)[0]
 
 
 def _smooth(place: int) -> Style:
