@@ -128,6 +128,22 @@ def test_an_average_over_epochs_is_their_mean(run_of, tmp_path, monkeypatch):
     torch.testing.assert_close(average, torch.stack(weights).mean(0))
 
 
+def test_a_network_with_batch_normalisation_has_its_statistics_averaged_or_is_refused(tmp_path, capsys):
+    """An average of weights with another network's running statistics would be validated and kept."""
+    convolutions = ["--model.network.convolutions.blocks", "[{channels: 4, stride: [1, 2]}]", *NO_CURVES]
+    with pytest.raises(SystemExit):
+        main([*FIT, "--runs", str(tmp_path), *convolutions, *AVERAGING["stochastic"]])
+    assert "StochasticWeightAveraging has no running statistics" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    main([*FIT, "--runs", str(tmp_path), *convolutions, *AVERAGING["exponential"]])
+    last = load_checkpoint(tmp_path / "spotter" / "version_0" / "checkpoints" / "last.ckpt")
+    means = [
+        next(value for name, value in state.items() if name.endswith("running_mean"))
+        for state in (last["state_dict"], last["current_model_state"])
+    ]
+    assert not torch.equal(*means)
+
+
 def test_how_it_was_averaged_tells_trainings_apart(run_of):
     kinds = ("stochastic", "exponential")
     curves = [NoiseCurve.from_csv(run_of(name) / "noise_curve.csv") for name in kinds]

@@ -201,7 +201,7 @@ class SpotterCLI(RunParser):
             averaging = [callback for callback in given if averages_weights(callback)]
             if averaging:
                 config["callbacks"] = [callback for callback in given if callback not in averaging]
-                average = AveragedWeights([*given, *callbacks], self._settings_of(averaging[0]))
+                average = AveragedWeights([*given, *callbacks], self._settings_of(averaging[0]), self.model)
                 callbacks = [*callbacks, *averaging, average]
         if config.get("enable_progress_bar") is None:
             named = any(isinstance(callback, ProgressBar) for callback in given)

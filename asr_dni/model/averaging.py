@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asr_dni.errors import UserError
 
@@ -37,12 +38,20 @@ class AveragedWeights(Callback):
     Args:
         callbacks: those of the run.
         settings: of the averaging, noted with the training.
+        network: that is trained.
 
     Raises:
-        UserError: two of them average, or a checkpoint would keep weights that are not those that it was chosen by.
+        UserError: two of them average, or a checkpoint would keep weights that are not those that it was chosen by, or
+            StochasticWeightAveraging would average a network with batch normalisation, whose running statistics it
+            makes at the end of the run alone: until then they are not those of the average.
     """
 
-    def __init__(self, callbacks: Sequence[object], settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        callbacks: Sequence[object],
+        settings: Mapping[str, Any] | None = None,
+        network: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         averaging = [callback for callback in callbacks if averages_weights(callback)]
         names = [type(callback).__name__ for callback in averaging]
@@ -55,6 +64,12 @@ class AveragedWeights(Callback):
                     " them: leave it out"
                 )
         self._stochastic = next((c for c in averaging if isinstance(c, StochasticWeightAveraging)), None)
+        layers = () if network is None else network.modules()
+        if self._stochastic is not None and any(isinstance(layer, _BatchNorm) for layer in layers):
+            raise UserError(
+                "trainer.callbacks: StochasticWeightAveraging has no running statistics for the batch normalisation of"
+                " a network with convolutions before the run's end; give EMAWeightAveraging or WeightAveraging"
+            )
         self._settings = {name: value for name, value in (settings or {}).items() if name != "device"}
         self._current: list[Tensor] | None = None
 

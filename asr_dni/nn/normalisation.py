@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asr_dni.stackable import Stackable
 
@@ -59,7 +60,7 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
 @contextmanager
 def normalising_by_batch(network: nn.Module) -> Iterator[None]:
     """Have a network's batch normalisation take the batch's own statistics for a block, and keep its running ones."""
-    modules = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [(module.training, module.track_running_stats) for module in modules]
     for module in modules:
         module.training, module.track_running_stats = True, False
