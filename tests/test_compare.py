@@ -1,3 +1,4 @@
+import math
 import os
 import re
 
@@ -10,6 +11,7 @@ from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation.compare import compare_curves, find_curves
 from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.noise import Hardware, Multiplicative, Strength, UniformConverter
 
 
 def save_runs(folder, **more):
@@ -49,7 +51,8 @@ def test_the_summaries_are_written_with_what_their_intervals_are(tmp_path):
     for label, summary in comparison.summaries.items():
         rows = frame[frame["label"] == label].reset_index(drop=True)
         expected = summary.frame.assign(interval=summary.interval)
-        pd.testing.assert_frame_equal(rows.drop(columns="label"), expected)
+        pd.testing.assert_frame_equal(rows.drop(columns=["label", "axis"]), expected)
+        assert set(rows["axis"]) == {str(summary.strength)}
     one = comparison.summaries["DNI σ_train=3"]
     assert one.interval == "95 % interval over 3 draws of the noise, on these clips"
     pd.testing.assert_frame_equal(one.frame, NoiseCurve.from_csv(path).summary("draws").frame)
@@ -253,3 +256,47 @@ def test_missing_paths_are_named(tmp_path):
         compare_curves([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="nothing to compare"):
         compare_curves([])
+
+
+def save_over(folder, hardware, strength, **settings):
+    """A curve over a strength of a hardware; like one over sigma otherwise."""
+    curve = make_curve((0.9 + 0.01 * settings["seed"], 0.8, 0.3), **settings)
+    told = {key: value for key, value in curve.settings.items() if key != "scale"}
+    told |= {"hardware": hardware.settings_beside(strength), "strength": hardware.axis(strength).as_dict()}
+    return NoiseCurve(curve.frame.assign(snr_db=math.nan), told).to_csv(folder / "noise_curve.csv")
+
+
+def test_curves_over_another_strength_are_compared_among_themselves(tmp_path):
+    bits = Strength("adc.bits")
+    wide, narrow = (Hardware(adc=UniformConverter(bound=bound)) for bound in (2.0, 1.0))
+    for seed in range(3):
+        save_over(tmp_path / "wide" / str(seed), wide, bits, seed=seed, sigma_train=0.0)
+        # The hardware's own value of the strength makes no other experiment.
+        its = Hardware(adc=UniformConverter(bits=4 + seed, bound=1.0))
+        save_over(tmp_path / "narrow" / str(seed), its, bits, seed=seed, sigma_train=0.0)
+    comparison = compare_curves([tmp_path])
+    assert len(comparison.summaries) == 2
+    assert all("over 3 seeds" in summary.interval for summary in comparison.summaries.values())
+    labels = sorted(comparison.summaries)
+    assert "bound 1.0" in labels[0]
+    assert "bound 2.0" in labels[1]
+    assert "{" not in "".join(labels)
+    assert comparison.markdown.startswith("| ADC bits |")
+    assert "its value at 0 to chance" in comparison.markdown  # where converters are, nothing is clean
+    assert comparison.figure.axes[0].get_xlabel() == "ADC bits"
+    assert narrow.settings_beside(bits) in [s.settings["hardware"] for s in comparison.summaries.values()]
+
+
+def test_curves_over_different_strengths_are_not_compared(tmp_path):
+    save_runs(tmp_path / "runs")
+    hardware = Hardware(adc=UniformConverter())
+    path = save_over(tmp_path / "bits", hardware, Strength("adc.bits"), seed=0)
+    with pytest.raises(
+        UserError, match=r"over adc\.bits and output\.sigma .*: give curves over one"
+    ) as failed:
+        compare_curves([tmp_path / "runs", path])
+    assert "\n" not in str(failed.value)
+    other = Hardware(output=Multiplicative())
+    path = save_over(tmp_path / "multiplicative", other, Strength(), seed=0)
+    with pytest.raises(UserError, match=r"multiples of each output.*: give curves in one unit"):
+        compare_curves([tmp_path / "runs", path])

@@ -110,6 +110,9 @@ def test_a_study_over_the_weights_errors_of_chips(tmp_path):
     assert "2 chips; 2 draws" in findings.setting
     assert "sigma_infer" not in findings.markdown()
     assert "weight σ" in findings.markdown()
+    # At 0 the output noise is still there: that is no clean inference.
+    missing = "clean inference (weight_sigma 0), without the other parts of the hardware, was not measured"
+    assert missing in findings.text()
 
 
 def test_a_member_is_what_lightning_trains_alone(whole):

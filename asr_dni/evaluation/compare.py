@@ -18,6 +18,7 @@ from asr_dni.evaluation.curve import (
     curve_label,
     summarise_curves,
 )
+from asr_dni.evaluation.description import describe_hardware
 from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
@@ -144,6 +145,8 @@ def _check_independent(members: Mapping[Path, NoiseCurve]) -> None:
 
 
 def _value_text(key: str, value: Any) -> str:
+    if key == "hardware" and isinstance(value, Mapping):
+        return describe_hardware(value)
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, str):
@@ -280,12 +283,15 @@ def compare_curves(
     output = Path(output)
     files = save_figure(comparison.figure, output / "noise_curves")
     table = pd.concat(
-        [summary.frame.assign(label=label, interval=summary.interval) for label, summary in summaries.items()]
+        [
+            summary.frame.assign(label=label, axis=str(summary.strength), interval=summary.interval)
+            for label, summary in summaries.items()
+        ]
     )
     with write_atomically(output / "noise_curves.md") as temporary:
         Path(temporary).write_text(comparison.markdown, encoding="utf-8")
     with write_atomically(output / "noise_curves.csv") as temporary:
-        table[["label", *pooled[0].frame.columns, "interval"]].to_csv(
+        table[["label", "axis", *pooled[0].frame.columns, "interval"]].to_csv(
             temporary, index=False, lineterminator="\n"
         )
     files += [output / "noise_curves.md", output / "noise_curves.csv"]

@@ -53,13 +53,15 @@ def _describe(summaries: Mapping[str, CurveSummary]) -> str:
     """Return what stands below a table: how it was measured, and what its last row is."""
     strength = common_strength(summaries)
     parts = [describe_settings(summaries), describe_intervals(summaries)]
-    if strength.is_sigma:
+    if _has_midpoints(summaries):
+        at_zero = [
+            summary.frame.iloc[0] for summary in summaries.values() if summary.frame["strength"].iloc[0] == 0
+        ]
+        # Other parts of a hardware may act where this strength is 0.
+        clean = all(math.isinf(row["snr_db"]) for row in at_zero)
         parts.append(
-            f"midpoint: the {strength.symbol} at which accuracy has fallen half-way from its clean value to chance"
-        )
-    elif _has_midpoints(summaries):
-        parts.append(
-            f"midpoint: the {strength.symbol} at which accuracy has fallen half-way from its value at 0 to chance"
+            f"midpoint: the {strength.symbol} at which accuracy has fallen half-way from its"
+            f" {'clean value' if clean else 'value at 0'} to chance"
         )
     return "; ".join(parts)
 

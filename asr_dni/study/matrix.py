@@ -74,6 +74,11 @@ class Matrix:
         return Strength(self.key["axis"], self.key["unit"])
 
     @property
+    def clean(self) -> bool:
+        """Whether the lowest level is inference without any noise: at strength 0 other parts of a hardware may act."""
+        return self.levels[0] == 0 and (not self.key["hardware"] or bool(np.isposinf(self.snr_db[0])))
+
+    @property
     def chance(self) -> float:
         """Accuracy of guessing."""
         return 1 / int(self.key["n_classes"])

@@ -26,7 +26,7 @@ def study_figures(findings: Findings) -> dict[str, Figure]:
         figures[f"curves{name}"] = curves_figure(group)
         if any(matrix.conventional is not None and len(matrix.sigma_train) > 1 for matrix in group):
             figures[f"difference{name}"] = differences_figure(group, findings)
-            if any(matrix.levels[0] == 0 for matrix in group):
+            if any(matrix.clean for matrix in group):
                 figures[f"difference_to_clean{name}"] = differences_figure(group, findings, to_clean=True)
     for name, group in _groups(findings, ("units", "cell")):
         if any(len(matrix.sigma_train) > 1 for matrix in group):

@@ -75,8 +75,14 @@ def _mean_of(family: Sequence[Matrix]) -> Matrix | None:
         tuple(infer),
         tuple(seeds),
         accuracy.mean(axis=0),
-        np.full(len(infer), np.nan),
+        _common_snr(family, infer),
         min(matrix.n_clips for matrix in family),
         np.ones(len(infer), dtype=np.int64),
         n_networks=len(family),
     )
+
+
+def _common_snr(family: Sequence[Matrix], infer: Sequence[float]) -> Array:
+    """Return SNRs by level: that of no noise where all have none, else not known, for it differs between sizes."""
+    snr = np.array([[matrix.snr_db[matrix.levels.index(level)] for level in infer] for matrix in family])
+    return np.where(np.isposinf(snr).all(axis=0), np.inf, np.nan)

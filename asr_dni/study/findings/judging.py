@@ -44,6 +44,7 @@ def why_not_compared(matrix: Matrix, clean: bool) -> str | None:
         reason = "conventional training (sigma_train 0) is missing"
     elif len(matrix.sigma_train) < 2:
         reason = "there is no training under noise"
-    elif clean and matrix.levels[0] != 0:
-        reason = f"clean inference ({matrix.strength.name} 0) was not measured"
+    elif clean and not matrix.clean:
+        beside = "" if matrix.levels[0] else ", without the other parts of the hardware,"
+        reason = f"clean inference ({matrix.strength.name} 0){beside} was not measured"
     return reason and f"This can't be asked: {reason}."
