@@ -15,7 +15,8 @@ from asr_dni.noise import Strength
 from asr_dni.study import work
 from asr_dni.study.findings import find
 from asr_dni.study.folder import StudyFolder
-from asr_dni.study.plan import Population
+from asr_dni.study.matrix import label_matrices, make_matrices
+from asr_dni.study.plan import Population, partition
 from asr_dni.study.speed import measure_speed
 from asr_dni.study.work import work_on
 
@@ -331,3 +332,27 @@ def test_other_hardware_than_gaussian_noise(tmp_path, chips):
     assert sorted(rows[0.2]) == [0, 0, 1, 1, 2, 2]  # two seeds; nothing is drawn afresh, so there is one draw
     assert sorted(rows[0.0]) == [0, 0]
     assert frame[frame["strength"] == 0.2]["correct"].nunique() > 1
+
+
+def test_trainings_that_are_evaluated_on_one_hardware_stay_apart(tmp_path):
+    """Conventional training belongs to all of them, and none is taken for another."""
+    models = [
+        {"scale": "absolute"},
+        {"sites": ["recurrent"]},
+        {"hardware": "multiplicative", "sigma_train": [0.5]},
+    ]
+    evaluation = {"hardware": "multiplicative", "sigma_infer": [0.0, 0.5], "draws": 1}
+    study = tiny(tmp_path, noise_models=models, seeds=1, epochs=1, evaluation=evaluation)
+    run = start(study, tmp_path / "study")
+    for population in partition(run.members, 16):
+        work_on(study, run.folder, population, "run", "cpu")
+    matrices = make_matrices(run.folder.ledger.frame())
+    assert len(matrices) == 3
+    assert {(matrix.sigma_train[-1], str(matrix.train_strength)) for matrix in matrices} == {
+        (1.0, "output.sigma"),
+        (0.5, "output.sigma [multiples of each output]"),
+    }
+    assert {matrix.strength for matrix in matrices} == {Strength("output.sigma", "multiples of each output")}
+    labels = " / ".join(label_matrices(matrices))
+    assert "trained under noise at recurrent (joint arrays)" in labels
+    assert "trained on hardware: output Multiplicative" in labels

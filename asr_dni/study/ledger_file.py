@@ -33,6 +33,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "schedule": pa.string(),
     "sigma_train": pa.float64(),
     "train_scale": pa.string(),
+    "train_hardware": pa.string(),
     "hardware": pa.string(),
     "scale": pa.string(),
     "sites": pa.string(),
@@ -60,8 +61,9 @@ COLUMNS: dict[str, pa.DataType] = {
 ``sigma_train`` is the noise that the member's training ends with, and 0 only where there was none at any time:
 conventional training, whatever the ``schedule``; ``strength`` is the value of what ``axis`` names, see
 :class:`asr_dni.noise.Strength`, in ``unit``; ``hardware`` is what the member was evaluated on, as JSON, and empty where
-it is Gaussian noise alone, of which ``scale``, ``sites``, joined by "+", and ``arrays`` tell all; ``convolutions`` are
-those in front of the recurrent layers in short, and empty where there are none;
+it is Gaussian noise alone, of which ``scale``, ``sites``, joined by "+", and ``arrays`` tell all; ``train_hardware`` is
+what it was trained on, likewise, and empty where that is such noise, of ``train_scale`` and at the same sites;
+``convolutions`` are those in front of the recurrent layers in short, and empty where there are none;
 ``accuracy`` is from 0 to 1; ``snr_db`` is null where it is not known; ``train_seconds`` is the member's share of its
 population's training; ``recorded_at`` is filled in where it is missing.
 """
@@ -69,7 +71,7 @@ population's training; ``recorded_at`` is filled in where it is missing.
 ROW = ("member", "strength", "chip", "draw")
 """Columns that name a row, and that rows are ordered by."""
 
-_ADDED = ("convolutions", "hardware", "axis", "unit", "chip")
+_ADDED = ("convolutions", "train_hardware", "hardware", "axis", "unit", "chip")
 _FIRST_COLUMNS = ["sigma_infer" if name == "strength" else name for name in COLUMNS if name not in _ADDED]
 """Of version 1: all evaluations were under Gaussian noise, over its sigma, on one chip."""
 
@@ -218,7 +220,7 @@ def _read_first_version(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
     table = file.read(columns=stored or ["draw"], use_threads=False)
     n_rows = table.num_rows
     made: dict[str, pa.Array | pa.ChunkedArray] = {name: table.column(its) for name, its in names.items()}
-    made["convolutions"] = made["hardware"] = pa.repeat("", n_rows)
+    made |= dict.fromkeys(("convolutions", "train_hardware", "hardware"), pa.repeat("", n_rows))
     made["axis"] = pa.repeat(Strength().path, n_rows)
     made["chip"] = pa.repeat(pa.scalar(0, pa.int64()), n_rows)
     if "unit" in columns:

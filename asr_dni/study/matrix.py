@@ -30,6 +30,7 @@ KEYS = (
     "epochs",
     "schedule",
     "train_scale",
+    "train_hardware",
     "hardware",
     "scale",
     "sites",
@@ -72,6 +73,15 @@ class Matrix:
     def strength(self) -> Strength:
         """The axis that :attr:`levels` are values of."""
         return Strength(self.key["axis"], self.key["unit"])
+
+    @property
+    def train_strength(self) -> Strength | None:
+        """What :attr:`sigma_train` is a value of; ``None`` where the training of this matrix was conventional alone."""
+        noise = json.loads(self.key["train_hardware"] or "{}")
+        if "strength" in noise:
+            return Strength.from_dict(noise["strength"])
+        scale = noise.get("scale") or self.key["train_scale"]
+        return Strength.sigma(scale) if scale else None
 
     @property
     def clean(self) -> bool:
@@ -222,7 +232,7 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
     if (twins > 1).any():
         note = f"{int((twins > 1).sum())} trainings were there more than once, with other settings"
         notes.append(f"{note}{_differing(frame, means)}: their mean counts as one training.")
-    own = ["schedule", "train_scale"]
+    own = ["schedule", "train_scale", "train_hardware"]
     shared = [key for key in keys if key not in own]
     noisy = means[means["sigma_train"] > 0]
     conventional = means[means["sigma_train"] == 0]
@@ -312,6 +322,14 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
     )
 
 
+def _describe_training(noise: Mapping[str, Any]) -> str:
+    """Return what a training was under, see :attr:`asr_dni.study.settings.NoiseModel.settings`."""
+    if "hardware" not in noise:
+        return f"trained under noise at {', '.join(noise['sites'])} ({noise['arrays']} arrays)"
+    strength = Strength.from_dict(noise["strength"])
+    return f"trained on {describe_hardware(noise['hardware'])} over {strength.symbol}, chips per {noise['chips']}"
+
+
 _NAMES: dict[str, Any] = {
     "cell": lambda cell: str(cell).upper(),
     "units": lambda units: count(units, "unit"),
@@ -321,6 +339,7 @@ _NAMES: dict[str, Any] = {
     "epochs": lambda epochs: count(epochs, "epoch"),
     "schedule": lambda name: f"{name} training noise" if name else "conventional training",
     "train_scale": lambda scale: f"training scale {scale}" if scale else "",
+    "train_hardware": lambda text: _describe_training(json.loads(text)) if text else "",
     "scale": lambda scale: f"inference scale {scale}" if scale else "",
     "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
     "arrays": lambda arrays: f"{arrays} arrays",

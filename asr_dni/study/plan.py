@@ -201,14 +201,21 @@ def describe_data(data: SequenceData) -> dict[str, Any]:
     return {"class": type(data).__qualname__, "labels": data.label_names, **data_settings(data)}
 
 
+def at_trained_sites(sweep: Sweep, noise: NoiseModel) -> bool:
+    """Return whether training and evaluation are both under Gaussian noise, at the same sites and on like arrays."""
+    trained, noted = noise.settings(), evaluation_settings(sweep.noise.hardware, sweep.strength)
+    if "hardware" in trained or "hardware" in noted:
+        return False
+    return set(trained["sites"]) == set(noted["sites"]) and trained["arrays"] == noted["arrays"]
+
+
 def _plain_sweep(sweep: Sweep, noise: NoiseModel) -> dict[str, Any]:
     """Return what decides an evaluation, beside draws and seed.
 
     At the sites of the training's noise, and over sigma, it is what it was before there was any other hardware.
     """
     noted, levels = evaluation_settings(sweep.noise.hardware, sweep.strength), list(sweep.values)
-    as_trained = set(noted.get("sites", ())) == set(noise.sites) and noted.get("arrays") == noise.arrays
-    if "scale" in noted and as_trained:
+    if at_trained_sites(sweep, noise):
         return {"scale": noted["scale"], "sigma_infer": levels}
     return {**noted, "strengths": levels, "chips": sweep.chips}
 

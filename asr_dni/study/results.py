@@ -1,13 +1,15 @@
 """A member's results, as the ledger takes them."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from asr_dni.data import SequenceData
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.identity import evaluation_settings
-from asr_dni.study.plan import Evaluation, PlannedMember, code_version
+from asr_dni.study.plan import Evaluation, PlannedMember, at_trained_sites, code_version
 from asr_dni.study.reading import Study
 
 
@@ -39,8 +41,9 @@ def result_rows(
             "convolutions": str(member.network.convolutions or ""),
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
-            "train_scale": member.noise.training_noise().noise.hardware.scale,
-            "hardware": json.dumps(noted["hardware"], sort_keys=True) if "hardware" in noted else "",
+            "train_scale": member.noise.scale if member.noise.hardware is None else "",
+            "train_hardware": "" if at_trained_sites(sweep, member.noise) else _text(member.noise.settings()),
+            "hardware": _text(noted["hardware"]) if "hardware" in noted else "",
             "scale": noted.get("scale", ""),
             "sites": "+".join(sorted(hardware.sites)),
             "arrays": hardware.arrays,
@@ -61,3 +64,7 @@ def result_rows(
             "train_seconds": float(train_seconds),
         }
     )
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)

@@ -120,9 +120,12 @@ class NoiseModel:
         """Return what tells it from other kinds of noise, whatever the levels."""
         if self.hardware is None:
             return {"scale": self.scale, "sites": sorted(self.sites), "arrays": self.arrays}
-        noise = self.training_noise()
-        beside = noise.noise.hardware.settings_beside(Strength(self.strength))
-        return {"hardware": beside, "strength": self.strength, "chips": self.chips}
+        hardware, strength = self.training_noise().noise.hardware, Strength(self.strength)
+        return {
+            "hardware": hardware.settings_beside(strength),
+            "strength": hardware.axis(strength).as_dict(),
+            "chips": self.chips,
+        }
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import numpy as np
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import strength_axis
-from asr_dni.noise import Strength
 from asr_dni.plotting import Axis, Figure, Legend, Panel
 from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.matrix import Matrix, describe_key, describe_shared, varying_keys
@@ -18,9 +17,11 @@ COLUMNS = 3
 
 def train_axis(matrix: Matrix) -> Axis:
     """Return the axis of the noise in training."""
-    scale = matrix.key["train_scale"]
-    unit = strength_axis(Strength.sigma(scale)).unit if scale else ""
-    return Axis("training noise σ_train", unit)
+    strength = matrix.train_strength
+    if strength is None:
+        return Axis("training noise σ_train")
+    axis = strength_axis(strength)
+    return Axis("training noise σ_train" if strength.is_sigma else f"{axis.label} in training", axis.unit)
 
 
 def make_figure(
