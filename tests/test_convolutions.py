@@ -14,7 +14,7 @@ import asr_dni
 from asr_dni.cli.main import main
 from asr_dni.data import DigitsData
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurve
+from asr_dni.evaluation import NoiseCurve, measure_noise_curve
 from asr_dni.evaluation.scoring import Passes
 from asr_dni.model import KeywordNetwork, KeywordSpotter, NetworkSettings
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
@@ -34,6 +34,7 @@ from asr_dni.noise import (
     Hardware,
     Noise,
     Realisation,
+    Strength,
     UniformConverter,
 )
 from asr_dni.study.matrix import label_matrices, make_matrices
@@ -318,8 +319,6 @@ class TestSpotter:
         noisy = curve.frame[curve.frame["strength"] == 1]
         assert noisy["snr_db"].notna().all()
         checkpoint = run / "checkpoints" / "last.ckpt"
-        of_chips = ["--strength", "weight.sigma", "--strengths", "0,0.1", "--chips", "2", "--device", "cpu"]
-        main(["noise-curve", str(checkpoint), "--hardware", "noisy_weights", *of_chips])
         spotter = asr_dni.load(checkpoint)
         data = DigitsData.from_checkpoint(checkpoint)
         data.prepare_data()
@@ -332,6 +331,15 @@ class TestSpotter:
             decided = spotter.predict_features(batch.features, noise=noise)
             right = [its.label == data.label_names[k] for its, k in zip(decided, batch.labels, strict=True)]
             assert sum(right) > 0.3 * len(right)
+        # Chips are evaluated as a population of copies; each is what it is alone.
+        chips = Noise.of(Hardware(weight=GaussianWeights(0.3), sites=EVERY_PRODUCT))
+        curve = measure_noise_curve(
+            spotter.network, [batch], [0.3], 1, chips, strength=Strength("weight.sigma"), chips=3
+        )
+        for chip, accuracy in zip(curve.frame["chip"], curve.frame["accuracy"], strict=True):
+            decided = spotter.predict_features(batch.features, noise=chips.realised(chip=chip))
+            right = [its.label == data.label_names[k] for its, k in zip(decided, batch.labels, strict=True)]
+            assert accuracy == pytest.approx(sum(right) / len(right))
 
 
 class TestStudy:
