@@ -82,8 +82,7 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
 
 def strength_axis(strength: Strength) -> Axis:
     """Return the axis of a strength, here and in the figures of a study: what it is, and in which unit."""
-    label, _, unit = strength.label.partition(" (")
-    return Axis(label, unit.removesuffix(")"))
+    return Axis(strength.title, strength.measured_in)
 
 
 def chance_line(chance: float) -> Reference:

@@ -104,11 +104,19 @@ class Strength:
         return "sigma" if self.is_sigma else self.path
 
     @property
+    def title(self) -> str:
+        """What stands at an axis, without the unit."""
+        return f"inference noise {self.symbol}" if self.is_sigma else self.symbol
+
+    @property
+    def measured_in(self) -> str:
+        """The unit as an axis says it: of an absolute sigma that, too."""
+        return self.unit or ("absolute: pre-activation units" if self.is_sigma else "")
+
+    @property
     def label(self) -> str:
         """What stands at an axis, with the unit."""
-        if self.is_sigma:
-            return f"inference noise {self.symbol} ({self.unit or 'absolute: pre-activation units'})"
-        return f"{self.symbol} ({self.unit})" if self.unit else self.symbol
+        return f"{self.title} ({self.measured_in})" if self.measured_in else self.title
 
     @property
     def name(self) -> str:
