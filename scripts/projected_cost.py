@@ -36,16 +36,8 @@ from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.features import FrontEnd
 from asr_dni.files import write_atomically
 from asr_dni.model.population_spotter import Member, PopulationSpotter
-from asr_dni.study.plan import (
-    DataSize,
-    PlannedMember,
-    Population,
-    available_memory,
-    largest_population,
-    operations_per_clip,
-    partition,
-    plan_members,
-)
+from asr_dni.study.cost import DataSize, available_memory, largest_population, operations_per_clip
+from asr_dni.study.plan import PlannedMember, Population, partition, plan_members
 from asr_dni.study.reading import Study, read_study
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -37,8 +37,9 @@ from asr_dni.noise import (
     Strength,
     UniformConverter,
 )
+from asr_dni.study.cost import DataSize, memory_of_member, operations_per_clip
 from asr_dni.study.matrix import label_matrices, make_matrices
-from asr_dni.study.plan import DataSize, Population, memory_of_member, operations_per_clip
+from asr_dni.study.plan import Population
 from asr_dni.study.work import work_on
 
 N, T, F, C, H = 4, 9, 7, 3, 6

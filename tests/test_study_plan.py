@@ -9,17 +9,8 @@ from tiny_study import tiny
 
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordNetwork
-from asr_dni.study.plan import (
-    DataSize,
-    Population,
-    code_version,
-    evaluation_cost,
-    largest_population,
-    memory_of_member,
-    partition,
-    plan_members,
-    training_cost,
-)
+from asr_dni.study.cost import DataSize, evaluation_cost, largest_population, memory_of_member, training_cost
+from asr_dni.study.plan import Population, code_version, partition, plan_members
 
 
 def by_place(study):

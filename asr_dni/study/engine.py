@@ -15,18 +15,10 @@ import torch
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.named_classes import modules_of
+from asr_dni.study.cost import DataSize, available_memory, largest_population, population_cost
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.ledger import Damage
-from asr_dni.study.plan import (
-    DataSize,
-    PlannedMember,
-    Population,
-    available_memory,
-    largest_population,
-    partition,
-    plan_members,
-    population_cost,
-)
+from asr_dni.study.plan import PlannedMember, Population, partition, plan_members
 from asr_dni.study.pool import Job, Pool
 from asr_dni.study.reading import Study
 from asr_dni.study.survey import Failure, Survey, survey

@@ -10,7 +10,8 @@ from asr_dni.device import choose_device
 from asr_dni.evaluation.scoring import Passes
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.step import member_losses
-from asr_dni.study.plan import DataSize, PlannedMember
+from asr_dni.study.cost import DataSize
+from asr_dni.study.plan import PlannedMember
 from asr_dni.study.reading import Study
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from asr_dni.study.cost import DataSize, population_cost
 from asr_dni.study.folder import Progress, StudyFolder
-from asr_dni.study.plan import DataSize, PlannedMember, Population, population_cost
+from asr_dni.study.plan import PlannedMember, Population
 from asr_dni.study.reading import Study
 
 

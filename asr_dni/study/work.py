@@ -26,12 +26,9 @@ from asr_dni.evaluation.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.population_spotter import Member, PopulationSpotter
+from asr_dni.study.cost import DataSize
 from asr_dni.study.folder import Progress, StudyFolder
-from asr_dni.study.plan import (
-    DataSize,
-    PlannedMember,
-    Population,
-)
+from asr_dni.study.plan import PlannedMember, Population
 from asr_dni.study.reading import Study
 from asr_dni.study.results import result_rows
 

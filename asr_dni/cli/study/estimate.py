@@ -16,7 +16,7 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
     """Return the seconds that populations will take, from a few steps of every shape, as far as there is time."""
     import torch
 
-    from asr_dni.study.plan import operations_per_clip
+    from asr_dni.study.cost import operations_per_clip
     from asr_dni.study.speed import measure_speed
     from asr_dni.study.survey import fraction_done
 
