@@ -10,12 +10,16 @@ from asr_dni.errors import UserError
 from asr_dni.hardware_files import hardware_names, read_hardware
 from asr_dni.nn import NoisyLinear, NoisyLSTM, stack_networks
 from asr_dni.noise import (
+    PCM,
     SITES,
+    FixedPattern,
+    Flicker,
     Gaussian,
     GaussianWeights,
     Hardware,
     Multiplicative,
     Noise,
+    QuantisedWeights,
     Realisation,
     Strength,
     UniformConverter,
@@ -66,6 +70,11 @@ class TestValue:
             (Hardware(output=Multiplicative(1.0), sites=("recurrent",)), True, True, False, True),
             (Hardware(weight=GaussianWeights(0.1)), True, False, True, False),
             (Hardware(dac=UniformConverter()), True, False, False, False),
+            (Hardware(output=Flicker(1.0)), True, True, False, True),
+            (Hardware(output=FixedPattern(1.0)), True, False, True, False),
+            (Hardware(weight=QuantisedWeights()), True, False, False, False),
+            (Hardware(weight=(QuantisedWeights(), PCM(sigma=0.0))), True, False, False, False),
+            (Hardware(weight=PCM(sigma=0.0, stuck_at_zero=0.1)), True, False, True, False),
             (Hardware(adc=UniformConverter(), sites=("output",)), True, False, False, True),
             (Hardware(output=Gaussian(1.0), tile=8), True, True, False, False),
         ],

@@ -16,7 +16,29 @@ _MOST_OCTAVES = 24
 
 
 @dataclass(frozen=True)
-class Scaled(OutputModel):
+class Noisy(OutputModel):
+    """A model whose strength is ``sigma``.
+
+    Attributes:
+        sigma: standard deviation of the noise, or what the model says.
+
+    Raises:
+        UserError: sigma is not a finite number of at least 0.
+    """
+
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_number("sigma")
+
+    @property
+    def neutral(self) -> bool:
+        """Whether sigma is 0."""
+        return self.sigma == 0
+
+
+@dataclass(frozen=True)
+class Scaled(Noisy):
     """A model whose ``sigma``, s, is measured in units of a ``scale``.
 
     With scale ``absolute`` s is ``sigma``, in units of the pre-activation; with ``signal`` ``sigma * RMS`` of the clean
@@ -24,24 +46,17 @@ class Scaled(OutputModel):
     representable output, as in aihwkit-lightning; ``bound`` is the largest absolute input of that matrix).
 
     Attributes:
-        sigma: standard deviation of the noise, or what the model says.
         scale: ``absolute``, ``signal`` or ``range``.
 
     Raises:
         UserError: sigma is not a finite number of at least 0, or the scale is unknown.
     """
 
-    sigma: float = 0.0
     scale: Scale = "absolute"
 
     def __post_init__(self) -> None:
-        self._check_number("sigma")
+        super().__post_init__()
         self._check_scale(self.scale)
-
-    @property
-    def neutral(self) -> bool:
-        """Whether sigma is 0."""
-        return self.sigma == 0
 
     def variance(self, signal: float, unit: float) -> float:
         """Return s squared."""
@@ -66,7 +81,7 @@ class Gaussian(Scaled):
 
 
 @dataclass(frozen=True)
-class Multiplicative(OutputModel):
+class Multiplicative(Noisy):
     """y (1 + sigma N(0, 1)): noise in proportion to the output (B. Klein et al., "Walking Noise", arXiv:2212.10430).
 
     Attributes:
@@ -77,16 +92,6 @@ class Multiplicative(OutputModel):
     """
 
     units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of each output"}
-
-    sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check_number("sigma")
-
-    @property
-    def neutral(self) -> bool:
-        """Whether sigma is 0."""
-        return self.sigma == 0
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return gains that are drawn outside."""

@@ -10,7 +10,25 @@ from asr_dni.noise.devices.cells import Device, PowerLawDevice, logarithmic, pol
 
 
 @dataclass(frozen=True, kw_only=True)
-class PCM(PowerLawDevice):
+class _Of25MicroSiemens(PowerLawDevice):
+    @property
+    def g_max(self) -> float:
+        """25 µS."""
+        return 25.0
+
+    @property
+    def t_0(self) -> float:
+        """20 s."""
+        return 20.0
+
+    @property
+    def t_read(self) -> float:
+        """250 ns."""
+        return 250e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCM(_Of25MicroSiemens):
     """Phase-change memory as fitted by S. R. Nandakumar et al. (ICECS 2019), g_max 25 µS.
 
     Programming: s = 0.26348 + 1.9650 r - 1.1731 r**2 µS.
@@ -27,21 +45,6 @@ class PCM(PowerLawDevice):
     Raises:
         UserError: a value is out of its range.
     """
-
-    @property
-    def g_max(self) -> float:
-        """25 µS."""
-        return 25.0
-
-    @property
-    def t_0(self) -> float:
-        """20 s."""
-        return 20.0
-
-    @property
-    def t_read(self) -> float:
-        """250 ns."""
-        return 250e-9
 
     def programming_std(self, g: Tensor) -> Tensor:
         """Return the deviation of programming, in µS."""
@@ -138,7 +141,7 @@ class Hermes(PowerLawDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StateIndependent(PowerLawDevice):
+class StateIndependent(_Of25MicroSiemens):
     """Phase-change-like devices whose noise is the same at all conductances, g_max 25 µS.
 
     Programming: s = 0.2 µS. Drift: as of :class:`PCM`, nu = abs(0.1 + 0.05 N(0, 1)), t_0 = 20 s.
@@ -149,21 +152,6 @@ class StateIndependent(PowerLawDevice):
     Raises:
         UserError: a value is out of its range.
     """
-
-    @property
-    def g_max(self) -> float:
-        """25 µS."""
-        return 25.0
-
-    @property
-    def t_0(self) -> float:
-        """20 s."""
-        return 20.0
-
-    @property
-    def t_read(self) -> float:
-        """250 ns."""
-        return 250e-9
 
     def programming_std(self, g: Tensor) -> Tensor:
         """Return the deviation of programming, in µS."""
