@@ -2,11 +2,13 @@ import io
 import math
 import re
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from rich.style import Style
 from test_figures import make_curve
 
+from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.tables import format_accuracy, noise_curve_markdown, noise_curve_table
 
 
@@ -164,3 +166,22 @@ def test_levels_that_a_curve_lacks_are_blank():
 def test_a_midpoint_that_is_not_defined_is_a_dash():
     text = noise_curve_markdown({"no chance": make_curve(n_classes=None)})
     assert "| midpoint |  | – |  |" in text
+
+
+def test_a_curve_of_several_chips_has_both_intervals():
+    curve = make_curve((0.9, 0.8))
+    noisy = curve.frame[curve.frame["strength"] > 0]
+    chips = [noisy.assign(chip=chip, accuracy=noisy["accuracy"] - 0.02 * chip) for chip in (1, 2)]
+    of_chips = NoiseCurve(pd.concat([curve.frame, *chips]), curve.settings)
+    head, _, clean, level, *_ = [
+        line.split(" | ") for line in noise_curve_markdown({"mine": of_chips}).splitlines()
+    ]
+    assert [cell.strip(" |") for cell in head[-2:]] == ["over draws", "over chips"]
+    assert [cell.strip(" |") for cell in clean[-2:]] == ["[90.0, 90.0]", "[90.0, 90.0]"]
+    # Student t: of draws 0.78, 0.79, 0.80, of chips 0.81, 0.79, 0.77; t = 4.3027 with two degrees of freedom.
+    expected = [
+        (79.0 - half, 79.0 + half)
+        for half in (100 * 4.302653 * 0.01 / 3**0.5, 100 * 4.302653 * 0.02 / 3**0.5)
+    ]
+    assert [cell.strip(" |") for cell in level[-2:]] == [f"[{low:.1f}, {high:.1f}]" for low, high in expected]
+    assert "over draws" not in noise_curve_markdown({"mine": curve})

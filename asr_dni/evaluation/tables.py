@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich import box
 from rich.table import Table
@@ -73,6 +73,9 @@ def _has_midpoints(summaries: Mapping[str, CurveSummary]) -> bool:
     return any(float(summary.frame["strength"].min()) == 0 for summary in summaries.values())
 
 
+_OVER = ("over draws", "over chips")
+"""Columns of the intervals that a curve of several chips has beside the one that is shown with its accuracies."""
+
 _Cell: TypeAlias = tuple[str, str]
 """A cell's text, and the SNR that belongs to it where it is not shared by all curves."""
 
@@ -83,7 +86,8 @@ def _cells(
     """Return header, a row of cells per strength, and the row of midpoints.
 
     An SNR that all curves share has a column. Otherwise each curve's own has a column of its own, or stays
-    with the cell. A single curve has its loss as well.
+    with the cell. A single curve has its loss as well, and one of several chips its intervals over draws and over
+    chips.
     """
     shared = common_snr(summaries)
     strength = common_strength(summaries)
@@ -96,7 +100,10 @@ def _cells(
     ]
     for label, summary in summaries.items():
         own = shared is None and bool(summary.frame["snr_db"].map(math.isfinite).any())
-        extra = (["SNR / dB"] if own and own_snr_columns else []) + (["loss"] if len(summaries) == 1 else [])
+        extra = ["SNR / dB"] if own and own_snr_columns else []
+        if len(summaries) == 1:
+            of_chips = _OVER if int(summary.frame["n_chips"].max()) > 1 else ()
+            extra += ["loss", *of_chips]
         header += [label, *extra]
         midpoints += [_format_midpoint(summary), *([""] * len(extra))]
         levels = {row["strength"]: row for row in summary.frame.to_dict("records")}
@@ -109,8 +116,16 @@ def _cells(
             level = levels[value]
             snr = format_snr(level["snr_db"]) if own else ""
             row.append((format_accuracy(*intervals[value], bounds), snr))
-            row += [(snr if name == "SNR / dB" else f"{level['loss']:.3f}", "") for name in extra]
+            shown = {"SNR / dB": snr, "loss": f"{level['loss']:.3f}", **_intervals_over(level)}
+            row += [(shown[name], "") for name in extra]
     return header, rows, midpoints
+
+
+def _intervals_over(level: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the intervals over draws and over chips, in percent, by their columns."""
+    bounds = ((level["draws_low"], level["draws_high"]), (level["chips_low"], level["chips_high"]))
+    texts = ("–" if math.isnan(low) else f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in bounds)
+    return dict(zip(_OVER, texts, strict=True))
 
 
 def noise_curve_table(curves: Curves, title: str = "Accuracy (%) under computation noise") -> Table:
