@@ -1,6 +1,7 @@
 """What layers on analog hardware share: matrices as they are programmed, products as the hardware lowers to."""
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
-from asr_dni.nn.statistics import CalibratedModule
+from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Scale, Site
 from asr_dni.philox import Key, derive_key
 
@@ -86,13 +87,30 @@ class AnalogModule(CalibratedModule):
         ]
         return lower_product([noise.hardware for noise in now.noises], keys, chips, unit, drawing, columns)
 
-    def _only_product(self, now: ForwardPass, site: Site, drawing: Drawing, columns: int) -> Product | None:
-        """Return what :meth:`_product` does, in a layer that has one product."""
+
+class OneProduct(AnalogModule):
+    """A layer with one matrix, ``weight``, and one product with it, at a site of its own."""
+
+    _site: ClassVar[Site]
+    weight: Tensor
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._statistics = {"l0": SignalStatistics((self._site,))}
+
+    def _observe(self, clean: Tensor, input: Tensor) -> None:
+        """Take the size of clean outputs and of inputs."""
+        assert self._estimates is not None
+        self._estimates["l0"].observe_output(self._site, clean)
+        self._estimates["l0"].observe_input(self._site, input)
+
+    def _only_product(self, now: ForwardPass, drawing: Drawing, columns: int) -> Product | None:
+        """Return what :meth:`_product` does."""
         keys = [
-            derive_key(noise.realisation.seed, site, now.stream, draw)
+            derive_key(noise.realisation.seed, self._site, now.stream, draw)
             for noise, draw in zip(now.noises, now.draws, strict=True)
         ]
-        return self._product(now, site, "l0", site, keys, drawing, columns)
+        return self._product(now, self._site, "l0", self._site, keys, drawing, columns)
 
     def _drawing(
         self,
@@ -105,7 +123,7 @@ class AnalogModule(CalibratedModule):
         samples_first: bool,
         applications: int = 1,
     ) -> Drawing:
-        """Return what the numbers of a layer with one product are drawn for.
+        """Return what the product's numbers are drawn for.
 
         Args:
             now: the forward pass.
@@ -120,6 +138,15 @@ class AnalogModule(CalibratedModule):
         ids = [self._sample_ids(noise, rows, input.device) for noise in now.noises]
         like = like_product(input)
         return Drawing(ids, first_step, steps, 1, width, like, draw_noise, samples_first, applications)
+
+    def _matrices(self, part: str, site: str) -> list[Tensor]:
+        return [self.weight]
+
+    def signal_and_noise_power(
+        self, hardware: Hardware, member: int | None = None
+    ) -> list[tuple[str, Site, float, float]]:
+        """Return part, site, mean square of the clean signal and variance of the noise."""
+        return self._power_of("l0", self._site, self._site, hardware, self._member(member))
 
 
 class _OfMatrix:

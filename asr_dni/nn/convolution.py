@@ -1,23 +1,22 @@
 """A convolution whose products are on analog hardware."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_dni.errors import UserError
-from asr_dni.nn.analog import AnalogModule
+from asr_dni.nn.analog import OneProduct
 from asr_dni.nn.crossbar import Crossbar
 from asr_dni.nn.mvm import linear
 from asr_dni.nn.operations import Outputs
-from asr_dni.nn.statistics import SignalStatistics
-from asr_dni.noise import Hardware, Site
+from asr_dni.noise import Site
 
 _Size = int | tuple[int, int]
 
 
-class NoisyConv2d(AnalogModule, nn.Conv2d):
+class NoisyConv2d(OneProduct, nn.Conv2d):
     """``torch.nn.Conv2d`` on the hardware in force (site ``convolution``).
 
     Constructor, call, shapes and ``state_dict`` are those of ``torch.nn.Conv2d``; on exact hardware so are outputs and
@@ -37,6 +36,8 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
     Raises:
         UserError: the padding mode is not ``zeros``.
     """
+
+    _site: ClassVar[Site] = "convolution"
 
     def __init__(
         self,
@@ -67,7 +68,6 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
             device,
             dtype,
         )
-        self._statistics = {"l0": SignalStatistics(("convolution",))}
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, out_channels, T, B)`` for an input ``(N, in_channels, T, B)``; without N it is one sample."""
@@ -95,8 +95,7 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
 
     def _apply_to(self, images: Tensor) -> Tensor:
         if self._estimates is not None:
-            self._estimates["l0"].observe_output("convolution", self._convolve(images, self.weight))
-            self._estimates["l0"].observe_input("convolution", images)
+            self._observe(self._convolve(images, self.weight), images)
         now = self._begin_pass("convolution")
         if not now.at("convolution"):
             return self._convolve(images, self.weight, self.bias)
@@ -106,7 +105,7 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
         first_step = now.noises[0].realisation.first_step // self.stride[0]
         drawing = self._drawing(now, images, rows, first_step, steps, self.out_channels * bands, True, bands)
         columns = weight[0].numel() if self.networks is None else weight[0, 0].numel()
-        product = self._only_product(now, "convolution", drawing, columns)
+        product = self._only_product(now, drawing, columns)
 
         def as_images(y: Tensor) -> Tensor:
             return y.view(*y.shape[:-1], self.out_channels, bands).transpose(-3, -2)
@@ -182,15 +181,6 @@ class NoisyConv2d(AnalogModule, nn.Conv2d):
                 f"expected an input at least as large as the kernel {self.kernel_size}, got {tuple(images.shape[-2:])}"
             )
         return steps, bands
-
-    def _matrices(self, part: str, site: str) -> list[Tensor]:
-        return [self.weight]
-
-    def signal_and_noise_power(
-        self, hardware: Hardware, member: int | None = None
-    ) -> list[tuple[str, Site, float, float]]:
-        """Return part, site, mean square of the clean signal and variance of the noise."""
-        return self._power_of("l0", "convolution", "convolution", hardware, self._member(member))
 
 
 def _as_units(y: Tensor) -> Tensor:

@@ -1,19 +1,19 @@
 """A linear layer whose matrix-vector product is on analog hardware."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from asr_dni.nn.analog import AnalogModule
+from asr_dni.nn.analog import OneProduct
 from asr_dni.nn.crossbar import Crossbar
 from asr_dni.nn.mvm import linear
 from asr_dni.nn.operations import Outputs
-from asr_dni.nn.statistics import SignalStatistics
-from asr_dni.noise import Hardware, Site
+from asr_dni.noise import Site
 
 
-class NoisyLinear(AnalogModule, nn.Linear):
+class NoisyLinear(OneProduct, nn.Linear):
     """``torch.nn.Linear`` on the hardware in force (site ``output``).
 
     Constructor, call, shapes and ``state_dict`` are those of ``torch.nn.Linear``; on exact hardware so are outputs and
@@ -21,6 +21,8 @@ class NoisyLinear(AnalogModule, nn.Linear):
     position in the dimensions between, which counts as the time step. A population takes ``(K, N, *, in_features)`` to
     ``(K, N, *, out_features)``.
     """
+
+    _site: ClassVar[Site] = "output"
 
     def __init__(
         self,
@@ -31,7 +33,6 @@ class NoisyLinear(AnalogModule, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
-        self._statistics = {"l0": SignalStatistics(("output",))}
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, *, out_features)`` for an input ``(N, *, in_features)``; a lone vector is one sample."""
@@ -53,15 +54,14 @@ class NoisyLinear(AnalogModule, nn.Linear):
                 f" {tuple(input.shape)}"
             )
         if self._estimates is not None:
-            self._estimates["l0"].observe_output("output", linear(input, self.weight))
-            self._estimates["l0"].observe_input("output", input)
+            self._observe(linear(input, self.weight), input)
         now = self._begin_pass("output")
         if not now.at("output"):
             return linear(input, self.weight, self.bias)
         weight = self._programmed(now, "output", "weight")
         first_step = now.noises[0].realisation.first_step
         drawing = self._drawing(now, input, rows, first_step, steps, self.out_features, samples_first)
-        product = self._only_product(now, "output", drawing, self.in_features)
+        product = self._only_product(now, drawing, self.in_features)
         networks = len(now.noises)
         axes = (networks, rows, steps) if samples_first else (networks, steps, rows)
         if product is None or product.additive:
@@ -77,12 +77,3 @@ class NoisyLinear(AnalogModule, nn.Linear):
         return y + (
             self.bias if self.networks is None else self.bias.view(networks, *(1,) * (y.dim() - 2), -1)
         )
-
-    def _matrices(self, part: str, site: str) -> list[Tensor]:
-        return [self.weight]
-
-    def signal_and_noise_power(
-        self, hardware: Hardware, member: int | None = None
-    ) -> list[tuple[str, Site, float, float]]:
-        """Return part, site, mean square of the clean signal and variance of the noise."""
-        return self._power_of("l0", "output", "output", hardware, self._member(member))
