@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from asr_dni.errors import UserError
 from asr_dni.nn import NoisyConv2d, calibrate, snr_db, stack_networks
@@ -381,3 +383,37 @@ class TestOnAnalogHardware:
             # A value at the middle between two levels of a converter falls on either side.
             far = (low - exact).abs() > 0.05
             assert float(far.float().mean()) < (0.2 if hardware.adc else 0.001)
+
+
+class TestWhatTorchDoesWithModules:
+    @pytest.mark.filterwarnings("ignore:.*jit.trace", "ignore::torch.jit.TracerWarning")
+    def test_a_traced_one_takes_other_batches_and_noise_is_refused(self):
+        layer, x = make(SHAPES["groups"]), images(2)
+        traced = torch.jit.trace(layer, x)
+        torch.testing.assert_close(traced(images(5)), layer(images(5)))
+        with layer.under(KINDS["gaussian"]), pytest.raises(UserError, match="same noise in every call"):
+            torch.jit.trace(layer, x)
+
+    @every_kind
+    @pytest.mark.parametrize("reentrant", [False, True])
+    def test_activation_checkpointing_has_the_noise_of_the_first_time(self, hardware, reentrant):
+        layer, x = make(SHAPES["groups"]), images().requires_grad_()
+        calibrate(layer, [x.detach()])
+        results = []
+        for run in (layer, partial(checkpoint, layer, use_reentrant=reentrant)):
+            with layer.under(hardware, Realisation(seed=3)):
+                y = run(x)
+            y.square().sum().backward()
+            results.append((y.detach(), x.grad, layer.weight.grad))
+            x.grad, layer.weight.grad = None, None
+        for plain, again in zip(*results, strict=True):
+            torch.testing.assert_close(plain, again)
+
+    @every_kind
+    def test_vmap(self, hardware):
+        layer, x = make(SHAPES["depthwise"]), images()
+        calibrate(layer, [x])
+        with layer.under(hardware, Realisation(draw=0)):
+            mapped = torch.func.vmap(layer)(torch.stack((x, 2 * x)))
+            torch.testing.assert_close(mapped[0], layer(x), atol=1e-5, rtol=0)
+            torch.testing.assert_close(mapped[1], layer(2 * x), atol=1e-5, rtol=0)

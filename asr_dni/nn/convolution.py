@@ -123,7 +123,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
     def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the clean ``(K, N, out, T, B)`` for ``(K, N, C, T, B)``: K networks are groups of one convolution."""
-        networks = len(images)
+        networks = images.shape[0]
         y = functional.conv2d(
             images.transpose(0, 1).flatten(1, 2),
             weight.reshape(networks * self.out_channels, -1, *self.kernel_size),
@@ -133,7 +133,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
             self.dilation,
             networks * self.groups,
         )
-        return y.view(len(y), networks, self.out_channels, *y.shape[-2:]).transpose(0, 1)
+        return y.view(y.shape[0], networks, self.out_channels, *y.shape[-2:]).transpose(0, 1)
 
     def _of_images(self, images: Tensor, weight: Tensor, shared: bool) -> Tensor:
         """Return the clean ``(K, N, T, out * B)`` for ``(K, N, C, T, B)``, as a crossbar's product."""

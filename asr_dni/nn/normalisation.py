@@ -41,7 +41,7 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
         y = functional.batch_norm(channels, mean, variance, scale, shift, of_batch, 1.0, self.eps)
         if follows and mean is not None and variance is not None:
             self._follow(mean.view(networks, -1), variance.view(networks, -1))
-        return y.view(len(y), networks, -1, *y.shape[2:]).transpose(0, 1)
+        return y.view(y.shape[0], networks, -1, *y.shape[2:]).transpose(0, 1)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Fold a batch's statistics ``(K, C)`` into the running ones."""
