@@ -18,11 +18,13 @@ from asr_dni.philox import Key, derive_key
 class AnalogModule(CalibratedModule):
     """A layer whose matrices may lie on analog arrays."""
 
+    _kept: dict[str, tuple[Tensor | None, object, Tensor]] | None = None
+
     def _programmed(self, now: ForwardPass, site: Site, name: str) -> Tensor:
         """Return a matrix as it lies on the chips, a differentiable function of the parameter.
 
         What is on a chip depends on seed and chip alone, not on the draw. Where no gradient is wanted it is programmed
-        once as long as hardware, chip and weights stay what they are.
+        once for all passes in a row, as the draws of a curve's level, whose hardware, chips and weights are the same.
 
         Args:
             now: the forward pass.
@@ -37,7 +39,7 @@ class AnalogModule(CalibratedModule):
         keep = (
             not torch.is_grad_enabled() and not weight.is_inference() and type(weight) is torch.nn.Parameter
         )
-        kept = self._in_force.programmed
+        kept = self._kept_matrices()
         if keep:
             named = weight._version, weight.device, weight.dtype, tuple(hardware), tuple(chips), now.stream
             made_of, made_as, programmed = kept.get(name, (None, None, weight))
@@ -53,6 +55,16 @@ class AnalogModule(CalibratedModule):
         if keep:
             kept[name] = weight, named, programmed
         return programmed
+
+    def _kept_matrices(self) -> dict[str, tuple[Tensor | None, object, Tensor]]:
+        """Return the matrices as they were last programmed, with what they were programmed from; a copy has none."""
+        if self._kept is None:
+            self._kept = {}
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of."""
+        return {**super().__getstate__(), "_kept": None}
 
     def _product(
         self,

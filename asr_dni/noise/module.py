@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -28,10 +28,6 @@ class _InForce:
     passes: int = 0
     set_in: int = -1
     """Backward pass in which it was set; -1: in none."""
-    programmed: dict[str, tuple[Tensor, object, Tensor]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    """Matrices as they lie on the chips, with what they were programmed from; kept where no gradient is wanted."""
 
 
 class ForwardPass(NamedTuple):
@@ -219,7 +215,7 @@ class NoisyModule(Stackable):
         if self in _of_blocks.get():
             state["_own"] = self._in_force
         if state.get("_own") is not None:
-            state["_own"] = dataclasses.replace(state["_own"], set_in=-1, programmed={})
+            state["_own"] = dataclasses.replace(state["_own"], set_in=-1)
         return state
 
     def _replicate_for_data_parallel(self) -> Self:
