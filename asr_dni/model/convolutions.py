@@ -162,6 +162,8 @@ class ConvolutionSettings:
 class ConvolutionalLayers(NoisyModule):
     """Convolutions from features to what the recurrent layers get, on the hardware in force (site ``convolution``).
 
+    Of several processes each normalises by its own part of a batch, as torch's batch normalisation does.
+
     Args:
         settings: what they are.
         n_features: F, features per frame.

@@ -53,7 +53,8 @@ def memory_of_member(network: NetworkSettings, n_frames: int, n_features: int, b
 
     Kept for the backward pass are, per frame, clip and layer, the gates after their functions, cell and hidden state;
     the layer that is worked on has its gates once more, with their noise or gradient. Half as much again is for what
-    is in flight. Parameters come with gradient and two moments.
+    is in flight. Of convolutions there are their outputs, before and after normalisation and after ReLU. Parameters
+    come with gradient and two moments.
     """
     directions = 2 if network.bidirectional else 1
     gates = len(equations_of(network.cell).gates)
