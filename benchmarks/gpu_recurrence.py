@@ -4,27 +4,29 @@
     python benchmarks/gpu_recurrence.py --parts         # also what the parts of a step take
     python benchmarks/gpu_recurrence.py --units 256 --kind bfloat16
 
-Before anything is timed, outputs and gradients are held to the plain loop on the CPU in double precision. Contenders
-take turns in rounds; times are medians with quartiles, ratios those within the rounds. Each includes the product with
-the input, and all gradients. "Triton, step by step" is the way that wider layers go. Without a GPU it says so and ends.
+Before anything is timed, outputs and gradients are held to the plain loop on the CPU in double precision: of the
+very tensors that are timed, for their first networks and samples; one beyond what its arithmetic allows ends the run
+with status 1, after the times. Contenders take turns in rounds; times are medians with quartiles, ratios those within
+the rounds. Each includes the product with the input, and all gradients. "Triton, step by step" is the way that wider
+layers go. Without a GPU it says so and ends with status 77; ``--device cpu`` with TRITON_INTERPRET=1 goes through the
+same, without figures that mean anything.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))  # also where this file is not what was started
 
-from measuring import Rounds, Unavailable, Work, describe_machine, measure_times
+from gpu_results import NOT_HERE, Results, choose_device
+from measuring import Rounds, Unavailable, Work, describe_machine, measure_times, peak_of
 
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import triton_recurrence
@@ -39,6 +41,11 @@ CLEAN = "Triton, clean"
 NOISY = "Triton, noisy"
 EVERYWHERE = "Triton, every site"
 BY_STEPS = "Triton, noisy, step by step"
+
+CHECKED = 2, 24
+"""Networks and samples that the loop computes too."""
+ALLOWED = {"tf32x3": 1e-3, "tf32": 3e-2, "bfloat16": 0.15}
+"""The largest relative error, by how factors are multiplied: a loose bound, beyond which something is wrong."""
 
 
 def noise_at(sites: Sequence[str], networks: int, std: float, ids: Tensor) -> Sites:
@@ -58,9 +65,9 @@ class Layers:
         kind, rows, units = KINDS[options.kind], len(EQUATIONS[cell].gates) * options.units, options.units
 
         def tensor(*shape: int, scale: float = 1.0) -> Tensor:
-            return (scale * torch.randn(shape, generator=generator)).to("cuda", kind)
+            return (scale * torch.randn(shape, generator=generator)).to(options.device, kind)
 
-        self.cell, self.units, self.batch = cell, units, batch
+        self.cell, self.units, self.batch, self.device = cell, units, batch, options.device
         self.x = tensor(networks, options.steps * batch, options.inputs)
         scale = units**-0.5
         shapes = (
@@ -74,7 +81,7 @@ class Layers:
         self.state = (h, h) if cell == "lstm" else (h,)
 
     def noise(self, *sites: str) -> Sites:
-        ids = torch.arange(self.batch, device="cuda")
+        ids = torch.arange(self.batch, device=self.device)
         return noise_at(sites, len(self.x), 0.5, ids)
 
     def project(self) -> Tensor:
@@ -101,7 +108,7 @@ class Layers:
         """The same work by torch's layers, one after another."""
         layers = []
         for k in range(networks):
-            layer = TORCH[self.cell](self.x.shape[-1], self.units, device="cuda", dtype=self.x.dtype)
+            layer = TORCH[self.cell](self.x.shape[-1], self.units, device=self.device, dtype=self.x.dtype)
             layer.flatten_parameters()
             layers.append((layer, self.x[k].view(-1, self.batch, self.x.shape[-1])))
 
@@ -126,38 +133,56 @@ def by_steps(work: Work) -> Work:
     return stepwise
 
 
-def check(cell: str, kind: torch.dtype, units: int) -> list[tuple[str, float]]:
-    """Return the largest relative error, by length, of outputs and gradients, of each way."""
-    generator = torch.Generator().manual_seed(1)
-    rows = len(EQUATIONS[cell].gates) * units
-    shapes = ((2, 12, 24, rows), (2, rows, units), (2, rows))
-    leaves = [torch.randn(shape, generator=generator) for shape in shapes]
-    leaves[1] *= units**-0.5
-    leaves = [leaf.to(kind) for leaf in leaves]
-    sites = ("input", "recurrent") if cell == "rnn_tanh" else ("input", "recurrent", "elementwise")
+def check(layers: Layers, sites: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the largest relative error, by length, of outputs and gradients, of each way.
 
-    def results(run: Any, device: str, kind: torch.dtype) -> list[Tensor]:
-        mine = [leaf.to(device, kind).requires_grad_() for leaf in leaves]
-        ids = torch.arange(24, device=device)
-        noise = noise_at(sites, 2, 0.3, ids)
-        h = mine[0].new_zeros(2, 24, units)
-        state = (h, h) if cell == "lstm" else (h,)
-        outputs = run(Recurrence(cell, mine[1], mine[2], state, noise, projection=mine[0]))[0]
-        return [outputs, *torch.autograd.grad(outputs.square().sum(), mine)]
+    The loss is of the first networks' first samples, so that the loop need not compute the others.
+    """
+    networks, samples = min(CHECKED[0], len(layers.x)), min(CHECKED[1], layers.batch)
+    with torch.no_grad():
+        projection = layers.project()
+    its = (projection, *(each.detach() for each in layers.parameters[2:]))
 
-    expected = results(run_reference, "cpu", torch.float64)
+    def results(run: Any, leaves: Sequence[Tensor], noise: Sites, state: Sequence[Tensor]) -> list[Tensor]:
+        mine = [leaf.clone().requires_grad_() for leaf in leaves]
+        problem = Recurrence(layers.cell, mine[1], mine[2], tuple(state), noise, projection=mine[0])
+        outputs = run(problem)[0][:networks, :, :samples]
+        gradients = torch.autograd.grad(outputs.square().sum(), mine)
+        found = [
+            outputs.detach(),
+            gradients[0][:networks, :, :samples],
+            *(each[:networks] for each in gradients[1:]),
+        ]
+        return [each.cpu().double() for each in found]
+
+    few = [its[0][:networks, :, :samples], *(each[:networks] for each in its[1:])]
+    expected = results(
+        run_reference,
+        [each.cpu().double() for each in few],
+        noise_at(sites, networks, 0.5, torch.arange(samples)),
+        [part[:networks, :samples].cpu().double() for part in layers.state],
+    )
 
     def error() -> float:
-        found = results(triton_recurrence.run, "cuda", kind)
+        found = results(triton_recurrence.run, its, layers.noise(*sites), layers.state)
         pairs = zip(found, expected, strict=True)
-        return max(
-            float((mine.detach().cpu().double() - its.detach()).norm() / its.norm()) for mine, its in pairs
-        )
+        return float(torch.stack([(mine - right).norm() / right.norm() for mine, right in pairs]).max())
 
     errors = [("persistent", error())]
     with step_by_step():
         errors.append(("step by step", error()))
     return errors
+
+
+def peaks(makers: Mapping[str, Callable[[], Work]]) -> Rounds:
+    """Return the peak of torch's allocator beyond what is there before, of each contender that runs."""
+    measured = Rounds("MB")
+    for name, make in makers.items():
+        try:
+            measured.values[name] = [peak_of(make, make, torch.device("cuda")) / 1e6]
+        except Unavailable as reason:
+            measured.missing[name] = str(reason)
+    return measured
 
 
 def parts(layers: Layers) -> dict[str, Callable[[], Work]]:
@@ -186,19 +211,7 @@ def parts(layers: Layers) -> dict[str, Callable[[], Work]]:
     }
 
 
-def show(console: Console, title: str, rounds: Rounds, base: str | None) -> None:
-    table = Table(title=title)
-    for column in ("contender", "ms, median (quartiles)", *(["of cuDNN's time"] if base else [])):
-        table.add_column(column)
-    for name in rounds.values:
-        ratio = [rounds.ratio(name, base).text()] if base in rounds.values else []
-        table.add_row(name, rounds.spread(name).text(3), *ratio)
-    console.print(table)
-    for name, reason in rounds.missing.items():
-        console.print(f"{name}: not measured: {reason}")
-
-
-def main() -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -208,33 +221,44 @@ def main() -> None:
     for name, default in (sizes | {"rounds": 30}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--parts", action="store_true", help="time the parts of a step too")
-    options = parser.parse_args()
-    console = Console()
-    if not torch.cuda.is_available():
-        console.print("no GPU here: nothing was measured")
-        return
-    for name, value in describe_machine(torch.device("cuda")).items():
-        console.print(f"{name}: {value}", soft_wrap=True)
-    kind = KINDS[options.kind]
-    placed = torch.empty(
-        1, 1, 1, len(EQUATIONS[options.cell].gates) * options.units, device="cuda", dtype=kind
-    )
-    reason = triton_recurrence.why_not(Recurrence(options.cell, placed[0], None, (), [], projection=placed))
-    if reason is not None:
-        console.print(f"nothing was measured: {reason}")
-        return
-    for cell in TORCH:
-        for way, error in check(cell, kind, options.units):
-            console.print(f"{cell}, {way}: off the loop in double precision by {error:.1e} of its length")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--output", type=Path, help="a JSON file for the tables")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    kind, results = KINDS[options.kind], Results(options.output)
+    try:
+        device = torch.device(choose_device(options.device))
+        placed = torch.empty(
+            1, 1, 1, len(EQUATIONS[options.cell].gates) * options.units, device=device, dtype=kind
+        )
+        nothing = Recurrence(options.cell, placed[0], None, (), Sites([]), projection=placed)
+        reason = triton_recurrence.why_not(nothing)
+        if reason is not None:
+            raise Unavailable(reason)
+    except Unavailable as reason:
+        print(reason)
+        return NOT_HERE
+    results.add("machine", ["what", "is"], list(describe_machine(device).items()))
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     everywhere = ("input", "recurrent") + (("elementwise",) if options.cell in ("lstm", "gru") else ())
     for networks, batch in ((1, options.batch), (options.networks, options.networks_batch)):
         layers = Layers(options.cell, networks, options, batch)
-        its = triton_recurrence.plan(options.cell, kind, options.units, networks, batch, placed.device)
-        console.print(f"plan: {its}", soft_wrap=True)
+        its = triton_recurrence.plan(options.cell, kind, options.units, networks, batch, device)
+        print(f"plan: {its}", flush=True)
+        shape = f"{options.cell}, {options.kind}, batch {batch}, T {options.steps}, {options.units} units"
+        shape += "" if networks == 1 else f", {networks} networks at once, cuDNN's in turn"
+        precision = options.kind if kind != torch.float32 else triton_recurrence._precision(kind)
+        results.add_errors(
+            f"against the loop in double precision: {shape}",
+            [(f"{way}, {precision}", error, ALLOWED[precision]) for way, error in check(layers, everywhere)],
+        )
 
         def torchs(layers: Layers = layers, networks: int = networks) -> Work:
-            if not torch.backends.cudnn.enabled or torch.backends.cudnn.version() is None:
+            if device.type == "cuda" and torch.backends.cudnn.version() is None:
                 raise Unavailable("no cuDNN here")
             return layers.clean_torch(networks)
 
@@ -245,16 +269,17 @@ def main() -> None:
             EVERYWHERE: lambda layers=layers: layers.train(*everywhere),  # type: ignore[misc]
             BY_STEPS: lambda layers=layers: by_steps(layers.train("input")),  # type: ignore[misc]
         }
-        shape = f"{options.cell}, {options.kind}, batch {batch}, T {options.steps}, {options.units} units"
-        beside = "" if networks == 1 else f", {networks} networks at once, cuDNN's in turn"
         measured = measure_times(
-            makers, options.rounds, slow=(BY_STEPS,), base=CUDNN, synchronise=torch.cuda.synchronize
+            makers, options.rounds, slow=(BY_STEPS,), base=CUDNN, synchronise=synchronise
         )
-        show(console, f"forward + backward: {shape}{beside}", measured, CUDNN)
+        results.add_rounds(f"forward + backward: {shape}", measured, CUDNN)
+        if device.type == "cuda":
+            results.add_rounds(f"peak memory of forward + backward: {shape}", peaks(makers), CUDNN)
         if options.parts:
-            measured = measure_times(parts(layers), options.rounds, synchronise=torch.cuda.synchronize)
-            show(console, f"parts: {shape}{beside}", measured, None)
+            measured = measure_times(parts(layers), options.rounds, synchronise=synchronise)
+            results.add_rounds(f"parts of it: {shape}", measured, None)
+    return int(results.wrong)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

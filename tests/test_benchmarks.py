@@ -1,7 +1,11 @@
 """The benchmark of the recurrence: that it computes what it says; nothing here depends on how fast anything is."""
 
 import functools
+import importlib
+import json
 import math
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import gpu_results  # noqa: E402
 import measuring  # noqa: E402
 import recurrence  # noqa: E402
 from measuring import Rounds, Spread, Unavailable  # noqa: E402
@@ -283,3 +288,74 @@ class TestCommandLine:
         peak = functools.partial(recurrence.peak, replace(setting, task="forward"))
         forward = measuring.measure_peaks([OWN], peak, 1, recurrence.IMPORTED)
         assert forward.spread(OWN).median < result.rounds.spread(OWN).median - gates
+
+
+class TestOnGpu:
+    """The script for a machine with a GPU, as far as one without can tell; its programs run in the interpreter."""
+
+    STEPS = ("machine", "recurrence", "tests", "networks", "training", "bfloat16")
+
+    def run(self, folder, *arguments, **environment):
+        script = BENCHMARKS / "gpu.sh"
+        environment = os.environ | {"OUT": str(folder), "PYTHON": sys.executable} | environment
+        return subprocess.run(
+            ["bash", str(script), *arguments], env=environment, capture_output=True, text=True, timeout=900
+        )
+
+    def summary(self, folder):
+        return json.loads((folder / "summary.json").read_text())
+
+    def test_no_time_left(self, tmp_path):
+        """No step is begun, each is told of, and there is a page."""
+        done = self.run(tmp_path, "--dry-run", BUDGET="0")
+        assert done.returncode == 1, done.stderr
+        steps = self.summary(tmp_path)["steps"]
+        assert [(step["name"], step["status"]) for step in steps] == [(name, 124) for name in self.STEPS]
+        page = (tmp_path / "summary.md").read_text()
+        assert "no time means anything" in page
+        assert page.count("not begun: no time is left") == len(self.STEPS)
+        assert len(list(tmp_path.iterdir())) == len(self.STEPS) + 2
+
+    def test_an_argument_that_it_does_not_know(self, tmp_path):
+        done = self.run(tmp_path, "--quick")
+        assert done.returncode == 2
+        assert "benchmarks/gpu.sh --dry-run" in done.stderr
+
+    @pytest.mark.slow
+    def test_dry_run(self, tmp_path):
+        pytest.importorskip("triton")
+        done = self.run(tmp_path, "--dry-run")
+        assert done.returncode == 0, done.stdout + (tmp_path / "summary.md").read_text()
+        summary = self.summary(tmp_path)
+        assert [(step["name"], step["status"]) for step in summary["steps"]] == [
+            (name, 0) for name in self.STEPS
+        ]
+        assert summary["machine"]["torch"] == torch.__version__
+        assert all(step["tables"] for step in summary["steps"] if step["name"] != "tests")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    @pytest.mark.parametrize("program", ["gpu_machine", "gpu_recurrence", "gpu_networks"])
+    def test_without_a_gpu_nothing_is_measured(self, program, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "argv", [program, "--output", str(tmp_path / "tables.json")])
+        assert importlib.import_module(program).main() == gpu_results.NOT_HERE
+        assert "no GPU here" in capsys.readouterr().out
+        assert not list(tmp_path.iterdir())
+
+
+class TestResults:
+    @pytest.mark.parametrize(("error", "wrong"), [(0.01, False), (0.02, True), (NAN, True)])
+    def test_an_error_beyond_what_is_allowed_is_told(self, error, wrong, tmp_path, capsys):
+        results = gpu_results.Results(tmp_path / "tables.json")
+        results.add_errors("title", [("other", 0.0, 0.015), ("what", error, 0.015)])
+        assert results.wrong == wrong
+        assert ("WRONG" in capsys.readouterr().out) == wrong
+        (table,) = json.loads((tmp_path / "tables.json").read_text())["tables"]
+        assert table["title"] == "title"
+        assert [row[0] for row in table["rows"]] == ["other", "what"]
+
+    def test_who_was_not_measured_is_in_the_table(self, tmp_path):
+        results = gpu_results.Results(tmp_path / "tables.json")
+        results.add_rounds("times", Rounds("ms", {"a": [2.0], "b": [3.0]}, {"c": "no cuDNN"}), "a")
+        (table,) = results.tables
+        assert table["rows"][1] == ["b", "3.000 (3.000 to 3.000)", "1.50 (1.50 to 1.50)"]
+        assert table["rows"][2] == ["c", "not measured: no cuDNN", ""]

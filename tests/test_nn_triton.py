@@ -4,6 +4,7 @@ Triton decides on import whether kernels are interpreted, so the tests that need
 which :func:`test_in_the_interpreter` starts.
 """
 
+import copy
 import math
 import os
 import re
@@ -18,7 +19,15 @@ from covering import thinned
 from gaussian_sites import LayerNoise, SiteNoise, together
 
 from asr_dni.nn import CELLS as EQUATIONS
-from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, triton_recurrence, use_implementation
+from asr_dni.nn import (
+    NoisyGRU,
+    NoisyLSTM,
+    NoisyRNN,
+    calibrate,
+    stack_networks,
+    triton_recurrence,
+    use_implementation,
+)
 from asr_dni.nn.operations import AffineNoise, Product
 from asr_dni.nn.recurrence import Recurrence, Sites
 from asr_dni.nn.reference import run_reference
@@ -182,6 +191,7 @@ def store_pair(out, first, second, N: tl.constexpr):
     tl.store(out + N + at, b)
 
 
+@pytest.mark.gpu
 class TestPhilox:
     __test__ = RUNS_KERNELS
 
@@ -227,6 +237,7 @@ class TestPhilox:
         torch.testing.assert_close(outputs[0].cpu(), drawn.tanh(), atol=1e-6, rtol=0)
 
 
+@pytest.mark.gpu
 class TestEqualsReference:
     __test__ = RUNS_KERNELS
 
@@ -286,6 +297,7 @@ class TestEqualsReference:
         agree("rnn_tanh", leaves_of("rnn_tanh", 1, 2, 2, 257), [layer_noise(2, ("input",))])
 
 
+@pytest.mark.gpu
 class TestIndependence:
     __test__ = RUNS_KERNELS
 
@@ -338,6 +350,7 @@ class TestIndependence:
             torch.testing.assert_close(mine, its[..., 3:, :], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.gpu
 class TestAutograd:
     __test__ = RUNS_KERNELS
 
@@ -484,6 +497,7 @@ class TestAutograd:
             torch.testing.assert_close(mine, other, atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.gpu
 class TestLayers:
     __test__ = RUNS_KERNELS
 
@@ -604,7 +618,10 @@ class TestPlan:
 
 
 class Recorder:
-    """Takes the place of a kernel and compiles what is launched, for a GPU that need not be there."""
+    """Takes the place of a kernel and compiles what is launched, for a GPU that need not be there.
+
+    Arguments are specialised as a launch does it: 1 becomes a constant, what 16 divides is known to be so.
+    """
 
     def __init__(self, kernel, capability, room):
         self.kernel, self.capability, self.room, self.compiled = kernel, capability, room, 0
@@ -614,6 +631,7 @@ class Recorder:
 
     def launch(self, *arguments, num_warps=4, num_stages=3, **settings):
         names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32", torch.int64: "i64"}
+        aligned = [["tt.divisibility", 16]]
         given = dict(zip(self.kernel.arg_names, arguments, strict=False)) | settings
         signature, constants, attributes = {}, {}, {}
         for place, parameter in enumerate(self.kernel.params):
@@ -622,9 +640,14 @@ class Recorder:
                 signature[parameter.name], constants[parameter.name] = "constexpr", value
             elif isinstance(value, torch.Tensor):
                 signature[parameter.name] = f"*{names[value.dtype]}"
-                attributes[(place,)] = [["tt.divisibility", 16]]
+                if value.data_ptr() % 16 == 0:
+                    attributes[(place,)] = aligned
+            elif value == 1 and not parameter.do_not_specialize:
+                signature[parameter.name], constants[parameter.name] = "constexpr", value
             else:
-                signature[parameter.name] = "i32"
+                signature[parameter.name] = "i32" if value < 2**31 else "i64"
+                if value % 16 == 0 and not parameter.do_not_specialize:
+                    attributes[(place,)] = aligned
         source = triton.compiler.ASTSource(self.kernel, signature, constants, attributes)
         target = triton.backends.compiler.GPUTarget("cuda", self.capability, 32)
         built = triton.compile(
@@ -672,6 +695,7 @@ class TestCompiles:
         self.check(monkeypatch, tmp_path, capability, cell, kind, width, 3, 512, sites_of(cell))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not ON_GPU, reason="no GPU")
 class TestOnGpu:
     """What the interpreter cannot tell; the classes above run on the GPU, too."""
@@ -694,6 +718,30 @@ class TestOnGpu:
             [layer_noise(64, ("input",), k) for k in range(2)],
             tolerance=2e-2,
         )
+
+    @pytest.mark.parametrize("scale", ["absolute", "signal"])
+    @pytest.mark.parametrize("networks", [1, 3])
+    def test_layers_have_the_noise_that_they_have_on_the_cpu(self, networks, scale):
+        """Calibrated on the GPU, where the sizes of its signals then are."""
+        torch.manual_seed(0)
+        x, ids = torch.randn(12, 6, 5), torch.arange(6) * 7919
+        members = [NoisyLSTM(5, 40, 2) for _ in range(networks)]
+        found = []
+        for device, implementation in ((DEVICE, "triton"), ("cpu", "reference")):
+            layer = stack_networks(members) if networks > 1 else copy.deepcopy(members[0])
+            layer = layer.to(device)
+            its_noise = [
+                Noise(0.5, scale=scale, seed=k).realised(draw=1, sample_ids=ids.to(device))
+                for k in range(networks)
+            ]
+            with use_implementation("reference"):
+                calibrate(layer, [x.to(device)])
+            with use_implementation(implementation), layer.under(its_noise if networks > 1 else its_noise[0]):
+                outputs, _ = layer(x.to(device))
+            gradients = torch.autograd.grad(outputs.square().sum(), list(layer.parameters()))
+            found.append([each.detach().cpu() for each in (outputs, *gradients)])
+        for mine, its in zip(*found, strict=True):
+            assert (mine - its).norm() <= 1e-4 * its.norm()
 
     def test_the_same_twice(self):
         leaves = [leaf.to(DEVICE, torch.float32) for leaf in leaves_of("lstm", 2, 30, 512, 128)]

@@ -200,17 +200,23 @@ class _Noise:
 def _pack_noise(sites: Sites, device: torch.device) -> _Noise:
     networks = len(sites.sample_ids)
     gaussians = {site: sites.gaussian(site) for site in ("input", "recurrent", "elementwise")}
+    # Standard deviations may be on the device, where the clean signals' sizes are: asking for them would wait for it.
+    known = {
+        site: its.std.float().tolist()
+        for site, its in gaussians.items()
+        if its is not None and its.std.device.type == "cpu"
+    }
     packed = bytearray()
     for k in range(networks):
         packed += struct.pack("<I", sites.first_step & 0xFFFFFFFF)
-        for its in gaussians.values():
-            packed += struct.pack("<fII", 0.0, *(its.keys[k] if its else (0, 0)))
+        for site, its in gaussians.items():
+            std = known[site][k] if site in known else 0.0
+            packed += struct.pack("<fII", std, *(its.keys[k] if its else (0, 0)))
     table = torch.frombuffer(packed, dtype=torch.int32).to(device, non_blocking=True)
-    # Standard deviations may be on the device, where the clean signals' sizes are: asking for them would wait for it.
     rows = table.view(networks, -1)
-    for place, its in enumerate(gaussians.values()):
-        if its is not None:
-            rows[:, 1 + 3 * place] = its.std.to(device, torch.float32, non_blocking=True).view(torch.int32)
+    for place, (site, its) in enumerate(gaussians.items()):
+        if its is not None and site not in known:
+            rows[:, 1 + 3 * place] = its.std.to(device, torch.float32).view(torch.int32)
     first = sites.sample_ids[0]
     shared = all(its is first for its in sites.sample_ids)
     ids = first[None] if shared else torch.stack([its.to(device) for its in sites.sample_ids])
