@@ -36,6 +36,8 @@ def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PL_GLOBAL_SEED", os.environ.get("PL_GLOBAL_SEED", "0"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     handler = signal.getsignal(signal.SIGINT)
+    # A process in the background begins with another one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
 
