@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import yaml
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.nn import NoisyLinear, NoisyLSTM, calibrate, snr_db
+from asr_dni.nn import NoisyLinear, NoisyLSTM, calibrate, snr_db, stack_networks
 from asr_dni.noise import (
     AdditiveMultiplicative,
     FixedPattern,
@@ -162,6 +163,30 @@ class TestFixedPattern:
         layer, x = NoisyLSTM(3, 6), torch.randn(5, 4, 3)
         calibrate(layer, [x])
         assert snr_db(layer, Hardware(output=FixedPattern(gain=0.1))) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("kind", [Uniform, Laplace, Flicker])
+def test_a_member_without_noise_needs_no_calibration(kind):
+    """As it needs none for a Gaussian of sigma 0: the member that has noise knows its signal's size."""
+    torch.manual_seed(0)
+    members, x = [NoisyLSTM(3, 4), NoisyLSTM(3, 4)], torch.randn(5, 2, 3)
+    calibrate(members[0], [x])
+    population = stack_networks(members)
+    hardware = [Hardware(output=kind(sigma, "signal")) for sigma in (0.3, 0.0)]
+    with population.under(hardware, Realisation(draw=0)):
+        noisy_one, clean_one = population(x)[0]
+    torch.testing.assert_close(clean_one, members[1](x)[0])
+    with members[0].under(hardware[0], Realisation(draw=0)):
+        torch.testing.assert_close(noisy_one, members[0](x)[0])
+    with population.under(hardware[::-1]), pytest.raises(UserError, match="calibrate"):
+        population(x)
+
+
+def test_a_number_that_yaml_takes_for_text_is_said_to_be_text():
+    with pytest.raises(
+        UserError, match=r"time is 1e9: give a finite .*: YAML has 1.0e\+9 for a number, 1e9 for text"
+    ):
+        Hardware.from_settings(yaml.safe_load("weight: {class_path: PCM, init_args: {time: 1e9}}"))
 
 
 @pytest.mark.parametrize(

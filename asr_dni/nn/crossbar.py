@@ -168,10 +168,10 @@ def lower_product(
                 model.operation(_Numbers(drawing, member, key, chip))
                 for member, (model, key, chip) in enumerate(zip(models, of_model, chip_of_model, strict=True))
             ]
-            operations.append(_of_all(lowered, of_model, unit))
+            operations.append(_of_all(lowered, of_model, unit, [not model.neutral for model in models]))
         adcs = [its.adc.operation() for its in hardware if its.adc is not None]
         if columns is not None and adcs:
-            operations.append(_of_all(adcs, of_array, unit))
+            operations.append(_of_all(adcs, of_array, unit, [True] * len(adcs)))
         arrays.append(tuple(operations))
     dacs = [its.dac.operation() for its in hardware if its.dac is not None] if columns is not None else []
     if not any(arrays) and not dacs:
@@ -179,8 +179,10 @@ def lower_product(
     return Product(tuple(arrays), widths, _quantisation(dacs, unit, inward=True) if dacs else None)
 
 
-def _of_all(operations: Sequence[Operation], keys: Sequence[Key], unit: Unit) -> LoweredOperation:
-    """Return one operation of K networks for theirs."""
+def _of_all(
+    operations: Sequence[Operation], keys: Sequence[Key], unit: Unit, needed: Sequence[bool]
+) -> LoweredOperation:
+    """Return one operation of K networks for theirs, of which some need no unit."""
     first = operations[0]
     if isinstance(first, AddGaussian):
         sigmas = [its.sigma for its in operations if isinstance(its, AddGaussian)]
@@ -192,7 +194,7 @@ def _of_all(operations: Sequence[Operation], keys: Sequence[Key], unit: Unit) ->
         adds = [its.add for its in affine if its.add is not None]
         add = _stack(adds)
         if add is not None and first.scale != "absolute":
-            of_scale = unit(first.scale, [True] * len(adds), False).to(add)[:, None, None, None]
+            of_scale = unit(first.scale, needed, False).to(add)[:, None, None, None]
             add = torch.where(add == 0, add, add * of_scale)
         return AffineNoise(_stack(gains), add)
     return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)

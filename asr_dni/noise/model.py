@@ -121,7 +121,8 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
             or isinstance(value, bool | str)
             or not (value >= least and math.isfinite(value))  # type: ignore[operator]
         ):
-            raise UserError(f"noise {name} is {value}: give a finite number of at least {least:g}")
+            text = " (not text: YAML has 1.0e+9 for a number, 1e9 for text)" if isinstance(value, str) else ""
+            raise UserError(f"noise {name} is {value}: give a finite number of at least {least:g}{text}")
 
     def _check_scale(self, scale: str) -> None:
         if scale not in SCALES:
