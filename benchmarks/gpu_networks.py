@@ -28,7 +28,7 @@ from asr_dni.noise import Noise
 
 LABELS = 10
 CHECKED = 2
-ALLOWED = 3e-2
+ALLOWED = 5e-3
 """The largest relative error: of factors rounded to TF32, as torch's own layers have them, or of float32 ones."""
 CLEAN, IN_TURN, TOGETHER = "torch, clean, in turn", "noisy, in turn", "noisy, as one population"
 
