@@ -45,7 +45,7 @@ BY_STEPS = "Triton, noisy, step by step"
 CHECKED = 2, 24
 """Networks and samples that the loop computes too."""
 ALLOWED = {"tf32x3": 3e-4, "tf32": 3e-3, "bfloat16": 0.05}
-"""The largest relative error, by how factors are multiplied: some four times what the loop has at the sizes that are
+"""The largest relative error, by how factors are multiplied: loosely above what the loop has at the sizes that are
 timed, in bfloat16 (0.014) and with weights rounded to TF32 (1.6e-4, and states are rounded too)."""
 
 
