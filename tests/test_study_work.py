@@ -310,8 +310,15 @@ def test_what_another_run_works_on_is_left_to_it(tmp_path):
     assert not run.folder.ledger.members()
 
 
-def test_speed_is_measured_for_a_member(tmp_path):
-    study = tiny(tmp_path, cells=["lstm", "rnn"], units=[4])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"scale": "signal"},
+        {"hardware": "noisy_weights", "strength": "weight.sigma", "sigma_infer": [0.0, 0.1]},
+    ],
+)
+def test_speed_is_measured_for_a_member(tmp_path, noise):
+    study = tiny(tmp_path, cells=["lstm", "rnn"], units=[4], noise_models=[noise])
     run = start(study, tmp_path / "study")
     speed = measure_speed(study, run.members[0], replace(run.size, n_frames=4), 2, "cpu")
     assert 0 < speed.evaluation < 10

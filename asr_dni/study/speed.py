@@ -10,6 +10,8 @@ from asr_dni.device import choose_device
 from asr_dni.evaluation.scoring import Passes
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.step import member_losses
+from asr_dni.nn import calibrate
+from asr_dni.noise import Strength
 from asr_dni.study.cost import DataSize
 from asr_dni.study.plan import PlannedMember
 from asr_dni.study.reading import Study
@@ -53,18 +55,23 @@ def measure_speed(
     optimizer = spotter.optimizer_callable(spotter.parameters())
     features = torch.randn(size.batch_size, size.n_frames, size.n_features, device=where)
     labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
-    under = noise.noise.realised(draw=0)
+    # Where the noise is strongest: at strength 0 much of the work may not be there.
+    strongest = max(study.settings.sigmas_of(member.noise))
+    in_training = noise.of_step(noise.noise.at(strongest, Strength(noise.strength)), 0).realised(draw=0)
+    in_evaluation = member.evaluations[0].sweep.levels[-1].noise.realised(draw=0)
+    if study.settings.training.calibrate_every:
+        calibrate(spotter.network, [features], by_batch=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        with spotter.network.under(under):
+        with spotter.network.under(in_training):
             loss = member_losses(spotter.network(features), labels).sum()
         torch.autograd.backward(loss)
         optimizer.step()
 
     def evaluate() -> None:
         with torch.inference_mode():
-            passes.logits(under)
+            passes.logits(in_evaluation)
 
     training = _seconds(step, where)
     with torch.inference_mode():

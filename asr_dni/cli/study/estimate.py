@@ -31,16 +31,15 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
         for population in populations:
             member = population.members[0]
             members = min(len(population.members), 64 if device == "cuda" else 4)
-            key = (member.network, members)
+            key = (member.shape, members)
             if key not in speeds and (not speeds or time.monotonic() - began < MEASURING_SECONDS):
-                speeds[key] = measure_speed(run.study, member, run.size, members, device)
+                speeds[key] = member.network, measure_speed(run.study, member, run.size, members, device)
             if key in speeds:
-                speed, factor = speeds[key], 1.0
+                (_, speed), factor = speeds[key], 1.0
             else:  # as fast as the last one, by operations
-                known = next(reversed(speeds))
-                speed = speeds[known]
+                network, speed = next(reversed(speeds.values()))
                 factor = operations_per_clip(member.network, run.size) / operations_per_clip(
-                    known[0], run.size
+                    network, run.size
                 )
             steps = run.size.n_batches * run.study.settings.epochs
             passes = sum(evaluation.n_passes for evaluation in member.evaluations)
