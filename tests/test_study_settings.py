@@ -67,11 +67,10 @@ def test_without_a_class_the_data_are_recordings(tmp_path, tone_words):
 
 def test_the_rate_of_a_recipe_replaces_that_of_the_optimiser(tmp_path):
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "weight_decay": 0.5}}
-    study = tiny(
-        tmp_path, optimizer=optimizer, cells=["lstm", "rnn"], recipes={"rnn": {"learning_rate": 0.1}}
-    )
+    recipes = {"rnn": {"learning_rate": 0.1}, "others": {"learning_rate": 0.2}}
+    study = tiny(tmp_path, optimizer=optimizer, cells=["lstm", "rnn", "mgu"], recipes=recipes)
     parameter = [torch.nn.Parameter(torch.zeros(1))]
-    for cell, rate in (("lstm", 0.3), ("rnn", 0.1)):
+    for cell, rate in (("lstm", 0.3), ("rnn", 0.1), ("mgu", 0.2)):
         made = study.make_optimizer(cell)(parameter)
         assert isinstance(made, torch.optim.AdamW)
         assert made.defaults["lr"] == rate
@@ -159,6 +158,25 @@ def test_mistakes_are_told_in_one_line_with_the_key(tmp_path, override, said):
         tiny(tmp_path, override)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_mistake_in_the_recipe_of_further_cells_is_told_with_its_key(tmp_path):
+    with pytest.raises(UserError, match=r"^recipes\.others\.learning_rate is 0"):
+        tiny(tmp_path, "--recipes.others.learning_rate=0", cells=["mgu"])
+
+
+def test_there_are_chips_wherever_the_swept_hardware_has_any(tmp_path):
+    """Also where only what is on the outputs differs from chip to chip, and only at some strengths."""
+    pattern = {"output": {"class_path": "FixedPattern", "init_args": {"gain": 0.3}}}
+    exact = {"weight": {"class_path": "GaussianWeights"}, "output": {"sigma": 0.1}}
+    models = [
+        {"hardware": pattern, "strength": "output.gain", "sigma_infer": [0.0, 0.3]},
+        {"hardware": exact, "sigma_infer": [0.0, 0.5]},
+    ]
+    study = tiny(tmp_path, "--evaluation.chips=3", noise_models=models)
+    (on,), (off,) = map(study.settings.sweeps_of, study.settings.noise_models)
+    assert [level.chips for level in on.levels] == [1, 3]
+    assert [level.chips for level in off.levels] == [1, 1]
 
 
 def test_signals_have_to_be_measured_where_the_scale_needs_them(tmp_path):

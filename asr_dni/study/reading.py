@@ -50,7 +50,7 @@ class Study:
 
     def make_optimizer(self, cell: str) -> Callable[..., torch.optim.Optimizer]:
         """Return the optimiser as a function of the parameters, with the learning rate of the cell's recipe."""
-        rate = getattr(self.settings.recipes, cell).learning_rate
+        rate = self.settings.recipes.of(cell).learning_rate
         arguments = dict(self.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--optimizer", type=OptimizerCallable)

@@ -175,8 +175,12 @@ class Recipes:
 
     def of(self, cell: str) -> Recipe:
         """Return the recipe of a kind of cell."""
-        recipe: Recipe = getattr(self, cell, self.others)
+        recipe: Recipe = getattr(self, self.name_of(cell))
         return recipe
+
+    def name_of(self, cell: str) -> str:
+        """Return the setting that is the recipe of a kind of cell."""
+        return cell if cell in ("rnn", "lstm", "gru") else "others"
 
 
 @dataclass(frozen=True)
@@ -330,7 +334,8 @@ class StudySettings:
         if noise.hardware is not None:
             hardware, axis = noise.training_noise().noise.hardware, Strength(noise.strength)
             levels = choose_levels(axis, (), noise.sigma_infer or self.evaluation.sigma_infer)
-            chips = self.evaluation.chips if hardware.weight else 1
+            differ = any(hardware.at(level, axis).has_chips for level in levels)
+            chips = self.evaluation.chips if differ else 1
             return (Sweep(levels, draws, Noise.of(hardware, Realisation(seed=seed)), axis, chips),)
         sweeps = []
         for scale, sigmas in self._grids_of(noise).items():
@@ -382,12 +387,12 @@ class StudySettings:
         for cell in self.cells:
             if cell not in CELL_NAMES:
                 raise UserError(f"cells contains {cell!r}: give any of {', '.join(CELL_NAMES)}")
-            rate = self.recipes.of(cell).learning_rate
+            recipe, rate = f"recipes.{self.recipes.name_of(cell)}", self.recipes.of(cell).learning_rate
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
-                raise UserError(f"recipes.{cell}.learning_rate is {rate}: give a number above 0")
+                raise UserError(f"{recipe}.learning_rate is {rate}: give a number above 0")
             for units in self.units:
                 for layers in self.n_layers:
-                    _named(f"recipes.{cell}", partial(self.network, cell, units, layers))
+                    _named(recipe, partial(self.network, cell, units, layers))
         clip = self.training.gradient_clip
         if clip is not None and not clip > 0:
             raise UserError(f"training.gradient_clip is {clip}: give a norm above 0, or null (no clipping)")
