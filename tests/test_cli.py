@@ -573,3 +573,19 @@ def test_the_curve_says_how_it_came_about(here):
     lines = (here / "runs" / "tiny" / "version_0" / "noise_curve.csv").read_text().splitlines()
     noted = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
     assert (json.loads(noted["sigma_train"]), json.loads(noted["cell"])) == (1.0, "lstm")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--annealing.sigma", "4"), "annealing.start 0 to annealing.sigma 4, at once with"),
+        (("--annealing.sigma", "1", "--annealing.start", "8"), "bits are 1"),
+    ],
+)
+def test_strengths_that_the_hardware_cannot_have_are_found_before_the_run(given, message, tmp_path, capsys):
+    hardware = ("--model.noise.hardware", "noisy_weights", "--model.noise.strength", "adc.bits")
+    with pytest.raises(SystemExit) as raised:
+        main(["fit", "--config", "digits_lstm_dni", "--runs", str(tmp_path), *hardware, *given])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

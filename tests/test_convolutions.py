@@ -18,7 +18,7 @@ from asr_dni.evaluation import NoiseCurve, measure_noise_curve
 from asr_dni.evaluation.scoring import Passes
 from asr_dni.model import KeywordNetwork, KeywordSpotter, NetworkSettings
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
-from asr_dni.model.network import CELL_NAMES
+from asr_dni.model.network import cell_names
 from asr_dni.model.step import calibrate_in_training
 from asr_dni.nn import (
     DropoutSeed,
@@ -121,7 +121,7 @@ class TestNetwork:
 
     @thinned(
         1,
-        cell=CELL_NAMES,
+        cell=cell_names(),
         bidirectional=(False, True),
         pooling=("last", "mean", "max", "frame"),
         sites=(None, EVERY_PRODUCT, SITES),

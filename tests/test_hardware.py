@@ -143,7 +143,7 @@ class TestSettings:
                 r"^hardware.output is 'Gausian': give one of Gaussian, Multiplicative",
             ),
             ({"output": "os.system"}, r"'os.system': give one of Gaussian"),
-            ({"weight": [{"sigma": 1}]}, r"^hardware.weight.0 is 'a model without class_path': give one of"),
+            ({"weight": [{"sigma": 1}]}, r"^hardware.weight.0 has no class_path: give one of"),
             (
                 {"output": [{"class_path": "Gaussian", "args": {}}]},
                 r"has 'args': give class_path and init_args",
@@ -229,3 +229,39 @@ class TestOfAPopulation:
             population.under([Noise(), Noise()], Realisation()),
         ):
             pass
+
+
+class TestWhatIsGivenInPython:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: Hardware(output=3), "hardware output is 3: give a model"),
+            (lambda: Hardware(weight=GaussianWeights), "hardware weight is .*: give a model"),
+            (lambda: Hardware(adc=UniformConverter(bits=float("inf"))), "bits are inf"),
+            (lambda: Realisation(chip=1.5), "chip is 1.5: give a whole number"),
+            (lambda: Realisation(chip=None), "chip is None"),
+            (lambda: Realisation(draw=1.5), "draw is 1.5"),
+            (lambda: Realisation(seed="a"), "seed is 'a'"),
+            (lambda: NoisyLinear(2, 2).under(0.5).__enter__(), "noise is 0.5: give a Noise or a Hardware"),
+        ],
+    )
+    def test_mistakes_are_named(self, make, message):
+        with pytest.raises(UserError, match=message):
+            make()
+
+    def test_a_site_alone(self):
+        assert Hardware(Gaussian(1.0), sites="input").sites == ("input",)
+
+    def test_a_strength_that_counts_takes_whole_numbers_as_curves_have_them(self):
+        assert WHOLE.at(64.0, Strength("tile")).tile == 64
+        with pytest.raises(UserError, match=r"tile is 64\.5"):
+            WHOLE.at(64.5, Strength("tile"))
+        assert [
+            WHOLE.counts(Strength(path)) for path in ("tile", "adc.bits", "adc.bound", "output.sigma")
+        ] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert not Hardware(Gaussian(1)).counts(Strength())  # whatever number it is given with

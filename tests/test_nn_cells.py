@@ -8,7 +8,7 @@ from torch import nn
 
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordNetwork, NetworkSettings
-from asr_dni.model.network import CELL_NAMES
+from asr_dni.model.network import cell_names
 from asr_dni.nn import (
     CELLS,
     NoisyGRU,
@@ -214,7 +214,7 @@ def test_networks_of_the_loop_do_not_meet(cell):
         assert not outputs[k][past].any()
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", cell_names())
 class TestNetwork:
     def test_trains_under_noise(self, cell):
         torch.manual_seed(0)
@@ -311,3 +311,11 @@ def test_is_shown_with_all_that_tells_it_from_others():
 def test_wrong_values(wrong, said):
     with pytest.raises(UserError, match=said):
         NoisyRecurrent(**{"cell": "lstm", "input_size": F, "hidden_size": H, **wrong})
+
+
+def test_a_cell_that_is_registered_later_is_a_networks(monkeypatch):
+    """Whatever has been imported before it."""
+    monkeypatch.setitem(CELLS, "later", CELLS["mgu"])
+    assert "later" in cell_names()
+    network = KeywordNetwork(NetworkSettings(cell="later", units=4), 3, 2)
+    assert network(torch.randn(2, 5, 3)).shape == (2, 2)

@@ -30,7 +30,14 @@ from asr_dni.cli.run import (
     on_terminal,
 )
 from asr_dni.cli.run_arguments import name_of_data_class, with_configuration
-from asr_dni.cli.run_checks import check_fits, check_length, check_name, check_optimizer, progress_of
+from asr_dni.cli.run_checks import (
+    check_annealing,
+    check_fits,
+    check_length,
+    check_name,
+    check_optimizer,
+    progress_of,
+)
 from asr_dni.cli.run_files import (
     MetricsLog,
     SaveConfiguration,
@@ -142,6 +149,8 @@ class SpotterCLI(RunParser):
         config = self.config[self.subcommand]
         contents, self._checkpoint = self._checkpoint, {}
         check_optimizer(self.model)
+        if self.subcommand == "fit":
+            check_annealing(self.model, vars(config.annealing))
         if contents:
             check_fits(self.model, contents, str(config.ckpt_path), training=self.subcommand == "fit")
         self._check_data()

@@ -1,5 +1,6 @@
 """Mistakes in what a run is, found before anything is built or written."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from torch.optim import Optimizer
 from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordSpotter
+
+logger = logging.getLogger(__name__)
 
 
 def check_name(given: str) -> None:
@@ -37,6 +40,37 @@ def check_length(trainer: Mapping[str, Any]) -> None:
         raise UserError(
             f"trainer.max_epochs is {epochs} and trainer.max_steps {steps}: noise and learning rate are scheduled"
             " over a run of known length; give 1 or more of either"
+        )
+
+
+def check_annealing(model: KeywordSpotter, annealing: Mapping[str, Any]) -> None:
+    """Check that the hardware can have the strengths that the annealing begins and ends with.
+
+    A hardware whose own strength is given, and that the annealing keeps at 0, is warned of.
+
+    Raises:
+        UserError: it cannot.
+    """
+    noise = model.noise_settings
+    jumps = annealing["schedule"] == "constant"
+    visited = [annealing["sigma"]]
+    visited += [annealing["start"]] if not jumps or annealing["warm_up"] > 0 else []
+    for value in visited:
+        try:
+            noise.at(value)
+        except UserError as error:
+            raise UserError(
+                f"{error}; it is annealed from annealing.start {annealing['start']:g} to annealing.sigma"
+                f" {annealing['sigma']:g}, at once with annealing.schedule constant"
+            ) from None
+    own = noise.noise.hardware.value(model.strength)
+    if noise.hardware is not None and own and not any(visited):
+        logger.warning(
+            "the training's hardware says %s %g, but the annealing keeps it at 0: give annealing.sigma %g (and"
+            " annealing.schedule constant to have it from the start)",
+            model.strength.path,
+            own,
+            own,
         )
 
 

@@ -26,18 +26,21 @@ from asr_dni.noise import Hardware, Noise, NoisyModule
 
 Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
 
-_NAMES = {"rnn": "rnn_tanh"} | {name: name for name in CELLS if not name.startswith("rnn_")}
-CELL_NAMES: tuple[str, ...] = tuple(_NAMES)
-"""The cells that a network may have: all of :data:`asr_dni.nn.CELLS`; of the vanilla RNNs the one with tanh."""
+_OF_TORCH: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU]] = {
+    "rnn": NoisyRNN,
+    "lstm": NoisyLSTM,
+    "gru": NoisyGRU,
+}
 
-_LAYERS: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU | NoisyRecurrent]] = {
-    name: partial(NoisyRecurrent, name) for name in CELL_NAMES
-} | {"rnn": NoisyRNN, "lstm": NoisyLSTM, "gru": NoisyGRU}
+
+def cell_names() -> tuple[str, ...]:
+    """Return the cells that a network may have: all of :data:`asr_dni.nn.CELLS`; of the vanilla RNNs that with tanh."""
+    return ("rnn", *(name for name in CELLS if not name.startswith("rnn_")))
 
 
 def equations_of(cell: str) -> RecurrentCell:
-    """Return the equations of a cell, one of :data:`CELL_NAMES`."""
-    return CELLS[_NAMES[cell]]
+    """Return the equations of a cell, one of :func:`cell_names`."""
+    return CELLS["rnn_tanh" if cell == "rnn" else cell]
 
 
 _MOST_UNITS = 16_384
@@ -91,8 +94,8 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         if isinstance(self.convolutions, Mapping):
             object.__setattr__(self, "convolutions", ConvolutionSettings(**self.convolutions))
-        if self.cell not in CELL_NAMES:
-            raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(CELL_NAMES)}")
+        if self.cell not in cell_names():
+            raise UserError(f"network cell is {self.cell!r}: give one of {', '.join(cell_names())}")
         for name in ("units", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"network {name} is {getattr(self, name)}: give 1 or more")
@@ -103,7 +106,7 @@ class NetworkSettings:
         if self.pooling not in ("last", "mean", "max", "frame"):
             raise UserError(f"network pooling is {self.pooling!r}: give last, mean, max or frame")
         if self.projection and not equations_of(self.cell).projects:
-            projecting = ", ".join(name for name in CELL_NAMES if equations_of(name).projects)
+            projecting = ", ".join(name for name in cell_names() if equations_of(name).projects)
             raise UserError(
                 f"network projection is {self.projection}: give 0, or a cell that has one ({projecting})"
             )
@@ -155,7 +158,7 @@ class KeywordNetwork(NoisyModule):
             self.convolutions = ConvolutionalLayers(settings.convolutions, n_features)
             fed = self.convolutions.n_outputs
         projection = {"proj_size": settings.projection} if settings.projection else {}
-        self.recurrent = _LAYERS[settings.cell](
+        self.recurrent = _OF_TORCH.get(settings.cell, partial(NoisyRecurrent, settings.cell))(
             fed,
             settings.units,
             num_layers=settings.layers,

@@ -353,7 +353,7 @@ class PopulationSpotter(pl.LightningModule):
         """
         self.sigma_train = [annealing.sigma_now(self.trainer) for annealing in self.annealings]
         self.highest_sigma_train = [
-            max(before or 0.0, sigma if self.training_noise.at(sigma, self.strength).on else 0.0)
+            max(before or 0.0, sigma if self.noise_settings.at(sigma).on else 0.0)
             for before, sigma in zip(self.highest_sigma_train, self.sigma_train, strict=True)
         ]
         losses, logits = noisy_step(self.network, batch, self.recipe, self._noises(), self.global_step)
@@ -364,8 +364,10 @@ class PopulationSpotter(pl.LightningModule):
         noises = []
         for k, member in enumerate(self.members):
             # Signals that are not finite have no size, which the scales signal and range would ask for.
-            sigma = 0.0 if k in self.diverged else self.sigma_train[k]
-            noise = self.training_noise.at(sigma, self.strength).realised(seed=member.seed)
+            sigma = self.sigma_train[k]
+            if k in self.diverged and self.strength.is_sigma:
+                sigma = 0.0
+            noise = self.noise_settings.at(sigma).realised(seed=member.seed)
             noises.append(self.noise_settings.of_step(noise, self.global_step))
         return noises
 

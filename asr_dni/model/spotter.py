@@ -68,6 +68,18 @@ class TrainingNoise:
         """The noise, of whatever strength the hardware is given with."""
         return noise_of(self.hardware, self.scale, self.sites, self.arrays, self.seed, prefix="model noise.")
 
+    def at(self, sigma: float) -> Noise:
+        """Return the noise of a value of the strength; one that counts something, such as bits, is rounded.
+
+        Raises:
+            UserError: the strength cannot have this value.
+        """
+        strength = Strength(self.strength)
+        try:
+            return self.noise.at(round(sigma) if self.noise.hardware.counts(strength) else sigma, strength)
+        except UserError as error:
+            raise UserError(f"model noise of sigma_train {sigma:g}: {error}") from None
+
     def of_step(self, noise: Noise, step: int) -> Noise:
         """Return a noise on the chip of a training step."""
         return noise.realised(chip=-1 - (step if self.chips == "step" else 0))
@@ -253,7 +265,7 @@ class KeywordSpotter(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        noise = self.training_noise.at(self.sigma_train, self.strength)
+        noise = self.noise_settings.at(self.sigma_train)
         now = self.sigma_train if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
         noise = self.noise_settings.of_step(noise, self.global_step)

@@ -18,7 +18,7 @@ from asr_dni.philox import Key, derive_key
 class AnalogModule(CalibratedModule):
     """A layer whose matrices may lie on analog arrays."""
 
-    _kept: dict[str, tuple[Tensor | None, object, Tensor]] | None = None
+    _kept: dict[str, tuple[Tensor, object, Tensor]] | None = None
 
     def _programmed(self, now: ForwardPass, site: Site, name: str) -> Tensor:
         """Return a matrix as it lies on the chips, a differentiable function of the parameter.
@@ -36,14 +36,12 @@ class AnalogModule(CalibratedModule):
         if site not in hardware[0].sites or not any(its.weights_on for its in hardware):
             return weight
         chips = [(noise.realisation.seed, noise.realisation.chip) for noise in now.noises]
-        keep = (
-            not torch.is_grad_enabled() and not weight.is_inference() and type(weight) is torch.nn.Parameter
-        )
-        kept = self._kept_matrices()
-        if keep:
-            named = weight._version, weight.device, weight.dtype, tuple(hardware), tuple(chips), now.stream
-            made_of, made_as, programmed = kept.get(name, (None, None, weight))
-            if made_of is weight and made_as == named:
+        # Elsewhere than on the CPU, to compare would be to wait for the device.
+        keep = not torch.is_grad_enabled() and weight.is_cpu and type(weight) is torch.nn.Parameter
+        kept, named = self._kept_matrices(), (tuple(hardware), tuple(chips), now.stream)
+        if keep and name in kept:
+            made_of, made_as, programmed = kept[name]
+            if made_as == named and made_of.dtype == weight.dtype and torch.equal(made_of, weight):
                 return programmed
         keys = [derive_key(seed, "weight", now.stream, name, chip) for seed, chip in chips]
         members = weight[None] if self.networks is None else weight
@@ -53,10 +51,10 @@ class AnalogModule(CalibratedModule):
         ]
         programmed = matrices[0] if self.networks is None else torch.stack(matrices)
         if keep:
-            kept[name] = weight, named, programmed
+            kept[name] = weight.detach().clone(), named, programmed
         return programmed
 
-    def _kept_matrices(self) -> dict[str, tuple[Tensor | None, object, Tensor]]:
+    def _kept_matrices(self) -> dict[str, tuple[Tensor, object, Tensor]]:
         """Return the matrices as they were last programmed, with what they were programmed from; a copy has none."""
         if self._kept is None:
             self._kept = {}

@@ -190,20 +190,21 @@ def _of_all(
         return GaussianNoise(std, tuple(keys))
     if isinstance(first, Affine):
         affine = [its for its in operations if isinstance(its, Affine)]
-        gains = [its.gain for its in affine if its.gain is not None]
-        adds = [its.add for its in affine if its.add is not None]
-        add = _stack(adds)
+        add = _stack([its.add for its in affine])
         if add is not None and first.scale != "absolute":
             of_scale = unit(first.scale, needed, False).to(add)[:, None, None, None]
             add = torch.where(add == 0, add, add * of_scale)
-        return AffineNoise(_stack(gains), add)
+        return AffineNoise(_stack([its.gain for its in affine]), add)
     return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)
 
 
-def _stack(numbers: Sequence[Tensor]) -> Tensor | None:
-    if not numbers:
+def _stack(numbers: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the numbers of all networks, of which those that have none have zeros."""
+    like = next((its for its in numbers if its is not None), None)
+    if like is None:
         return None
-    broadcast = torch.broadcast_tensors(*numbers)  # type: ignore[no-untyped-call]
+    filled = [torch.zeros_like(like) if its is None else its for its in numbers]
+    broadcast = torch.broadcast_tensors(*filled)  # type: ignore[no-untyped-call]
     stacked: Tensor = torch.stack(broadcast)
     return stacked.view(len(numbers), *(1,) * (4 - stacked.dim()), *stacked.shape[1:])
 

@@ -274,7 +274,7 @@ class CalibratedModule(NoisyModule):
         for model in hardware.output:
             needed = [k == member for k in range(self.networks or 1)]
             unit = float(self._unit(part, site, getattr(model, "scale", "absolute"), needed)[member])
-            power += model.variance(signal, unit)
+            power += model.variance(signal + power, unit)  # which noise of a model before is part of
         return [(part, switch, signal, power)]
 
     def signal_and_noise_power(

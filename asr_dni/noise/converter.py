@@ -39,10 +39,13 @@ class UniformConverter(Converter):
     scale: Scale = "range"
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, float) and int(self.bits) == self.bits:  # a strength's values are floats
-            object.__setattr__(self, "bits", int(self.bits))
+        given: float = self.bits
+        if isinstance(given, float) and given.is_integer():  # a strength's values are floats
+            object.__setattr__(self, "bits", int(given))
         if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 2 <= self.bits <= _MOST_BITS:
-            raise UserError(f"a converter's bits are {self.bits}: give a whole number from 2 to {_MOST_BITS}")
+            raise UserError(
+                f"a converter's bits are {self.bits!r}: give a whole number from 2 to {_MOST_BITS}"
+            )
         self._check_number("bound")
         if self.bound == 0:
             raise UserError("a converter's bound is 0: give a number above 0")

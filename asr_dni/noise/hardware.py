@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat, TypeVar
@@ -71,10 +72,9 @@ class Hardware:
         sites: Iterable[Site] = MVM_SITES,
         arrays: Arrays = "joint",
     ) -> None:
-        outputs = (output,) if isinstance(output, Model) else tuple(output)
-        weights = (weight,) if isinstance(weight, Model) else tuple(weight)
-        values = {"output": outputs, "weight": weights, "dac": dac, "adc": adc, "tile": tile}
-        for name, value in (values | {"sites": sites, "arrays": arrays}).items():
+        values: dict[str, object] = {"dac": dac, "adc": adc, "tile": tile, "sites": sites, "arrays": arrays}
+        values |= {"output": _several("output", output), "weight": _several("weight", weight)}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
         self._check()
 
@@ -87,7 +87,7 @@ class Hardware:
             raise UserError(f"noise arrays is {self.arrays!r}: give one of {', '.join(ARRAYS)}")
         if not isinstance(self.sites, Iterable):
             raise UserError(f"noise sites is {self.sites!r}: give a list of some of {', '.join(SITES)}")
-        given = tuple(self.sites)
+        given = (self.sites,) if isinstance(self.sites, str) else tuple(self.sites)
         unknown = [site for site in given if site not in SITES]
         if unknown:
             raise UserError(f"noise site {unknown[0]!r} is not known: give any of {', '.join(SITES)}")
@@ -102,6 +102,8 @@ class Hardware:
             raise UserError(
                 "hardware dac has scale 'signal': give absolute or range, inputs have no known RMS"
             )
+        if isinstance(self.tile, float) and self.tile.is_integer():  # a strength's values are floats
+            object.__setattr__(self, "tile", int(self.tile))
         if self.tile is not None and (
             isinstance(self.tile, bool) or not isinstance(self.tile, int) or self.tile < 1
         ):
@@ -210,6 +212,18 @@ class Hardware:
         place, index, name = self._find(strength)
         unit = strength.unit or (self._models(place)[index].unit_of(name) if name else "")
         return Strength(strength.path, unit)
+
+    def counts(self, strength: Strength) -> bool:
+        """Whether a strength is a whole number, such as bits.
+
+        Raises:
+            UserError: it has no such strength.
+        """
+        place, index, name = self._find(strength)
+        if not name:
+            return True
+        (declared,) = (its.type for its in dataclasses.fields(self._models(place)[index]) if its.name == name)
+        return declared in (int, "int")
 
     def has(self, strength: Strength) -> bool:
         """Whether it has a strength."""
@@ -325,6 +339,15 @@ class Hardware:
             raise UserError(f"{where}: {error}") from None
 
 
+def _several(place: str, given: object) -> tuple[Any, ...]:
+    """Return the models of a place, of which one may be given alone."""
+    if isinstance(given, Model):
+        return (given,)
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise UserError(f"hardware {place} is {given!r}: give a model, or several")
+    return tuple(given)
+
+
 def _names(kind: type) -> str:
     return ", ".join(its.name for its in dataclasses.fields(kind))
 
@@ -359,9 +382,13 @@ def _model(place: str, settings: object, where: str) -> Model:
         kind = next((its for name, its in known.items() if path in (name, f"{its.__module__}.{name}")), None)
         arguments = settings.get("init_args") or {}
     else:
-        kind, arguments, path = _SHORT.get(place), settings, "a model without class_path"
+        if place not in _SHORT:
+            raise UserError(f"{where} has no class_path: give one of {', '.join(known)}")
+        kind, arguments, path = _SHORT[place], settings, ""
     if kind is None:
-        raise UserError(f"{where} is {path!r}: give one of {', '.join(known)}")
+        raise UserError(
+            f"{where} is {path!r}: give one of {', '.join(known)}, or one that a module named by --allow registers"
+        )
     if not isinstance(arguments, Mapping):
         raise UserError(f"{where}.init_args is {arguments!r}: give a mapping with some of {_names(kind)}")
     unknown = [str(key) for key in arguments if key not in {its.name for its in dataclasses.fields(kind)}]
@@ -399,6 +426,14 @@ class Realisation:
     sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("seed", "chip", "draw", "first_step"):
+            value = getattr(self, name)
+            if value is None and name == "draw":
+                continue
+            try:
+                object.__setattr__(self, name, operator.index(value))
+            except TypeError:
+                raise UserError(f"noise {name} is {value!r}: give a whole number") from None
         if not isinstance(self.first_step, SupportsFloat) or not 0 <= self.first_step < 2**32:
             raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
         ids = self.sample_ids

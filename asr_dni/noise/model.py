@@ -150,7 +150,7 @@ class OutputModel(Model):
         """Return the noise's variance.
 
         Args:
-            signal: mean square of the clean output.
+            signal: mean square of the output before, the noise of earlier models included.
             unit: what a sigma of 1 is in units of the pre-activation, by the model's scale.
         """
 

@@ -155,6 +155,8 @@ class NoisyModule(Stackable):
                 return noise
             if isinstance(noise, Hardware):
                 return Noise.of(noise)
+            if not isinstance(noise, Sequence):
+                raise UserError(f"noise is {noise!r}: give a Noise or a Hardware, such as Noise(sigma=0.5)")
             return [Noise.of(its) if isinstance(its, Hardware) else its for its in noise]
         alone = not isinstance(noise, Sequence) and isinstance(realisation, Realisation)
         networks = 1 if alone else self.networks or 1

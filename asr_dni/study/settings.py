@@ -13,7 +13,7 @@ from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sit
 from asr_dni.hardware_files import noise_of
 from asr_dni.model.annealing import NoiseAnnealing, Schedule
 from asr_dni.model.convolutions import ConvolutionSettings
-from asr_dni.model.network import CELL_NAMES, NetworkSettings, Pooling
+from asr_dni.model.network import NetworkSettings, Pooling, cell_names
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Realisation, Scale, Site, Strength
@@ -385,8 +385,8 @@ class StudySettings:
         if self.epochs < 1:
             raise UserError(f"epochs is {self.epochs}: give 1 or more")
         for cell in self.cells:
-            if cell not in CELL_NAMES:
-                raise UserError(f"cells contains {cell!r}: give any of {', '.join(CELL_NAMES)}")
+            if cell not in cell_names():
+                raise UserError(f"cells contains {cell!r}: give any of {', '.join(cell_names())}")
             recipe, rate = f"recipes.{self.recipes.name_of(cell)}", self.recipes.of(cell).learning_rate
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise UserError(f"{recipe}.learning_rate is {rate}: give a number above 0")
