@@ -1,11 +1,13 @@
 """Hardware as configurations have it: plain settings, a name in ``conf/hardware``, or a YAML file of one's own."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 from asr_dni.configuration import read_layers
 from asr_dni.errors import UserError
 from asr_dni.named_configurations import FOLDER, find_configuration
-from asr_dni.noise import MVM_SITES, Arrays, Hardware, Noise, Realisation, Scale, Site
+from asr_dni.noise import MVM_SITES, Arrays, Hardware, Noise, Realisation, Scale, Site, Strength
 
 _FOLDER = "hardware"
 
@@ -41,6 +43,26 @@ def read_hardware(given: object, where: str = "hardware") -> Hardware:
     for layer in read_layers(path):
         settings |= layer
     return Hardware.from_settings(settings, f"{where} {path}")
+
+
+def find_name(settings_beside: Mapping[str, Any], strength: Strength) -> str | None:
+    """Return the name of the hardware that comes with the project and is this one, but for a strength, if any is.
+
+    Args:
+        settings_beside: what the hardware is at all values of the strength, see
+            :meth:`asr_dni.noise.Hardware.settings_beside`.
+        strength: which of its numbers.
+    """
+    for name in hardware_names():
+        hardware = _named(name)
+        if hardware.has(strength) and hardware.settings_beside(strength) == settings_beside:
+            return name
+    return None
+
+
+@cache
+def _named(name: str) -> Hardware:
+    return read_hardware(name)
 
 
 def noise_of(

@@ -1,10 +1,15 @@
+import json
 import math
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated_study import simulate
 
 from asr_dni.errors import UserError
+from asr_dni.hardware_files import read_hardware
+from asr_dni.noise import Strength
 from asr_dni.plotting import HeatMap, Line, Points, Reference
 from asr_dni.plotting.style import blend, readable_on
 from asr_dni.study.figures import (
@@ -75,6 +80,35 @@ def test_file_names_tell_what_differs():
     names = set(study_figures(find(frame)))
     assert {"matrix-lstm-constant", "matrix-gru-linear", "best-linear", "curves-gru-constant"} <= names
     assert not any(name.startswith("units") for name in names)  # there is one size
+
+
+def noise_text(hardware, strength):
+    """Return what a ledger's train_hardware says of a training on a hardware."""
+    hardware = read_hardware(hardware)
+    its = Strength(strength)
+    noise = {"hardware": hardware.settings_beside(its), "strength": hardware.axis(its).as_dict()}
+    return json.dumps(noise | {"chips": "step"}, sort_keys=True)
+
+
+def test_file_names_are_short_whatever_the_hardware():
+    """The name of a known hardware, else an identity: both figures are there, and can be written."""
+    own = {"weight": {"class_path": "GaussianWeights", "init_args": {"sigma": 0.1}}}
+    trained = [
+        ("", "signal"),
+        (noise_text("pcm_8bit", "weight.time"), ""),
+        (noise_text(own, "weight.sigma"), ""),
+    ]
+    frames = [
+        simulate(**SMALL, sizes=(32,), seeds=range(2), train_hardware=text, train_scale=scale, protocol=long)
+        for text, scale in trained
+        for long in ("digits", "words " * 60)
+    ]
+    names = list(study_figures(find(pd.concat(frames))))
+    assert max(map(len, names)) <= 200
+    matrices = [name for name in names if name.startswith("matrix")]
+    assert sum("-trained-pcm_8bit-weight_time-per_step" in name for name in matrices) == 2
+    assert sum(bool(re.search("-trained-hardware-[0-9a-f]{8}-weight", name)) for name in matrices) == 2
+    assert sum("-train_scale-signal" in name for name in matrices) == 2
 
 
 def test_matrix_shows_mean_and_interval_of_every_pair(findings):

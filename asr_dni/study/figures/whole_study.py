@@ -1,13 +1,20 @@
 """All figures of a study, by the names of their files."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from asr_dni.hardware_files import find_name
+from asr_dni.noise import Strength
 from asr_dni.plotting import Figure
 from asr_dni.study.figures.curves import curves_figure, units_figure
 from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
 from asr_dni.study.findings import Findings
 from asr_dni.study.matrix import KEYS, Matrix, varying_keys
+
+_LONGEST_PART, _LONGEST_NAME = 60, 160
+"""Letters; file systems take 255."""
 
 
 def study_figures(findings: Findings) -> dict[str, Figure]:
@@ -43,17 +50,41 @@ def _groups(findings: Findings, together: Sequence[str]) -> Iterator[tuple[str, 
     for matrix in findings.matrices:
         groups.setdefault(tuple(matrix.key[name] for name in KEYS if name not in together), []).append(matrix)
     for group in groups.values():
-        parts = [_file_part(name, group[0].key[name]) for name in varying]
-        yield "".join(f"-{part}" for part in parts if part), group
+        parts = [_file_part(name, group[0].key) for name in varying]
+        yield _shortened("".join(f"-{part}" for part in parts if part), _LONGEST_NAME), group
 
 
-def _file_part(name: str, value: Any) -> str:
+def _file_part(name: str, key: Mapping[str, Any]) -> str:
+    value = key[name]
     text = {
         "bidirectional": "bidirectional" if value else "",
         "layers": f"{value}layers",
         "epochs": f"{value}epochs",
     }
-    plain = text.get(
-        name, str(value) if name not in ("train_scale", "scale") else f"{name}-{value}" if value else ""
-    )
+    if name in ("train_scale", "scale"):
+        text[name] = f"{name}-{value}" if value else ""
+    if name == "hardware" and value:
+        text[name] = f"on-{_name_of(json.loads(value), Strength(key['axis'], key['unit']))}"
+    if name == "train_hardware" and value:
+        text[name] = f"trained-{_trained_on(json.loads(value))}"
+    plain = _shortened(text.get(name, str(value)), _LONGEST_PART)
     return "".join(letter if letter.isalnum() or letter in "+-" else "_" for letter in plain.lower())
+
+
+def _trained_on(noise: Mapping[str, Any]) -> str:
+    if "hardware" not in noise:
+        return f"{'+'.join(noise['sites'])}-{noise['arrays']}"
+    strength = Strength.from_dict(noise["strength"])
+    return f"{_name_of(noise['hardware'], strength)}-{strength.path}-per_{noise['chips']}"
+
+
+def _name_of(hardware: Mapping[str, Any], strength: Strength) -> str:
+    return find_name(hardware, strength) or f"hardware-{_identity(json.dumps(hardware, sort_keys=True))}"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 9]}-{_identity(text)}"
+
+
+def _identity(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
