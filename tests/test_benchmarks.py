@@ -92,7 +92,7 @@ def take(name):
     not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from /proc"
 )
 def test_peaks_of_known_size():
-    measured = measuring.measure_peaks(["16", "64", "absent", "fatal"], take, rounds=2)
+    measured = measuring.measure_peaks(["16", "64", "absent", "fatal"], take, rounds=1)
     assert measured.unit == "MB"
     assert measured.missing == {"absent": "not installed", "fatal": "its process ended early"}
     for megabytes in (16, 64):

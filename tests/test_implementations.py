@@ -188,12 +188,18 @@ class TestPrecision:
 
 
 class TestThreads:
-    @either_way
-    @every_cell
+    @pytest.mark.parametrize(
+        ("cell", "implementation"),
+        [
+            *(pytest.param(cell, "fused", marks=fused.marks) for cell in CELLS),
+            pytest.param("rnn", "reference"),
+            *(pytest.param(cell, "reference", marks=pytest.mark.slow) for cell in CELLS if cell != "rnn"),
+        ],
+    )
     def test_of_python(self, cell, implementation):
         """Passes that run at the same time, forward and backward, do not touch each other."""
         network = network_of(cell, units=33)
-        inputs = [features_of(8 + k % 3, 12, seed=k) for k in range(12)]
+        inputs = [features_of(8 + k % 3, 12, seed=k) for k in range(6)]
         times = 3 if implementation == "fused" else 1
 
         def work(x):
@@ -274,9 +280,10 @@ def resident():
 @pytest.mark.parametrize(
     ("kind", "implementation"),
     [
+        *(pytest.param(kind, "fused", marks=fused.marks) for kind in ("population", "any shape")),
         *(
-            pytest.param(kind, "fused", marks=fused.marks)
-            for kind in ("gru", "population", "evaluation", "any shape")
+            pytest.param(kind, "fused", marks=[*fused.marks, pytest.mark.slow])
+            for kind in ("gru", "evaluation")
         ),
         pytest.param("gru", "reference", marks=pytest.mark.slow),
     ],
