@@ -1,5 +1,6 @@
 """What tells one experiment from another, and what does not: for the curves that are compared, and for the ledger."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,3 +45,27 @@ def evaluation_settings(hardware: Hardware, strength: Strength) -> dict[str, Any
     if gaussian and alone and strength == Strength.sigma(hardware.scale):
         return {"scale": hardware.scale, "sites": list(hardware.sites), "arrays": hardware.arrays}
     return {"hardware": hardware.settings_beside(strength), "strength": strength.as_dict()}
+
+
+def hardware_at(beside: Mapping[str, Any], strength: Strength, value: float) -> Hardware:
+    """Return the hardware that is noted for all values of a strength, at one of them.
+
+    Args:
+        beside: see :meth:`asr_dni.noise.Hardware.settings_beside`.
+        strength: what it lacks.
+        value: of the strength.
+
+    Raises:
+        UserError: the hardware is not known here, or can't have this value.
+    """
+    settings = copy.deepcopy(dict(beside))
+    place, *index, name = strength.path.split(".") if "." in strength.path else ("", strength.path)
+    models = settings.get(place) or []
+    for k, model in enumerate([models] if isinstance(models, dict) else models):
+        numbers = model["init_args"]
+        if index in ([], [str(k)]) and name in numbers and numbers[name] is None:
+            numbers[name] = value
+            break
+    else:
+        settings[name] = value
+    return Hardware.from_settings(settings)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from asr_dni.hardware_files import read_hardware
 from asr_dni.noise import Strength
 
 SIGMAS_TRAIN = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -96,6 +97,13 @@ def member_rows(
     } | other
     snr = [math.inf if sigma == 0 else -20 * math.log10(sigma) for sigma in frame["strength"]]
     return frame.assign(snr_db=snr, **fixed)
+
+
+def train_hardware(hardware: object, strength: str) -> str:
+    """Return what a ledger says of a training on a hardware, over one of its strengths."""
+    its, made = Strength(strength), read_hardware(hardware)
+    noise = {"hardware": made.settings_beside(its), "strength": made.axis(its).as_dict(), "chips": "step"}
+    return json.dumps(noise, sort_keys=True)
 
 
 def simulate(

@@ -1,15 +1,12 @@
-import json
 import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_study import simulate
+from simulated_study import simulate, train_hardware
 
 from asr_dni.errors import UserError
-from asr_dni.hardware_files import read_hardware
-from asr_dni.noise import Strength
 from asr_dni.plotting import HeatMap, Line, Points, Reference
 from asr_dni.plotting.style import blend, readable_on
 from asr_dni.study.figures import (
@@ -82,21 +79,13 @@ def test_file_names_tell_what_differs():
     assert not any(name.startswith("units") for name in names)  # there is one size
 
 
-def noise_text(hardware, strength):
-    """Return what a ledger's train_hardware says of a training on a hardware."""
-    hardware = read_hardware(hardware)
-    its = Strength(strength)
-    noise = {"hardware": hardware.settings_beside(its), "strength": hardware.axis(its).as_dict()}
-    return json.dumps(noise | {"chips": "step"}, sort_keys=True)
-
-
 def test_file_names_are_short_whatever_the_hardware():
     """The name of a known hardware, else an identity: both figures are there, and can be written."""
     own = {"weight": {"class_path": "GaussianWeights", "init_args": {"sigma": 0.1}}}
     trained = [
         ("", "signal"),
-        (noise_text("pcm_8bit", "weight.time"), ""),
-        (noise_text(own, "weight.sigma"), ""),
+        (train_hardware("pcm_8bit", "weight.time"), ""),
+        (train_hardware(own, "weight.sigma"), ""),
     ]
     frames = [
         simulate(**SMALL, sizes=(32,), seeds=range(2), train_hardware=text, train_scale=scale, protocol=long)
@@ -109,6 +98,38 @@ def test_file_names_are_short_whatever_the_hardware():
     assert sum("-trained-pcm_8bit-weight_time-per_step" in name for name in matrices) == 2
     assert sum(bool(re.search("-trained-hardware-[0-9a-f]{8}-weight", name)) for name in matrices) == 2
     assert sum("-train_scale-signal" in name for name in matrices) == 2
+
+
+@pytest.mark.parametrize(
+    ("hardware", "strength", "unit", "lowest"),
+    [
+        ("pcm", "weight.time", "s", ("0", "0")),  # a fresh device is noisy
+        ("noisy_weights", "adc.bits", "", ("none", "none (conventional)")),  # joined by conventional training
+        ({"output": {"sigma": 1.0, "scale": "range"}, "sites": ["input"]}, "output.sigma", "", None),
+    ],
+)
+def test_a_training_over_another_strength_is_named_by_it(hardware, strength, unit, lowest):
+    trained = train_hardware(hardware, strength)
+    frame = simulate(**SMALL, seeds=range(2), train_hardware=trained, train_scale="")
+    if strength == "adc.bits":
+        frame = frame.assign(train_hardware=np.where(frame["sigma_train"] == 0, "", trained))
+    findings = find(frame)
+    symbol = {"weight.time": "weight time", "adc.bits": "ADC bits"}.get(strength, "σ_train")
+    matrix, curves = matrices_figure(findings.matrices), curves_figure(findings.matrices)
+    (axis,) = {(panel.y.label, panel.y.unit) for panel in matrix.panels}
+    if strength == "output.sigma":
+        assert axis == ("training noise σ_train", "multiples of the largest output")
+    else:
+        assert axis == (f"{symbol} in training", unit)
+        assert (ticks(matrix.panels[0].y)[0], elements(curves.panels[0], Line)[0].label) == lowest
+        assert (elements(curves.panels[0], Line)[0].style.dash == "dash") == (strength == "adc.bits")
+        assert (
+            f"trained on hardware: weight {'PCM' if hardware == 'pcm' else 'GaussianWeights'}" in matrix.note
+        )
+    assert f"over {symbol}{' in s' if unit == 's' else ''}" in matrix.note
+    assert curves.legend.title == symbol
+    assert heat_of(matrix.panels[0]).hover[1][0].startswith(f"{symbol} 0.5, ")
+    assert f"| {symbol} \\ " in findings.markdown()
 
 
 def test_matrix_shows_mean_and_interval_of_every_pair(findings):

@@ -2,10 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from simulated_study import simulate
+from simulated_study import simulate, train_hardware
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve
+from asr_dni.study.findings import find
 from asr_dni.study.matrix import (
     describe_shared,
     label_matrices,
@@ -189,6 +190,54 @@ def test_conventional_training_belongs_to_every_schedule_and_training_scale():
     ]
     (without,) = make_matrices(noisy[noisy["schedule"] == "linear"])
     assert without.conventional is None
+
+
+@pytest.mark.parametrize(
+    ("hardware", "strength", "conventional"),
+    [
+        ("pcm", "weight.time", False),  # a fresh device is noisy
+        ("noisy_weights", "weight.sigma", False),  # there are converters
+        ("stuck_cells", "weight.stuck_at_zero", False),  # cells stick at the other end
+        ("multiplicative", "output.sigma", True),
+        ({"weight": {"class_path": "GaussianWeights"}}, "weight.sigma", True),
+        ({"weight": {"class_path": "PCM"}, "sites": []}, "weight.time", True),
+    ],
+)
+def test_strength_0_is_conventional_training_only_where_nothing_acts(hardware, strength, conventional):
+    base = simulate(**SMALL, seeds=range(2), schedules=("constant", "linear"))
+    trained = train_hardware(hardware, strength)
+    noisy = base.assign(train_hardware=trained, train_scale="", member=base["member"] + "n", accuracy=0.5)
+    for matrix in make_matrices(noisy):
+        assert matrix.sigma_train == (0.0, 0.5, 1.0)  # that at 0 was trained once, and is of every schedule
+        assert (matrix.conventional is not None) == conventional
+        assert np.isfinite(matrix.accuracy).all()
+    # Nor are they pooled with trainings that were conventional.
+    matrices, notes = make_matrices_with_notes(pd.concat([base, noisy]))
+    own = [matrix for matrix in matrices if matrix.key["train_hardware"]]
+    assert sorted(matrix.key["schedule"] for matrix in own) == ["constant", "linear"]
+    assert all((matrix.accuracy == 0.5).all() for matrix in own) == (not conventional)
+    assert any("not compared with conventional training" in note for note in notes) == (not conventional)
+    others = [matrix for matrix in matrices if not matrix.key["train_hardware"]]
+    assert all(matrix.conventional is not None for matrix in others)
+    reasons = {
+        answer.sentence for answer in find(noisy).answers if "conventional training" in answer.sentence
+    }
+    missing = any("conventional training (sigma_train 0) is missing" in reason for reason in reasons)
+    assert missing == (not conventional)
+
+
+def test_conventional_training_is_there_by_itself_beside_trainings_that_are_under_noise_at_0():
+    base = simulate(**SMALL, seeds=range(2))
+    trained = train_hardware("pcm", "weight.time")
+    noisy = base.assign(train_hardware=trained, train_scale="", member=base["member"] + "n")
+    matrices = make_matrices(pd.concat([base[base["sigma_train"] == 0], noisy]))
+    assert [(m.sigma_train, m.conventional is None) for m in matrices] == [
+        ((0.0,), False),
+        ((0.0, 0.5, 1.0), True),
+    ]
+    (joined,) = make_matrices(pd.concat([base[base["sigma_train"] == 0], noisy[noisy["sigma_train"] > 0]]))
+    assert joined.conventional is not None
+    assert [joined.train_text(sigma) for sigma in joined.sigma_train] == ["none", "0.5", "1"]
 
 
 def test_trainings_that_share_their_place_are_counted_and_their_differences_named():

@@ -144,6 +144,17 @@ def describe_hardware(settings: Mapping[str, Any]) -> str:
     return f"hardware: {', '.join(parts)} ({settings.get('arrays')} arrays)"
 
 
+def describe_training(hardware: Mapping[str, Any], strength: Strength) -> str:
+    """Return on which hardware a network was trained, over which of its strengths and in which unit.
+
+    Args:
+        hardware: its settings, but for the strength.
+        strength: that the training took values of.
+    """
+    unit = f" in {strength.measured_in}" if strength.measured_in else ""
+    return f"trained on {describe_hardware(hardware)} over {strength.symbol_in_training}{unit}"
+
+
 def describe_intervals(summaries: Mapping[str, CurveSummary]) -> str:
     """Return what the summaries' intervals are, each kind once."""
     return ", ".join(dict.fromkeys(summary.interval for summary in summaries.values()))

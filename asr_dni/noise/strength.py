@@ -99,6 +99,11 @@ class Strength:
         return " ".join(_WORDS.get(word, word.replace("_", " ")) for word in self.path.split("."))
 
     @property
+    def symbol_in_training(self) -> str:
+        """The same of the training's noise: ``σ_train``, ``ADC bits``."""
+        return "σ_train" if self.is_sigma else self.symbol
+
+    @property
     def word(self) -> str:
         """What a message calls it: ``sigma``, or the path."""
         return "sigma" if self.is_sigma else self.path

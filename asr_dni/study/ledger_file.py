@@ -58,8 +58,9 @@ COLUMNS: dict[str, pa.DataType] = {
 """The ledger's columns, one row per (member, strength, chip, draw).
 
 ``member`` is the hash of everything that decides the member's result, which ``configuration`` spells out as JSON;
-``sigma_train`` is the noise that the member's training ends with, and 0 only where there was none at any time:
-conventional training, whatever the ``schedule``; ``strength`` is the value of what ``axis`` names, see
+``sigma_train`` is the noise that the member's training ends with, a value of the strength that ``train_hardware`` names
+(``output.sigma`` where it is empty), and 0 only where it was 0 at any time: conventional training, whatever the
+``schedule``, where nothing else of that hardware acts; ``strength`` is the value of what ``axis`` names, see
 :class:`asr_dni.noise.Strength`, in ``unit``; ``hardware`` is what the member was evaluated on, as JSON, and empty where
 it is Gaussian noise alone, of which ``scale``, ``sites``, joined by "+", and ``arrays`` tell all; ``train_hardware`` is
 what it was trained on, likewise, and empty where that is such noise, of ``train_scale`` and at the same sites;

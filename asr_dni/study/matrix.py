@@ -12,9 +12,10 @@ import pandas as pd
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.description import describe_hardware, names_split
-from asr_dni.noise import Strength
+from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS
+from asr_dni.study.training_noise import acts_at_zero, describe_train_hardware, strength_of_training
 from asr_dni.wording import count
 
 KEYS = (
@@ -47,7 +48,7 @@ class Matrix:
 
     Attributes:
         key: values of :data:`KEYS`.
-        sigma_train: T levels, ascending; 0 is conventional training.
+        sigma_train: T levels of the training's strength, ascending.
         levels: I values of the strength at inference, ascending.
         seeds: S trainings, by name.
         accuracy: mean over draws, ``(T, I, S)``; NaN where there is no result.
@@ -56,6 +57,8 @@ class Matrix:
         n_draws: passes over them per level and chip, ``(I,)``: 1 without noise.
         n_networks: how many networks an accuracy is the mean of, beside draws.
         n_chips: on how many chips each was evaluated.
+        zero_is_conventional: whether ``sigma_train`` 0 is conventional training; else a part of the training's hardware
+            acts at strength 0 too.
     """
 
     key: dict[str, Any]
@@ -68,6 +71,7 @@ class Matrix:
     n_draws: npt.NDArray[np.int64]
     n_networks: int = 1
     n_chips: int = 1
+    zero_is_conventional: bool = True
 
     @property
     def strength(self) -> Strength:
@@ -77,11 +81,21 @@ class Matrix:
     @property
     def train_strength(self) -> Strength | None:
         """What :attr:`sigma_train` is a value of; ``None`` where the training of this matrix was conventional alone."""
-        noise = json.loads(self.key["train_hardware"] or "{}")
-        if "strength" in noise:
-            return Strength.from_dict(noise["strength"])
-        scale = noise.get("scale") or self.key["train_scale"]
-        return Strength.sigma(scale) if scale else None
+        return strength_of_training(self.key)
+
+    @property
+    def train_symbol(self) -> str:
+        """What :attr:`sigma_train` is called, in short."""
+        return (self.train_strength or SIGMA).symbol_in_training
+
+    def is_conventional(self, sigma_train: float) -> bool:
+        """Return whether a level is conventional training."""
+        return sigma_train == 0 and self.zero_is_conventional
+
+    def train_text(self, sigma_train: float) -> str:
+        """Return a level as a figure's ticks have it: conventional training is none of a strength that acts at 0."""
+        none = self.is_conventional(sigma_train) and acts_at_zero(self.key["train_hardware"])
+        return "none" if none else f"{sigma_train:g}"
 
     @property
     def clean(self) -> bool:
@@ -121,7 +135,7 @@ class Matrix:
     @property
     def conventional(self) -> Array | None:
         """Accuracies of conventional training, ``(I, S)``."""
-        return self.accuracy[0] if self.sigma_train[0] == 0 else None
+        return self.accuracy[0] if self.is_conventional(self.sigma_train[0]) else None
 
     @property
     def level_weights(self) -> Array:
@@ -168,8 +182,9 @@ class Matrix:
 def make_matrices(frame: pd.DataFrame) -> list[Matrix]:
     """Return a ledger's results by architecture and setting.
 
-    Draws and chips are averaged within each training first. Conventional trainings (sigma_train 0) belong to every
-    schedule and train_scale, since both only say how the noise comes in.
+    Draws and chips are averaged within each training first. Conventional trainings (sigma_train 0, where nothing of
+    the training's hardware acts) belong to every schedule, train_scale and train_hardware, which only say how the noise
+    comes in; other trainings at 0 to every schedule.
 
     Args:
         frame: see :data:`asr_dni.study.ledger_file.COLUMNS`.
@@ -234,23 +249,44 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
         notes.append(f"{note}{_differing(frame, means)}: their mean counts as one training.")
     own = ["schedule", "train_scale", "train_hardware"]
     shared = [key for key in keys if key not in own]
-    noisy = means[means["sigma_train"] > 0]
-    conventional = means[means["sigma_train"] == 0]
+    under_noise = (means["sigma_train"] > 0) | means["train_hardware"].astype(str).map(acts_at_zero)
+    noisy, conventional = means[under_noise], means[~under_noise]
     groups: list[tuple[dict[str, Any], pd.DataFrame]] = []
-    for values, rows in noisy.groupby(keys, observed=True):
-        groups.append((dict(zip(keys, values, strict=True)), rows))
     bases = {values: rows for values, rows in conventional.groupby(shared, observed=True)}
-    for place, (key, rows) in enumerate(groups):
-        base = bases.get(tuple(key[name] for name in shared))
-        if base is not None:
-            groups[place] = (key, pd.concat([base, rows]))
-    taken = {tuple(key[name] for name in shared) for key, _ in groups}
+    taken, apart = set(), 0
+    for values, rows in _of_every_schedule(noisy).groupby(keys, observed=True):
+        key = dict(zip(keys, values, strict=True))
+        of_base = tuple(key[name] for name in shared)
+        if of_base in bases and (rows["sigma_train"] > 0).all():
+            taken.add(of_base)
+            rows = pd.concat([bases[of_base], rows])
+        else:
+            apart += of_base in bases
+        groups.append((key, rows))
+    if apart:
+        notes.append(
+            f"{count(apart, 'matrix', 'matrices')} of trainings that are under noise at sigma_train 0 too, of other"
+            " parts of their hardware, are not compared with conventional training, which is there by itself."
+        )
     for values, rows in bases.items():
         if values not in taken:
             key = dict(zip(shared, values, strict=True)) | {name: "" for name in own}
             groups.append(({name: key[name] for name in keys}, rows))
     groups.sort(key=lambda group: tuple(map(_sortable, group[0].values())))
     return [_make_matrix(key, rows, order) for key, rows in groups], notes
+
+
+def _of_every_schedule(noisy: pd.DataFrame) -> pd.DataFrame:
+    """Return trainings under noise, with those at sigma_train 0 under every schedule of their kind.
+
+    They are the same whatever the schedule, and there under one.
+    """
+    kind = [name for name in KEYS if name != "schedule"]
+    at_zero = noisy[noisy["sigma_train"] == 0].drop(columns="schedule")
+    if at_zero.empty:
+        return noisy
+    schedules = noisy[[*kind, "schedule"]].drop_duplicates()
+    return pd.concat([noisy[noisy["sigma_train"] > 0], at_zero.merge(schedules, on=kind)])
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
@@ -319,15 +355,11 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
         int(rows["n_clips"].min()),
         1 + rows.groupby("strength")["last_draw"].max().to_numpy(dtype=np.int64),
         n_chips=1 + int(rows["last_chip"].max()),
+        zero_is_conventional=not rows.loc[rows["sigma_train"] == 0, "train_hardware"]
+        .astype(str)
+        .map(acts_at_zero)
+        .any(),
     )
-
-
-def _describe_training(noise: Mapping[str, Any]) -> str:
-    """Return what a training was under, see :attr:`asr_dni.study.settings.NoiseModel.settings`."""
-    if "hardware" not in noise:
-        return f"trained under noise at {', '.join(noise['sites'])} ({noise['arrays']} arrays)"
-    strength = Strength.from_dict(noise["strength"])
-    return f"trained on {describe_hardware(noise['hardware'])} over {strength.symbol}, chips per {noise['chips']}"
 
 
 _NAMES: dict[str, Any] = {
@@ -339,7 +371,7 @@ _NAMES: dict[str, Any] = {
     "epochs": lambda epochs: count(epochs, "epoch"),
     "schedule": lambda name: f"{name} training noise" if name else "conventional training",
     "train_scale": lambda scale: f"training scale {scale}" if scale else "",
-    "train_hardware": lambda text: _describe_training(json.loads(text)) if text else "",
+    "train_hardware": describe_train_hardware,
     "scale": lambda scale: f"inference scale {scale}" if scale else "",
     "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
     "arrays": lambda arrays: f"{arrays} arrays",

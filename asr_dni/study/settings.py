@@ -175,12 +175,8 @@ class Recipes:
 
     def of(self, cell: str) -> Recipe:
         """Return the recipe of a kind of cell."""
-        recipe: Recipe = getattr(self, self.name_of(cell))
+        recipe: Recipe = getattr(self, cell, self.others)
         return recipe
-
-    def name_of(self, cell: str) -> str:
-        """Return the setting that is the recipe of a kind of cell."""
-        return cell if cell in ("rnn", "lstm", "gru") else "others"
 
 
 @dataclass(frozen=True)
@@ -334,8 +330,7 @@ class StudySettings:
         if noise.hardware is not None:
             hardware, axis = noise.training_noise().noise.hardware, Strength(noise.strength)
             levels = choose_levels(axis, (), noise.sigma_infer or self.evaluation.sigma_infer)
-            differ = any(hardware.at(level, axis).has_chips for level in levels)
-            chips = self.evaluation.chips if differ else 1
+            chips = self.evaluation.chips if any(hardware.at(one, axis).has_chips for one in levels) else 1
             return (Sweep(levels, draws, Noise.of(hardware, Realisation(seed=seed)), axis, chips),)
         sweeps = []
         for scale, sigmas in self._grids_of(noise).items():
@@ -387,7 +382,8 @@ class StudySettings:
         for cell in self.cells:
             if cell not in cell_names():
                 raise UserError(f"cells contains {cell!r}: give any of {', '.join(cell_names())}")
-            recipe, rate = f"recipes.{self.recipes.name_of(cell)}", self.recipes.of(cell).learning_rate
+            recipe = f"recipes.{cell if hasattr(self.recipes, cell) else 'others'}"
+            rate = self.recipes.of(cell).learning_rate
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise UserError(f"{recipe}.learning_rate is {rate}: give a number above 0")
             for units in self.units:

@@ -40,7 +40,7 @@ def curves_figure(matrices: Sequence[Matrix]) -> Figure:
                     [100 * one for one, _, _ in own],
                     [100 * one for _, one, _ in own],
                     [100 * one for _, _, one in own],
-                    label=_train_label(sigma),
+                    label=_train_label(sigma, matrix),
                     style=style,
                     hover=[f"{format_accuracy(*one)} %" for one in own],
                 )
@@ -48,7 +48,9 @@ def curves_figure(matrices: Sequence[Matrix]) -> Figure:
         elements: tuple[Element, ...] = (*lines, chance_line(matrix.chance))
         panels.append(Panel(strength_axis(matrix.strength), ACCURACY, elements, title))
     note = f"lines: mean over seeds; {explain_intervals(matrices, 'bands')}"
-    return make_figure("Noise curves", matrices, panels, (3.7, 3.2), note, legend=Legend("σ_train"))
+    return make_figure(
+        "Noise curves", matrices, panels, (3.7, 3.2), note, legend=Legend(matrices[0].train_symbol)
+    )
 
 
 def units_figure(matrices: Sequence[Matrix], levels: Sequence[float] | None = None) -> Figure:
@@ -87,7 +89,7 @@ def units_figure(matrices: Sequence[Matrix], levels: Sequence[float] | None = No
         (3.3, 2.6),
         f"points: mean over seeds; {explain_intervals(matrices, 'bars')}",
         columns=len(chosen),
-        legend=Legend("σ_train"),
+        legend=Legend(matrices[0].train_symbol),
         of_all_cells=True,
     )
 
@@ -110,7 +112,7 @@ def _over_units(own: Sequence[Matrix], matrices: Sequence[Matrix], level: float)
             [100 * mean for _, mean, _, _ in found],
             [100 * low for _, _, low, _ in found],
             [100 * high for *_, high in found],
-            label=_train_label(train),
+            label=_train_label(train, own[0]),
             style=style,
             hover=[f"{count(one, 'unit')}: {format_accuracy(*values)} %" for one, *values in found],
             joined=True,
@@ -120,13 +122,14 @@ def _over_units(own: Sequence[Matrix], matrices: Sequence[Matrix], level: float)
 def _train_styles(matrices: Sequence[Matrix], width: float, size: float) -> dict[float, Style]:
     """Return a style per sigma_train: black and dashed without noise, then from dark to light as it grows."""
     sigmas = sorted({sigma for matrix in matrices for sigma in matrix.sigma_train})
-    noisy = [sigma for sigma in sigmas if sigma > 0]
+    clean = [sigma for sigma in sigmas if matrices[0].is_conventional(sigma)]
+    noisy = [sigma for sigma in sigmas if sigma not in clean]
     colors = dict(zip(noisy, ordered_colors(len(noisy)), strict=True))
     return {
         sigma: Style(
             colors.get(sigma, "#000000"),
             MARKERS[place % len(MARKERS)],
-            "solid" if sigma else "dash",
+            "dash" if sigma in clean else "solid",
             width,
             size,
         )
@@ -134,5 +137,5 @@ def _train_styles(matrices: Sequence[Matrix], width: float, size: float) -> dict
     }
 
 
-def _train_label(sigma: float) -> str:
-    return f"{sigma:g}" + ("" if sigma else " (conventional)")
+def _train_label(sigma: float, matrix: Matrix) -> str:
+    return matrix.train_text(sigma) + (" (conventional)" if matrix.is_conventional(sigma) else "")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import strength_axis
 from asr_dni.plotting import Axis, Figure, Legend, Panel
 from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
 from asr_dni.study.matrix import Matrix, describe_key, describe_shared, varying_keys
@@ -20,8 +19,8 @@ def train_axis(matrix: Matrix) -> Axis:
     strength = matrix.train_strength
     if strength is None:
         return Axis("training noise σ_train")
-    axis = strength_axis(strength)
-    return Axis("training noise σ_train" if strength.is_sigma else f"{axis.label} in training", axis.unit)
+    title = "training noise σ_train" if strength.is_sigma else f"{strength.symbol} in training"
+    return Axis(title, strength.measured_in)
 
 
 def make_figure(

@@ -230,7 +230,7 @@ def _grid_axes(matrix: Matrix, trains: Sequence[float]) -> tuple[Axis, Axis]:
         else (),
         opposite_label="SNR (dB)" if shown else "",
     )
-    y = replace(train_axis(matrix), scale="category", categories=_levels(trains))
+    y = replace(train_axis(matrix), scale="category", categories=tuple(map(matrix.train_text, trains)))
     return x, y
 
 
@@ -244,7 +244,8 @@ def _place(matrix: Matrix, trains: Sequence[float], row: int, column: int) -> st
     """Name a cell of a map, as a browser shows it."""
     snr = format_snr(matrix.snr_db[column])
     of_snr = "" if snr == "–" else f" (SNR {snr} dB)"
-    return f"σ_train {trains[row]:g}, {matrix.strength.symbol} {matrix.levels[column]:g}{of_snr}"
+    trained = f"{matrix.train_symbol} {matrix.train_text(trains[row])}"
+    return f"{trained}, {matrix.strength.symbol} {matrix.levels[column]:g}{of_snr}"
 
 
 def _grid(shape: tuple[int, ...], of: Callable[[int, int], Any]) -> list[list[Any]]:

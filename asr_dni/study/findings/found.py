@@ -137,10 +137,10 @@ def tests_of(answers: Iterable[Answer]) -> list[str]:
 
 def _matrix_markdown(matrix: Matrix) -> str:
     mean, (low, high) = matrix.mean, matrix.interval()
-    head = [f"σ_train \\ {matrix.strength.symbol}", *(f"{sigma:g}" for sigma in matrix.levels)]
+    head = [f"{matrix.train_symbol} \\ {matrix.strength.symbol}", *(f"{sigma:g}" for sigma in matrix.levels)]
     rows = [head, ["---:"] * len(head)]
     for place, sigma in enumerate(matrix.sigma_train):
-        row = [f"{sigma:g}"]
+        row = [matrix.train_text(sigma)]
         for level in range(len(matrix.levels)):
             half = (high[place, level] - low[place, level]) / 2
             text = "" if math.isnan(mean[place, level]) else f"{100 * mean[place, level]:.1f}"

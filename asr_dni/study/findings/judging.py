@@ -40,7 +40,7 @@ def why_not_compared(matrix: Matrix, clean: bool) -> str | None:
         clean: whether the comparison needs clean inference.
     """
     reason = None
-    if matrix.sigma_train[0] != 0:
+    if matrix.conventional is None:
         reason = "conventional training (sigma_train 0) is missing"
     elif len(matrix.sigma_train) < 2:
         reason = "there is no training under noise"

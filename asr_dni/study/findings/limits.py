@@ -35,7 +35,7 @@ def limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFram
         ]
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         notes.append(f"Missing: {'; '.join(shown)}{more}. Comparisons use the seeds that both sides have.")
-    if not any(matrix.sigma_train[0] == 0 for matrix in matrices):
+    if all(matrix.conventional is None for matrix in matrices):
         notes.append("There is no conventional training (sigma_train 0) to compare with.")
     families = len(matrices)
     if families > 1:

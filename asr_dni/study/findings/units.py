@@ -43,7 +43,10 @@ class Units(Question):
             tables.append(with_key(key, table))
             sizes = list_numbers(matrix.key["units"] for matrix in family)
             name = family[0].strength.name
-            parts = [part for level in levels if (part := _describe(table, train[0], name, level))]
+            lowest = f"sigma_train {train[0]:g}"
+            if train[0] == 0 and _compared(family):
+                lowest = "conventional training"
+            parts = [part for level in levels if (part := _describe(table, (train[0], lowest), name, level))]
             sentence = f"Per doubling of the units ({sizes}): " + "; ".join(parts) + "." + untested(table)
             answers.append(self._answer(key, label, "estimate", sentence, self._TEST))
         return concatenate(tables), answers
@@ -69,7 +72,7 @@ def _slopes(
         slope = np.einsum("m,mts->ts", weights, accuracy[:, :, place])
         slopes.append(slope)
         rows += [(_ACCURACY, sigma, level) for sigma in train]
-        if train[0] == 0 and len(train) > 1:
+        if train[0] == 0 and len(train) > 1 and _compared(family):
             slopes.append(slope[1:] - slope[:1])
             rows += [(_ADVANTAGE, sigma, level) for sigma in train[1:]]
     measures, trains, infers = map(list, zip(*rows, strict=True))
@@ -83,11 +86,15 @@ def _slopes(
     )
 
 
-def _describe(table: pd.DataFrame, lowest: float, strength: str, level: float) -> str:
+def _compared(family: Sequence[Matrix]) -> bool:
+    return all(matrix.conventional is not None for matrix in family)
+
+
+def _describe(table: pd.DataFrame, lowest: tuple[float, str], strength: str, level: float) -> str:
     """Return the slopes at one strength in words; empty where none is known."""
+    sigma, name = lowest
     here = table[(table["strength"] == level) & table["effect"].notna()]
-    own = here[(here["measure"] == _ACCURACY) & (here["sigma_train"] == lowest)]
-    name = "conventional training" if lowest == 0 else f"sigma_train {lowest:g}"
+    own = here[(here["measure"] == _ACCURACY) & (here["sigma_train"] == sigma)]
     parts = [f"{name} {describe_effect(row)}" for row in own.itertuples()]
     gains = here[here["measure"] == _ADVANTAGE]
     if len(gains):
