@@ -11,6 +11,7 @@ from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation.compare import compare_curves, find_curves
 from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.hardware_files import read_hardware
 from asr_dni.noise import Hardware, Multiplicative, Strength, UniformConverter
 
 
@@ -285,6 +286,35 @@ def test_curves_over_another_strength_are_compared_among_themselves(tmp_path):
     assert "its value at 0 to chance" in comparison.markdown  # where converters are, nothing is clean
     assert comparison.figure.axes[0].get_xlabel() == "ADC bits"
     assert narrow.settings_beside(bits) in [s.settings["hardware"] for s in comparison.summaries.values()]
+
+
+def test_trainings_on_other_hardware_are_named_by_it(tmp_path):
+    """In labels in short, and in the small print in full with the unit of what they were trained over."""
+    for name, strength, sigma in (("noisy_weights", "weight.sigma", 0.05), ("pcm", "weight.time", 0.0)):
+        hardware, its = read_hardware(name), Strength(strength)
+        settings = {
+            "sigma_train": sigma,
+            "train_hardware": hardware.settings_beside(its),
+            "train_strength": hardware.axis(its).as_dict(),
+        }
+        settings |= {} if sigma else {"trained_under_noise": True}
+        make_curve((0.9, 0.8, 0.3), **settings).to_csv(tmp_path / name / "noise_curve.csv")
+    make_curve((0.8, 0.7, 0.3), sigma_train=0.0, train_scale="absolute").to_csv(tmp_path / "noise_curve.csv")
+    comparison = compare_curves([tmp_path])
+    labels = [
+        "conventional",
+        "DNI weight time=0 s, trained on pcm",
+        "DNI weight σ=0.05, trained on noisy_weights",
+    ]
+    assert [label.removesuffix(", absolute") for label in comparison.summaries] == labels
+    in_full = (
+        "DNI weight σ=0.05, trained on noisy_weights: trained on hardware: weight GaussianWeights per output"
+    )
+    assert in_full in comparison.markdown
+    assert "over weight σ in multiples of the largest weight" in comparison.markdown
+    (one,) = compare_curves([tmp_path / "pcm"]).summaries
+    assert one == "DNI weight time=0 s"
+    assert "; trained on hardware: weight PCM" in compare_curves([tmp_path / "pcm"]).markdown
 
 
 def test_curves_over_different_strengths_are_not_compared(tmp_path):

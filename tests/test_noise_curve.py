@@ -16,7 +16,7 @@ from asr_dni.evaluation.scoring import fingerprint
 from asr_dni.evaluation.sweep import count_passes
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
-from asr_dni.noise import Noise
+from asr_dni.noise import Noise, Strength
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def test_midpoint_takes_chance_from_the_number_of_classes():
 
 def test_midpoint_says_what_it_needs():
     curve = accuracy_curve([0.9, 0.2])
-    with pytest.raises(UserError, match=r"clean accuracy 0\.900 is not above chance, 0\.950"):
+    with pytest.raises(UserError, match=r"accuracy 0\.900 at sigma 0 is not above chance, 0\.950"):
         curve.midpoint(0.95)
     with pytest.raises(UserError, match="give chance"):
         NoiseCurve(curve.frame).midpoint()
@@ -392,3 +392,25 @@ def test_labels():
     assert curve_label({"sigma_train": 0, "sigma_train_highest": 2.0}) == "DNI σ_train=2→0"
     assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
     assert curve_label({}) == "network"
+
+
+@pytest.mark.parametrize(
+    ("strength", "settings", "label"),
+    [
+        (
+            Strength("weight.sigma", "multiples of the largest weight"),
+            {"sigma_train": 0.05},
+            "DNI weight σ=0.05",
+        ),
+        (Strength("adc.bits"), {"sigma_train": 4, "sigma_train_highest": 8}, "DNI ADC bits=8→4"),
+        (Strength("weight.time", "s"), {"sigma_train": 3600}, "DNI weight time=3600 s"),
+        (
+            Strength("weight.time", "s"),
+            {"sigma_train": 0, "trained_under_noise": True},
+            "DNI weight time=0 s",
+        ),
+        (Strength("weight.sigma"), {"sigma_train": 0}, "conventional"),
+    ],
+)
+def test_labels_of_trainings_over_another_strength(strength, settings, label):
+    assert curve_label(settings | {"train_strength": strength.as_dict()}) == label

@@ -18,7 +18,7 @@ from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, measure_noise_cur
 from asr_dni.evaluation.curve import curve_label
 from asr_dni.features import MFCC
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
-from asr_dni.noise import Noise
+from asr_dni.noise import Noise, Strength
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -222,6 +222,34 @@ def test_conventional_is_who_has_seen_no_noise(tmp_path, data, annealing, sites,
     del contents["sigma_train"]["highest"]  # as checkpoints were before
     if sites and annealing.warm_up < 1:
         assert curve_label(KeywordSpotter.from_checkpoint(contents).curve_settings()) == label
+
+
+@pytest.mark.parametrize(
+    ("hardware", "strength", "sigma", "label"),
+    [
+        ("pcm", "weight.time", 0.0, "DNI weight time=0 s"),  # a fresh device is noisy
+        ("noisy_weights", "weight.sigma", 0.0, "DNI weight σ=0"),  # there are converters
+        ("noisy_weights", "adc.bits", 4.0, "DNI ADC bits=4"),
+        ("multiplicative", "output.sigma", 0.0, "conventional"),
+        ({"weight": {"class_path": "GaussianWeights"}}, "weight.sigma", 0.0, "conventional"),
+        ({"weight": {"class_path": "PCM"}, "sites": []}, "weight.time", 0.0, "conventional"),
+    ],
+)
+def test_strength_0_is_conventional_where_nothing_acts(tmp_path, data, hardware, strength, sigma, label):
+    noise = TrainingNoise(hardware=hardware, strength=strength)
+    _, spotter = train(
+        tmp_path,
+        data(),
+        annealing=NoiseAnnealing(sigma, schedule="constant"),
+        noise=noise,
+        epochs=1,
+        units=4,
+        layers=1,
+    )
+    settings = spotter.curve_settings()
+    assert curve_label(settings) == label
+    assert settings["train_hardware"] == noise.noise.hardware.settings_beside(Strength(strength))
+    assert "train_scale" not in settings
 
 
 def test_a_training_that_went_on_without_noise_has_seen_it(tmp_path, data):

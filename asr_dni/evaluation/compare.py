@@ -18,7 +18,7 @@ from asr_dni.evaluation.curve import (
     curve_label,
     summarise_curves,
 )
-from asr_dni.evaluation.description import describe_hardware
+from asr_dni.evaluation.description import describe_hardware, name_train_hardware
 from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
@@ -26,6 +26,17 @@ from asr_dni.identity import experiment_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_IN_THE_LABEL = (
+    "sigma_train",
+    "sigma_train_highest",
+    "train_strength",
+    "trained_under_noise",
+    "label",
+    "draws",
+    "training",
+)
+"""Settings that labels tell otherwise, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -197,12 +208,15 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     differing = [
         key
         for key in keys
-        if key not in ("sigma_train", "sigma_train_highest", "label", "draws", "training")
-        and any(one.get(key) != settings[0].get(key) for one in settings)
+        if key not in _IN_THE_LABEL and any(one.get(key) != settings[0].get(key) for one in settings)
     ]
     labels = []
     for one in settings:
-        more = [_value_text(key, one[key]) for key in differing if one.get(key) is not None]
+        more = [
+            name_train_hardware(one) if key == "train_hardware" else _value_text(key, one[key])
+            for key in differing
+            if one.get(key) is not None
+        ]
         name = curve_label(one)
         labels.append(", ".join(([] if name == "network" and more else [name]) + more))
     for label in dict.fromkeys(labels):
@@ -228,8 +242,8 @@ def _distinct(labels: Sequence[str]) -> list[str]:
     return distinct
 
 
-def _order(settings: Mapping[str, Any]) -> float:
-    return float(settings.get("sigma_train") or 0)
+def _order(settings: Mapping[str, Any]) -> tuple[float, bool]:
+    return float(settings.get("sigma_train") or 0), bool(settings.get("trained_under_noise"))
 
 
 def compare_curves(

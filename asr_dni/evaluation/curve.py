@@ -62,8 +62,7 @@ class CurveSummary:
             levels.
 
         Raises:
-            UserError: strength 0, where there is none of the noise, was not measured, or chance is not known, or it is
-                not below the accuracy there.
+            UserError: strength 0 was not measured, or chance is not known, or it is not below the accuracy there.
         """
         chance = self.chance if chance is None else chance
         if chance is None:
@@ -75,7 +74,8 @@ class CurveSummary:
             raise UserError(f"the midpoint needs the accuracy at {word} 0: measure {word} 0 as well")
         if accuracy[0] <= chance:
             raise UserError(
-                f"there is no midpoint: clean accuracy {accuracy[0]:.3f} is not above chance, {chance:.3f}"
+                f"there is no midpoint: accuracy {accuracy[0]:.3f} at {self.strength.word} 0 is not above chance,"
+                f" {chance:.3f}"
             )
         half = (accuracy[0] + chance) / 2
         below = np.flatnonzero(accuracy <= half)
@@ -99,7 +99,10 @@ class NoiseCurve:
             ``weights`` (a fingerprint), and what the caller notes. ``strength`` where that is not sigma in its
             ``scale``. Known to figures and comparisons are
             ``n_classes``, ``seed`` (of the training), ``sigma_train`` (that it ended with), ``sigma_train_highest``
-            (where a step had more), ``cell``, ``units``, ``data``,
+            (where a step had more), ``train_strength`` (what both are values of, where that is not sigma),
+            ``train_hardware`` (what it was trained on beside that, where it is not Gaussian noise on outputs alone),
+            ``trained_under_noise`` (true where sigma_train is 0 but something of that hardware acts), ``cell``,
+            ``units``, ``data``,
             ``protocol``, ``split``, ``checkpoint``, ``epoch``, ``training`` (everything else that was configured
             for it), ``label``.
 
@@ -227,13 +230,31 @@ def curve_label(settings: Mapping[str, Any]) -> str:
     """Return a short name for a curve: the setting ``label``, or how the network was trained."""
     if settings.get("label"):
         return str(settings["label"])
-    sigma_train = settings.get("sigma_train")
+    sigma_train, strength = settings.get("sigma_train"), strength_of_training(settings)
     if sigma_train is None:
         return "network"
+    # A unit of several words is for the small print.
+    unit = f" {strength.unit}" if strength.unit and not strength.is_sigma and " " not in strength.unit else ""
     highest = settings.get("sigma_train_highest") or 0
     if highest > sigma_train:
-        return f"DNI σ_train={highest:g}→{sigma_train:g}"
-    return f"DNI σ_train={sigma_train:g}" if sigma_train > 0 else "conventional"
+        return f"DNI {strength.symbol_in_training}={highest:g}→{sigma_train:g}{unit}"
+    if sigma_train > 0 or settings.get("trained_under_noise"):
+        return f"DNI {strength.symbol_in_training}={sigma_train:g}{unit}"
+    return "conventional"
+
+
+def strength_of_training(settings: Mapping[str, Any]) -> Strength:
+    """Return what a curve's ``sigma_train`` is a value of.
+
+    Raises:
+        UserError: the setting ``train_strength`` is not that of a strength.
+    """
+    noted = settings.get("train_strength")
+    return (
+        Strength.sigma(settings.get("train_scale") or "absolute")
+        if noted is None
+        else Strength.from_dict(noted)
+    )
 
 
 def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> CurveSummary:

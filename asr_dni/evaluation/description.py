@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve
+from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, strength_of_training
+from asr_dni.hardware_files import find_name
 from asr_dni.noise import Strength
 
 Curves: TypeAlias = Mapping[str, NoiseCurve | CurveSummary]
@@ -118,6 +119,7 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
         parts.append(describe_hardware(shared("hardware")))
     if shared("scale"):
         parts.append(f"scale {shared('scale')}")
+    parts += _describe_trainings(summaries)
     for column, word in (("n_chips", "chip"), ("n_draws", "draw"), ("n_seeds", "seed")):
         number, text = span(column)
         if column == "n_chips" and number == 1:
@@ -126,6 +128,28 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
     if shared("epoch") is not None:
         parts.append(f"epoch {shared('epoch')}")
     return "; ".join(parts)
+
+
+def _describe_trainings(summaries: Mapping[str, CurveSummary]) -> list[str]:
+    """Return on which hardware networks were trained, with their labels where it is not the same for all."""
+    labels: dict[str, list[str]] = {}
+    for label, summary in summaries.items():
+        hardware = summary.settings.get("train_hardware")
+        if hardware:
+            text = describe_training(hardware, strength_of_training(summary.settings))
+            labels.setdefault(text, []).append(label)
+    if any(len(own) == len(summaries) for own in labels.values()):
+        return list(labels)
+    return [f"{' and '.join(own)}: {text}" for text, own in labels.items()]
+
+
+def name_train_hardware(settings: Mapping[str, Any]) -> str:
+    """Return in a word or two on which hardware a curve's network was trained: its name, or of what it is made."""
+    hardware = settings["train_hardware"]
+    parts = [hardware.get(place) or [] for place in ("weight", "dac", "output", "adc")]
+    models = [model for part in parts for model in ([part] if isinstance(part, Mapping) else part)]
+    classes = dict.fromkeys(str(model.get("class_path", "")).rpartition(".")[2] for model in models)
+    return f"trained on {find_name(hardware, strength_of_training(settings)) or ' + '.join(classes)}"
 
 
 def describe_hardware(settings: Mapping[str, Any]) -> str:

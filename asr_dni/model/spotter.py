@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -18,6 +19,7 @@ from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_chec
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.hardware_files import noise_of
+from asr_dni.identity import evaluation_settings
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
@@ -205,7 +207,7 @@ class KeywordSpotter(pl.LightningModule):
             "bidirectional": network.bidirectional,
             "pooling": network.pooling,
             "sigma_train": sigma_train,
-            "train_scale": self.training_noise.hardware.scale,
+            **self._curve_settings_of_noise(),
         }
         if network.convolutions is not None:
             settings["convolutions"] = str(network.convolutions)
@@ -213,6 +215,20 @@ class KeywordSpotter(pl.LightningModule):
             settings["sigma_train_highest"] = self.highest_sigma_train
         if self.trainings:
             settings["training"] = join_trainings(self.trainings)
+        return settings
+
+    def _curve_settings_of_noise(self) -> dict[str, Any]:
+        hardware = self.training_noise.hardware
+        axis = hardware.axis(self.strength)
+        noted = evaluation_settings(hardware, axis)
+        if "scale" in noted:
+            return {"train_scale": noted["scale"]}
+        settings = {"train_hardware": noted["hardware"]}
+        if axis != SIGMA:
+            settings["train_strength"] = axis.as_dict()
+        with suppress(UserError):  # not all strengths can be 0
+            if self.highest_sigma_train == 0 and self.noise_settings.at(0.0).on:
+                settings["trained_under_noise"] = True
         return settings
 
     def setup(self, stage: str) -> None:
