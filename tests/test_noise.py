@@ -35,7 +35,7 @@ class TestNoise:
             ({"sigma": "a"}, "sigma is a: give a finite number"),
             ({"sigma": None}, "sigma is None"),
             ({"sites": 5}, "sites is 5: give a list"),
-            ({"first_step": "a"}, "first_step is a"),
+            ({"first_step": "a"}, "first_step is 'a'"),
             ({"sample_ids": [1, 2]}, "sample_ids is a list: give a tensor"),
             ({"scale": "relative"}, "scale is 'relative'.*absolute, signal, range"),
             ({"arrays": "three"}, "arrays is 'three'.*joint, separate"),

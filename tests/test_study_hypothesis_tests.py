@@ -170,13 +170,13 @@ def alarms(frame) -> dict[str, int]:
 
 
 def test_without_any_effect_studies_seldom_show_one():
-    """Binomial clips that seeds share, ties, one clean pass, ten draws: 5 % of 40, but for chance (99.9 %)."""
+    """Binomial clips that seeds share, ties, one clean pass, ten draws: 5 % of 20, but for chance (99.9 %)."""
     rng = np.random.default_rng(5)
     found = dict.fromkeys(FAMILIES, 0)
     for n_seeds, spread in ((3, 0.003), (5, 0.1)):
-        for name, count in alarms(simulate_without_effect(rng, 20, n_seeds, spread)).items():
+        for name, count in alarms(simulate_without_effect(rng, 10, n_seeds, spread)).items():
             found[name] += count
-    assert max(found.values()) <= stats.binom.ppf(0.999, 40, 0.05), found
+    assert max(found.values()) <= stats.binom.ppf(0.999, 20, 0.05), found
     assert not any(alarms(simulate_without_effect(rng, 8, 2, 0.003)).values())
 
 

@@ -329,6 +329,7 @@ def test_processes_at_once_do_not_corrupt_it(tmp_path):
         assert frame["member"].nunique() >= seen  # nothing that was there is ever missing
         assert len(ledger.members()) >= frame["member"].nunique()
         seen = frame["member"].nunique()
+        time.sleep(0.02)  # leaves the writers a processor
     for process in processes:
         process.join()
         assert process.exitcode == 0
