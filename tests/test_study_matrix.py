@@ -100,6 +100,19 @@ def test_a_label_has_the_cell_the_units_and_what_differs():
         "LSTM, 32 units, 2 layers, both directions, inference scale absolute, noise at output",
         "LSTM, 64 units, 1 layer, one direction, inference scale signal, noise at input, recurrent, output",
     ]
+    trained = [
+        base.assign(train_hardware=its, train_scale="") for its in ("", train_hardware("pcm", "weight.time"))
+    ]
+    assert label_matrices(make_matrices(pd.concat(trained))) == [
+        "LSTM, 64 units",
+        "LSTM, 64 units, trained on pcm over weight time",
+    ]
+    # Names that are the same are not enough.
+    own = [{"weight": {"class_path": "PCM", "init_args": {"sigma": sigma}}} for sigma in (0.5, 2.0)]
+    trained = [base.assign(train_hardware=train_hardware(its, "weight.time")) for its in own]
+    first, second = label_matrices(make_matrices(pd.concat(trained)))
+    assert "sigma 0.5" in first
+    assert "sigma 2.0" in second
     cells = label_matrices(make_matrices(pd.concat([base, base.assign(cell="gru", units=32)])))
     assert cells == ["GRU, 32 units", "LSTM, 64 units"]
 

@@ -368,4 +368,4 @@ def test_trainings_that_are_evaluated_on_one_hardware_stay_apart(tmp_path):
     assert {matrix.strength for matrix in matrices} == {Strength("output.sigma", "multiples of each output")}
     labels = " / ".join(label_matrices(matrices))
     assert "trained under noise at recurrent (joint arrays)" in labels
-    assert "trained on hardware: output Multiplicative" in labels
+    assert "trained on multiplicative over σ_train" in labels

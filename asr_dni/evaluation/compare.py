@@ -16,9 +16,10 @@ from asr_dni.evaluation.curve import (
     NoiseCurve,
     Over,
     curve_label,
+    strength_of_training,
     summarise_curves,
 )
-from asr_dni.evaluation.description import describe_hardware, name_train_hardware
+from asr_dni.evaluation.description import describe_hardware, name_hardware
 from asr_dni.evaluation.figures import draw_noise_curves, save_figure
 from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
 from asr_dni.files import write_atomically
@@ -213,7 +214,9 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for one in settings:
         more = [
-            name_train_hardware(one) if key == "train_hardware" else _value_text(key, one[key])
+            _value_text(key, one[key])
+            if key != "train_hardware"
+            else f"trained on {name_hardware(one[key], strength_of_training(one))}"
             for key in differing
             if one.get(key) is not None
         ]

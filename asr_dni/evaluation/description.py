@@ -143,13 +143,17 @@ def _describe_trainings(summaries: Mapping[str, CurveSummary]) -> list[str]:
     return [f"{' and '.join(own)}: {text}" for text, own in labels.items()]
 
 
-def name_train_hardware(settings: Mapping[str, Any]) -> str:
-    """Return in a word or two on which hardware a curve's network was trained: its name, or of what it is made."""
-    hardware = settings["train_hardware"]
-    parts = [hardware.get(place) or [] for place in ("weight", "dac", "output", "adc")]
+def name_hardware(settings: Mapping[str, Any], strength: Strength) -> str:
+    """Return a word or two for a hardware: its name, where it comes with the project, or of what it is made.
+
+    Args:
+        settings: the hardware's, but for the strength.
+        strength: see :func:`asr_dni.hardware_files.find_name`.
+    """
+    parts = [settings.get(place) or [] for place in ("weight", "dac", "output", "adc")]
     models = [model for part in parts for model in ([part] if isinstance(part, Mapping) else part)]
     classes = dict.fromkeys(str(model.get("class_path", "")).rpartition(".")[2] for model in models)
-    return f"trained on {find_name(hardware, strength_of_training(settings)) or ' + '.join(classes)}"
+    return find_name(settings, strength) or " + ".join(classes)
 
 
 def describe_hardware(settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,12 @@ from asr_dni.evaluation.description import describe_hardware, names_split
 from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS
-from asr_dni.study.training_noise import acts_at_zero, describe_train_hardware, strength_of_training
+from asr_dni.study.training_noise import (
+    acts_at_zero,
+    describe_train_hardware,
+    name_hardware_of,
+    strength_of_training,
+)
 from asr_dni.wording import count
 
 KEYS = (
@@ -383,10 +388,17 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def describe_key(key: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Return values of :data:`KEYS` in words."""
-    parts = [str(_NAMES.get(name, str)(key[name])) for name in names]
+def describe_key(key: Mapping[str, Any], names: Iterable[str], *, briefly: bool = False) -> str:
+    """Return values of :data:`KEYS` in words; ``briefly`` with names for hardware."""
+    brief = name_hardware_of(key) if briefly else {}
+    parts = [brief.get(name) or str(_NAMES.get(name, str)(key[name])) for name in names]
     return ", ".join(part for part in parts if part)
+
+
+def label_keys(keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return :func:`describe_key` of each, briefly where that tells them apart."""
+    labels = [describe_key(key, names, briefly=True) for key in keys]
+    return labels if len(set(labels)) == len(labels) else [describe_key(key, names) for key in keys]
 
 
 def varying_keys(matrices: Sequence[Matrix]) -> list[str]:
@@ -398,7 +410,7 @@ def label_matrices(matrices: Sequence[Matrix]) -> list[str]:
     """Return a label per matrix: cell, units and whatever else differs."""
     varying = varying_keys(matrices)
     names = ["cell", "units", *(name for name in varying if name not in ("cell", "units"))]
-    return [describe_key(matrix.key, names) for matrix in matrices]
+    return label_keys([matrix.key for matrix in matrices], names)
 
 
 def describe_shared(matrices: Sequence[Matrix]) -> str:

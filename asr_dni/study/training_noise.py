@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.description import describe_training
+from asr_dni.evaluation.description import describe_training, name_hardware
 from asr_dni.identity import hardware_at
 from asr_dni.noise import Strength
 
@@ -44,3 +44,21 @@ def describe_train_hardware(train_hardware: str) -> str:
         return f"trained under noise at {', '.join(noise['sites'])} ({noise['arrays']} arrays)"
     strength = Strength.from_dict(noise["strength"])
     return f"{describe_training(noise['hardware'], strength)}, chips per {noise['chips']}"
+
+
+def name_hardware_of(key: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``train_hardware`` and ``hardware`` in short, as far as they are another than Gaussian noise.
+
+    Args:
+        key: values of :data:`asr_dni.study.matrix.KEYS`.
+    """
+    named = {}
+    trained = json.loads(key["train_hardware"] or "{}")
+    if "hardware" in trained:
+        strength = Strength.from_dict(trained["strength"])
+        name = name_hardware(trained["hardware"], strength)
+        named["train_hardware"] = f"trained on {name} over {strength.symbol_in_training}"
+    if key["hardware"]:
+        name = name_hardware(json.loads(key["hardware"]), Strength(key["axis"], key["unit"]))
+        named["hardware"] = f"evaluated on {name}"
+    return named

@@ -7,7 +7,7 @@ import numpy as np
 
 from asr_dni.study.findings.wording import list_numbers
 from asr_dni.study.hypothesis_tests import Array
-from asr_dni.study.matrix import KEYS, Matrix, describe_key, varying_keys
+from asr_dni.study.matrix import KEYS, Matrix, label_keys, varying_keys
 
 
 def labelled_families(matrices: Iterable[Matrix], without: str) -> list[tuple[list[Matrix], str]]:
@@ -20,7 +20,7 @@ def labelled_families(matrices: Iterable[Matrix], without: str) -> list[tuple[li
     varying = [name for name in varying_keys(firsts) if name != without] if firsts else []
     names = [name for name in ["cell", "units"] if name != without]
     names += [name for name in varying if name not in names]
-    return [(family, describe_key(family[0].key, names)) for family in families]
+    return list(zip(families, label_keys([first.key for first in firsts], names), strict=True))
 
 
 def key_without(key: Mapping[str, Any], name: str) -> dict[str, Any]:
