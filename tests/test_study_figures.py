@@ -115,21 +115,22 @@ def test_a_training_over_another_strength_is_named_by_it(hardware, strength, uni
         frame = frame.assign(train_hardware=np.where(frame["sigma_train"] == 0, "", trained))
     findings = find(frame)
     symbol = {"weight.time": "weight time", "adc.bits": "ADC bits"}.get(strength, "σ_train")
+    title = symbol if symbol == "σ_train" else f"{symbol} in training"
     matrix, curves = matrices_figure(findings.matrices), curves_figure(findings.matrices)
     (axis,) = {(panel.y.label, panel.y.unit) for panel in matrix.panels}
     if strength == "output.sigma":
         assert axis == ("training noise σ_train", "multiples of the largest output")
     else:
-        assert axis == (f"{symbol} in training", unit)
+        assert axis == (title, unit)
         assert (ticks(matrix.panels[0].y)[0], elements(curves.panels[0], Line)[0].label) == lowest
         assert (elements(curves.panels[0], Line)[0].style.dash == "dash") == (strength == "adc.bits")
         assert (
             f"trained on hardware: weight {'PCM' if hardware == 'pcm' else 'GaussianWeights'}" in matrix.note
         )
     assert f"over {symbol}{' in s' if unit == 's' else ''}" in matrix.note
-    assert curves.legend.title == symbol
-    assert heat_of(matrix.panels[0]).hover[1][0].startswith(f"{symbol} 0.5, ")
-    assert f"| {symbol} \\ " in findings.markdown()
+    assert curves.legend.title == title
+    assert heat_of(matrix.panels[0]).hover[1][0].startswith(f"{title} 0.5, ")
+    assert f"| {title} \\ " in findings.markdown()
 
 
 def test_matrix_shows_mean_and_interval_of_every_pair(findings):

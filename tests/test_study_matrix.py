@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,6 +8,8 @@ from simulated_study import simulate, train_hardware
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve
+from asr_dni.hardware_files import read_hardware
+from asr_dni.noise import Strength
 from asr_dni.study.findings import find
 from asr_dni.study.matrix import (
     describe_shared,
@@ -107,6 +111,11 @@ def test_a_label_has_the_cell_the_units_and_what_differs():
         "LSTM, 64 units",
         "LSTM, 64 units, trained on pcm over weight time",
     ]
+    hardware = json.dumps(read_hardware("pcm").settings_beside(Strength("weight.time")))
+    both = trained[1].assign(hardware=hardware, axis="weight.time", unit="s")
+    text = describe_shared(make_matrices(both))
+    assert "trained on hardware: weight PCM" in text
+    assert "over weight time in s, chips per step, evaluated on the same" in text
     # Names that are the same are not enough.
     own = [{"weight": {"class_path": "PCM", "init_args": {"sigma": sigma}}} for sigma in (0.5, 2.0)]
     trained = [base.assign(train_hardware=train_hardware(its, "weight.time")) for its in own]
@@ -235,8 +244,10 @@ def test_strength_0_is_conventional_training_only_where_nothing_acts(hardware, s
     reasons = {
         answer.sentence for answer in find(noisy).answers if "conventional training" in answer.sentence
     }
-    missing = any("conventional training (sigma_train 0) is missing" in reason for reason in reasons)
-    assert missing == (not conventional)
+    said = (
+        "conventional training (sigma_train 0) is missing: at 0 other parts of the training's hardware act."
+    )
+    assert any(said in reason for reason in reasons) == (not conventional)
 
 
 def test_conventional_training_is_there_by_itself_beside_trainings_that_are_under_noise_at_0():

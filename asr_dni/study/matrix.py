@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from asr_dni.study.training_noise import (
     acts_at_zero,
     describe_train_hardware,
     name_hardware_of,
+    on_the_same_hardware,
     strength_of_training,
 )
 from asr_dni.wording import count
@@ -91,7 +92,8 @@ class Matrix:
     @property
     def train_symbol(self) -> str:
         """What :attr:`sigma_train` is called, in short."""
-        return (self.train_strength or SIGMA).symbol_in_training
+        strength = self.train_strength or SIGMA
+        return strength.symbol_in_training + ("" if strength.is_sigma else " in training")
 
     def is_conventional(self, sigma_train: float) -> bool:
         """Return whether a level is conventional training."""
@@ -388,10 +390,12 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def describe_key(key: Mapping[str, Any], names: Iterable[str], *, briefly: bool = False) -> str:
+def describe_key(key: Mapping[str, Any], names: Collection[str], *, briefly: bool = False) -> str:
     """Return values of :data:`KEYS` in words; ``briefly`` with names for hardware."""
-    brief = name_hardware_of(key) if briefly else {}
-    parts = [brief.get(name) or str(_NAMES.get(name, str)(key[name])) for name in names]
+    told = name_hardware_of(key) if briefly else {}
+    if not briefly and "train_hardware" in names and on_the_same_hardware(key):
+        told = {"hardware": "evaluated on the same"}
+    parts = [told.get(name) or str(_NAMES.get(name, str)(key[name])) for name in names]
     return ", ".join(part for part in parts if part)
 
 

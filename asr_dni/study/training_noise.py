@@ -46,6 +46,15 @@ def describe_train_hardware(train_hardware: str) -> str:
     return f"{describe_training(noise['hardware'], strength)}, chips per {noise['chips']}"
 
 
+def on_the_same_hardware(key: Mapping[str, Any]) -> bool:
+    """Return whether training and evaluation were over one strength of one hardware, another than Gaussian noise."""
+    trained = json.loads(key["train_hardware"] or "{}")
+    if "hardware" not in trained or not key["hardware"]:
+        return False
+    strength = {"path": key["axis"], "unit": key["unit"]}
+    return bool(trained["strength"] == strength and trained["hardware"] == json.loads(key["hardware"]))
+
+
 def name_hardware_of(key: Mapping[str, Any]) -> dict[str, str]:
     """Return ``train_hardware`` and ``hardware`` in short, as far as they are another than Gaussian noise.
 

@@ -19,7 +19,7 @@ def train_axis(matrix: Matrix) -> Axis:
     strength = matrix.train_strength
     if strength is None:
         return Axis("training noise σ_train")
-    title = "training noise σ_train" if strength.is_sigma else f"{strength.symbol} in training"
+    title = f"training noise {matrix.train_symbol}" if strength.is_sigma else matrix.train_symbol
     return Axis(title, strength.measured_in)
 
 

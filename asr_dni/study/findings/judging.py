@@ -42,6 +42,8 @@ def why_not_compared(matrix: Matrix, clean: bool) -> str | None:
     reason = None
     if matrix.conventional is None:
         reason = "conventional training (sigma_train 0) is missing"
+        if not matrix.zero_is_conventional:
+            reason += ": at 0 other parts of the training's hardware act"
     elif len(matrix.sigma_train) < 2:
         reason = "there is no training under noise"
     elif clean and not matrix.clean:
