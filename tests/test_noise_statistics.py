@@ -20,7 +20,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, native, recurrent, use_implementation
+from asr_dni.nn import NoisyGRU, NoisyLinear, NoisyLSTM, NoisyRNN, analog, native, use_implementation
 from asr_dni.nn.operations import GaussianNoise, draw_plain
 from asr_dni.nn.stacking import stack_networks
 from asr_dni.noise import Noise, NoisyModule
@@ -402,7 +402,7 @@ class TestPower:
     def test_a_key_that_forgets_a_part(self, part, monkeypatch):
         forgotten = ["seed", "site", "module", "layer", "draw"].index(part)
         monkeypatch.setattr(
-            recurrent,
+            analog,
             "derive_key",
             lambda *parts: derive_key(*(0 if k == forgotten else p for k, p in enumerate(parts))),
         )

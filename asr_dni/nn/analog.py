@@ -70,9 +70,9 @@ class AnalogModule(CalibratedModule):
         switch: Site,
         part: str,
         site: str,
-        keys: Sequence[Key],
         drawing: Drawing,
         columns: int | None,
+        *place: int,
     ) -> Product | None:
         """Return what the hardware of a pass comes down to at one product; ``None`` where it is exact.
 
@@ -81,9 +81,9 @@ class AnalogModule(CalibratedModule):
             switch: the hardware's site that the product belongs to.
             part: layer and direction.
             site: of the signal statistics.
-            keys: names the numbers of each network.
-            drawing: what they are drawn for.
+            drawing: what numbers are drawn for.
             columns: of the matrix, see :func:`asr_dni.nn.crossbar.lower_product`.
+            *place: tells products at a site of one module apart.
         """
         if not now.at(switch) or site not in self._statistics[part].sites:
             return None
@@ -91,11 +91,17 @@ class AnalogModule(CalibratedModule):
         def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
             return self._unit_of_pass(part, site, scale, needed, inward)
 
-        chips = [
-            derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip)
-            for its in (noise.realisation for noise in now.noises)
+        hardware, which = zip(*((noise.hardware, noise.realisation) for noise in now.noises), strict=True)
+        keys = [
+            derive_key(its.seed, site, now.stream, *place, draw)
+            for its, draw in zip(which, now.draws, strict=True)
         ]
-        return lower_product([noise.hardware for noise in now.noises], keys, chips, unit, drawing, columns)
+        chips = keys  # which no model asks for where none is of a chip
+        if any(model.of_chip for model in hardware[0].output):
+            chips = [
+                derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip) for its in which
+            ]
+        return lower_product(hardware, keys, chips, unit, drawing, columns)
 
 
 class OneProduct(AnalogModule):
@@ -116,11 +122,7 @@ class OneProduct(AnalogModule):
 
     def _only_product(self, now: ForwardPass, drawing: Drawing, columns: int) -> Product | None:
         """Return what :meth:`_product` does."""
-        keys = [
-            derive_key(noise.realisation.seed, self._site, now.stream, draw)
-            for noise, draw in zip(now.noises, now.draws, strict=True)
-        ]
-        return self._product(now, self._site, "l0", self._site, keys, drawing, columns)
+        return self._product(now, self._site, "l0", self._site, drawing, columns)
 
     def _drawing(
         self,

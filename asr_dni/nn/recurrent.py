@@ -22,7 +22,6 @@ from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
 from asr_dni.nn.reference import run_reference
 from asr_dni.nn.statistics import SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Site
-from asr_dni.philox import derive_key
 
 Sequences: TypeAlias = Tensor | PackedSequence
 
@@ -75,12 +74,8 @@ class NoisyLayers(AnalogModule, DroppingModule):
         first_step = now.noises[0].realisation.first_step
 
         def at(site: str, switch: Site, groups: int, width: int, columns: int | None) -> Product | None:
-            keys = [
-                derive_key(noise.realisation.seed, site, now.stream, index, draw)
-                for noise, draw in zip(now.noises, now.draws, strict=True)
-            ]
             drawing = Drawing(ids, first_step, inputs.shape[-3], groups, width, inputs, draw_noise)
-            return self._product(now, switch, part, site, keys, drawing, columns)
+            return self._product(now, switch, part, site, drawing, columns, index)
 
         gates, width, fed_back = len(cell.gates), self.hidden_size, self.proj_size or self.hidden_size
         fed = getattr(self, f"weight_ih_{part}").shape[-1]

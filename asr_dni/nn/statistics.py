@@ -226,8 +226,6 @@ class CalibratedModule(NoisyModule):
 
         A pass that is run again has that of the first time, though weights or statistics have changed.
         """
-        if scale == "absolute":
-            return torch.ones(len(needed), dtype=torch.float64)
         name = f"{part} {site} {scale} {'inward' * inward}"
         return settings_of_pass(self, name, lambda: self._unit(part, site, scale, needed, inward))
 

@@ -434,7 +434,7 @@ class Realisation:
                 object.__setattr__(self, name, operator.index(value))
             except TypeError:
                 raise UserError(f"noise {name} is {value!r}: give a whole number") from None
-        if not isinstance(self.first_step, SupportsFloat) or not 0 <= self.first_step < 2**32:
+        if not 0 <= self.first_step < 2**32:
             raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
         ids = self.sample_ids
         if ids is not None and not isinstance(ids, Tensor):

@@ -184,12 +184,12 @@ class NoisyModule(Stackable):
     ) -> Iterator[None]:
         """Set the noise for a block; afterwards each module has again what it had before.
 
+        Like ``torch.no_grad()`` it holds in the thread that it is used in (and in an asynchronous task's own context),
+        not in others: a thread that is started within the block sets its own.
+
         Args:
             noise: hardware with its realisation, or hardware alone; of a population one for all or one for each.
             realisation: of the hardware, where that is given alone; ``None``: the first one.
-
-        Like ``torch.no_grad()`` it holds in the thread that it is used in (and in an asynchronous task's own context),
-        not in others: a thread that is started within the block sets its own.
         """
         noises, now = self._one_each(self._with_realisations(noise, realisation)), backward_task()
         within = {
