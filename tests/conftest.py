@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _imports_are_left_to_themselves() -> None:
     """Spare the garbage collector a million objects of imported modules, which it would look at again and again."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_run_is_left_open() -> Iterator[None]:
+    """Finish the W&B run that a test has begun: the next test of this process begins without one."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish()
 
 
 @pytest.fixture

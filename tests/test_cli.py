@@ -528,7 +528,6 @@ SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--checkpo
 
 
 def test_a_key_without_a_network_does_not_keep_a_training_back(here, tmp_path, capfd, caplog, monkeypatch):
-    wandb.finish()  # that of another test: W&B knows one run of a process
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.socket() as taken:  # nobody listens there

@@ -82,7 +82,6 @@ def history_rows(records):
 def run(tmp_path_factory):
     """An offline run that trained and tested, as its file tells it."""
     folder = tmp_path_factory.mktemp("wandb")
-    wandb.finish()  # a run that another test of this process has begun
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
