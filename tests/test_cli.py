@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-import wandb
 import yaml
 from covering import thinned
 from recordings import tone, write
