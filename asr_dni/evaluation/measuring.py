@@ -12,24 +12,19 @@ from torchmetrics import Metric
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.curve_file import COLUMNS
+from asr_dni.evaluation.running import LevelRunner
 from asr_dni.evaluation.scoring import (
     NoisyClassifier,
-    NoisyClassifiers,
     Passes,
     evaluating,
     fingerprint,
-    pieces_of,
-    rows_within_memory,
     score,
 )
-from asr_dni.evaluation.sweep import Level, Sweep
-from asr_dni.nn.stacking import stack_networks
+from asr_dni.evaluation.sweep import Sweep
 from asr_dni.noise import SIGMA, Noise, Strength
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
-
-_CHIPS_AT_ONCE = 16
 
 
 class NoiseCurveMetric(Metric):
@@ -75,8 +70,7 @@ class NoiseCurveMetric(Metric):
         self.add_state("correct", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("loss", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("n_clips", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        # In a list, for a module would become a part of this one.
-        self._copied: list[tuple[NoisyClassifier, dict[int, NoisyClassifiers]]] = []
+        self._runners: list[LevelRunner] = []
 
     def update(
         self, network: NoisyClassifier, batch: "Batch", progress: Callable[[], None] | None = None
@@ -91,64 +85,27 @@ class NoiseCurveMetric(Metric):
             progress: called after every pass, :func:`~asr_dni.evaluation.sweep.count_passes` times.
         """
         correct, losses = list[Tensor](), list[Tensor]()
-
-        def add(right: Tensor, loss: Tensor) -> None:
-            correct.append(right.reshape(-1))
-            losses.append(loss.reshape(-1))
-            if progress is not None:
-                for _ in range(right.numel()):
-                    progress()
-
+        if not self._runners or self._runners[0].network is not network:
+            self._runners = [LevelRunner(network)]
         with evaluating(cast(nn.Module, network)):
             passes = Passes(network, batch.features)
             for level in self.sweep.levels:
-                if level.chips > 1:
-                    self._run_chips(network, batch, level, add)
-                    continue
-                for draw in range(level.draws):
-                    noise = level.noise.realised(chip=0, draw=draw, sample_ids=batch.clip_ids)
-                    add(*score(passes.logits(noise), batch.labels))
+                right = batch.features.new_zeros(level.chips, level.draws, dtype=torch.float64)
+                loss = torch.zeros_like(right)
+                for its in self._runners[0].run(level, batch, passes):
+                    chips = slice(its.chips.start, its.chips.stop)
+                    counted, lost = score(its.logits, batch.labels[its.clips])
+                    right[chips, its.draw] += counted
+                    loss[chips, its.draw] += lost
+                    if progress is not None and its.last:
+                        for _ in its.chips:
+                            progress()
+                correct.append(right.flatten())
+                losses.append(loss.flatten())
         # One transfer per batch, not one per pass.
-        self.correct += torch.cat(correct).to(self.correct.device).double()
-        self.loss += torch.cat(losses).to(self.loss.device).double()
+        self.correct += torch.cat(correct).to(self.correct.device)
+        self.loss += torch.cat(losses).to(self.loss.device)
         self.n_clips += (batch.labels >= 0).sum().to(self.n_clips.device)
-
-    def _run_chips(
-        self,
-        network: NoisyClassifier,
-        batch: "Batch",
-        level: Level,
-        add: Callable[[Tensor, Tensor], None],
-    ) -> None:
-        """Run a level's chips, some at once; results are in the order of the passes: chips, then draws."""
-        for first in range(0, level.chips, _CHIPS_AT_ONCE):
-            chips = range(first, min(first + _CHIPS_AT_ONCE, level.chips))
-            copies = self._copies(network, len(chips))
-            right, losses = list[Tensor](), list[Tensor]()
-            with evaluating(cast(nn.Module, copies)):
-                rows = rows_within_memory(copies, batch)
-                for piece in pieces_of(batch, max(1, rows // len(chips))):
-                    passes = Passes(copies, piece.features)
-                    scores = []
-                    for draw in range(level.draws):
-                        its = level.noise.realised(draw=draw, sample_ids=piece.clip_ids)
-                        noises = [its.realised(chip=chip) for chip in chips]
-                        scores.append(score(passes.logits(noises), piece.labels))
-                    of_piece = (torch.stack(values, dim=1) for values in zip(*scores, strict=True))
-                    for found, value in zip((right, losses), of_piece, strict=True):
-                        found.append(value)
-            add(torch.stack(right).sum(0), torch.stack(losses).sum(0))
-
-    def _copies(self, network: NoisyClassifier, number: int) -> NoisyClassifiers:
-        """Return so many copies of a network as one population, made once."""
-        if not self._copied or self._copied[0][0] is not network:
-            self._copied = [(network, {})]
-        known = self._copied[0][1]
-        if number not in known:
-            with torch.inference_mode(False):
-                module = cast(nn.Module, network)
-                known[number] = cast(NoisyClassifiers, stack_networks([module] * number))
-        return known[number]
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return accuracy ``(passes,)``, mean cross entropy in nats ``(passes,)``, number of clips ``()``."""
