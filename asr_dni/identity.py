@@ -1,6 +1,7 @@
 """What tells one experiment from another, and what does not: for the curves that are compared, and for the ledger."""
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,24 @@ _SPEED_OF_OPTIMIZER = ("foreach", "fused", "capturable", "differentiable")
 def experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a curve that repetitions of its experiment have in common."""
     return {key: value for key, value in settings.items() if key not in REPETITION_KEYS}
+
+
+def experiment_key(settings: Mapping[str, Any]) -> str:
+    """Return a text that two curves have in common if, and only if, their :func:`experiment_settings` are equal."""
+    return canonical_json(experiment_settings(settings))
+
+
+def canonical_json(value: Any) -> str:
+    """Return plain values as JSON that is the same for equal ones: whatever the order of keys, 1 and 1.0 alike."""
+    return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _plain_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def data_settings(data: Any) -> dict[str, Any]:

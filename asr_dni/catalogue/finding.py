@@ -1,0 +1,182 @@
+"""Where results are: runs and studies below a folder, and which of a run's files say what."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CURVE = "noise_curve"
+"""A run's own curve, of its test; ``noise_curve.csv``."""
+VALIDATION_CURVE = "noise_curve_validation"
+"""The newest curve of its validation."""
+FURTHER_CURVES = "noise_curve-"
+"""Beginning of the names of folders that hold further measurements of a checkpoint, on other data or noise."""
+
+CONFIGURATION = "config.yaml"
+METRICS = "metrics.csv"
+LOCK = ".lock"
+
+_DEEPEST = 12  # folders below the first one
+_NO_RUNS = {"wandb", "noise_curves_validation", "__pycache__", "node_modules"}
+_EVALUATION = re.compile(r"evaluation(-.+)?")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells that a file is still the one that was read.
+
+    Attributes:
+        size: bytes.
+        changed: modification, in nanoseconds since 1970.
+        inode: of the file system: a file that takes another's name has another.
+    """
+
+    size: int
+    changed: int
+    inode: int
+
+
+@dataclass
+class FoundRun:
+    """A folder with files of a run.
+
+    Attributes:
+        identity: its path relative to the catalogue's folder, with slashes; "." for that folder itself.
+        files: by path relative to the catalogue's folder: configuration, metrics, curves and checkpoints.
+        curves: path of each curve by the curve's name.
+        outside: links, by path, that lead out of the catalogue's folder: they are not followed.
+    """
+
+    identity: str
+    files: dict[str, Stamp] = field(default_factory=dict)
+    curves: dict[str, str] = field(default_factory=dict)
+    configuration: str | None = None
+    metrics: str | None = None
+    lock: str | None = None
+    checkpoints: list[str] = field(default_factory=list)
+    evaluations: dict[str, str] = field(default_factory=dict)
+    outside: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Found:
+    """What there is below a folder: runs and studies by identity, in natural order, and what could not be looked at."""
+
+    runs: dict[str, FoundRun] = field(default_factory=dict)
+    studies: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def find_results(folder: Path) -> Found:
+    """Look through a folder and all below it, but for what lies within studies, and links to folders."""
+    found = Found()
+    _Search(os.path.realpath(folder), found).look("", 0)
+    found.runs = dict(sorted(found.runs.items(), key=lambda item: _natural(item[0])))
+    found.studies.sort(key=_natural)
+    return found
+
+
+def _natural(identity: str) -> list[tuple[bool, int | str]]:
+    """Return what orders version_2 before version_10."""
+    parts = re.split(r"(\d+)", identity)
+    return [(not part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+
+
+class _Search:
+    def __init__(self, root: str, found: Found) -> None:
+        self.root = root
+        self.found = found
+
+    def _entries(self, place: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(os.path.join(self.root, place)) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:  # removed just now
+            return []
+        except OSError as error:
+            self.found.unreadable[place or "."] = error.strerror or str(error)
+            return []
+
+    def look(self, place: str, depth: int) -> None:
+        """Look at one folder, then at those below it."""
+        entries = self._entries(place)
+        names = {entry.name for entry in entries}
+        if "study.yaml" in names or ("ledger" in names and "common.json" in names):
+            self.found.studies.append(place or ".")
+            return
+        run = FoundRun(place or ".")
+        below = []
+        for entry in entries:
+            path = f"{place}/{entry.name}" if place else entry.name
+            if _is_folder(entry):
+                if entry.name == "checkpoints":
+                    self._look_at_checkpoints(run, path)
+                elif entry.name.startswith(FURTHER_CURVES):
+                    self._look_at_further(run, path)
+                elif _EVALUATION.fullmatch(entry.name) and self._is_evaluation(path):
+                    run.evaluations[entry.name] = path
+                elif not entry.name.startswith(".") and entry.name not in _NO_RUNS:
+                    below.append(path)
+            elif entry.name == LOCK:
+                run.lock = path
+            elif entry.name == CONFIGURATION and self._note(run, entry, path):
+                run.configuration = path
+            elif entry.name == METRICS and self._note(run, entry, path):
+                run.metrics = path
+            elif entry.name in (f"{CURVE}.csv", f"{VALIDATION_CURVE}.csv") and self._note(run, entry, path):
+                run.curves[entry.name.removesuffix(".csv")] = path
+        if run.configuration or run.metrics or run.checkpoints or run.curves or run.outside:
+            self.found.runs[run.identity] = run
+        for path in below if depth < _DEEPEST else ():
+            self.look(path, depth + 1)
+
+    def _look_at_checkpoints(self, run: FoundRun, place: str) -> None:
+        for entry in self._entries(place):
+            path = f"{place}/{entry.name}"
+            if _is_folder(entry):
+                if entry.name.startswith(FURTHER_CURVES):
+                    self._look_at_further(run, path)
+            elif entry.name.endswith(".ckpt") and entry.name[0] != "." and self._note(run, entry, path):
+                run.checkpoints.append(path)
+
+    def _look_at_further(self, run: FoundRun, place: str) -> None:
+        for entry in self._entries(place):
+            path = f"{place}/{entry.name}"
+            if entry.name == f"{CURVE}.csv" and self._note(run, entry, path):
+                run.curves[place.rpartition("/")[2]] = path
+
+    def _is_evaluation(self, place: str) -> bool:
+        return any(entry.name.endswith(".parquet") for entry in self._entries(place))
+
+    def _note(self, run: FoundRun, entry: os.DirEntry[str], path: str) -> bool:
+        """Note a file's stamp; not that of a link out of the folder, or of a file that is gone by now."""
+        try:
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if os.path.commonpath([self.root, target]) != self.root:
+                    run.outside.append(path)
+                    return False
+            stat = entry.stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self.found.unreadable[path] = error.strerror or str(error)
+            return False
+        run.files[path] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def validation_curve_files(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield epoch and file of the validation curves that a run has kept."""
+    for path in sorted((folder / "noise_curves_validation").glob("epoch_*.csv")):
+        number = path.stem.removeprefix("epoch_")
+        if number.isdecimal():
+            yield int(number), path
