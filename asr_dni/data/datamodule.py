@@ -237,6 +237,10 @@ class KeywordData(RecordedData):
             features = self.augment.features(features, batch.clip_ids, epoch, features_of.front_end.n_bands)
         return Batch(features, batch.labels, batch.clip_ids)
 
+    def heard(self, batch: AudioBatch) -> Tensor:
+        """Return samples as :meth:`RecordedData.heard` does; made clips of silence have their background."""
+        return self._to_float(batch, self._evaluation_silence)
+
     def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
         """Return ``(N, S)`` samples in [-1, 1); made clips of silence get their background."""
         waveforms = to_float(batch.waveforms)

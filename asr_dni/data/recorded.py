@@ -10,11 +10,11 @@ from torch import Tensor
 
 from asr_dni.bounds import at_most
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
-from asr_dni.data.clip_features import ClipFeatures
+from asr_dni.data.clip_features import ClipFeatures, to_float
 from asr_dni.data.labels import Selection
 from asr_dni.data.origins import origins_remark
 from asr_dni.data.overview import describe_splits, warn_once
-from asr_dni.data.source import SILENCE, Source
+from asr_dni.data.source import SILENCE, Source, Split
 from asr_dni.data.splits import Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError, printable
@@ -183,6 +183,15 @@ class RecordedData(SplitData[AudioBatch]):
 
     def _gathering(self, split: Selected, order: BatchOrder, pin_memory: bool = False) -> BatchLoader:
         return BatchLoader(self._store_of(split), self._selection(split), order, pin_memory)
+
+    def labels_and_ids(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return labels and identities of all clips of a split, see :meth:`SplitData.labels_and_ids`."""
+        chosen = self._selection(split, check=True)
+        return torch.from_numpy(chosen.labels.copy()), torch.from_numpy(chosen.clip_ids.copy())
+
+    def heard(self, batch: AudioBatch) -> Tensor:
+        """Return the samples that features are made of, ``(N, S)`` floating-point in [-1, 1), without augmentation."""
+        return to_float(batch.waveforms)
 
     @torch.no_grad()
     def transform(self, batch: AudioBatch, *, training: bool = False, epoch: int = 0) -> Batch:

@@ -2,10 +2,11 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -159,6 +160,32 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         """
         for batch in self._gathering(split, BatchOrder(self._size(split), self.batch_size)):
             yield self.transform(self._raw(*(tensor.to(device) for tensor in batch)))
+
+    def n_clips(self, split: Split) -> int:
+        """Return the number of clips of a split."""
+        return self._size(split)
+
+    def clips_at(self, split: Split, positions: Sequence[int]) -> _Raw:
+        """Return some clips of a split as they are gathered; :meth:`transform` makes features of them.
+
+        Args:
+            split: the split.
+            positions: of the clips, in the order of the data.
+
+        Raises:
+            IndexError: the split has no such clip.
+        """
+        n_clips = self._size(split)
+        outside = [position for position in positions if not 0 <= position < n_clips]
+        if outside:
+            raise IndexError(f"the {split} split has {n_clips} clips, and none at {outside[0]}")
+        chosen = np.asarray(positions, dtype=np.int64)
+        return self._gathering(split, BatchOrder(n_clips, self.batch_size)).gather(chosen)
+
+    def labels_and_ids(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return labels and identities of all clips of a split, ``(n,)`` each, in the order of the data."""
+        batches = list(self._gathering(split, BatchOrder(self._size(split), self.batch_size)))
+        return torch.cat([batch[1] for batch in batches]), torch.cat([batch[2] for batch in batches])
 
     def train_dataloader(self) -> OrderedLoader[_Raw]:
         """Return batches of the training split, in a new order in every epoch."""

@@ -218,6 +218,9 @@ class KeywordNetwork(NoisyModule):
             UserError: the hardware in force makes more of the features than their clean projection, see
                 :meth:`inputs_exact`.
         """
+        return self._decide(self._recur_projected(projection))
+
+    def _recur_projected(self, projection: Tensor) -> Tensor:
         if any(self._convolves_on(noise.hardware) for noise in self._noises):
             raise UserError(
                 "clean convolutions of the features were given, but on the hardware in force they are not: give the"
@@ -225,7 +228,7 @@ class KeywordNetwork(NoisyModule):
             )
         state = self.recurrent.initial_state(projection.shape[-2], projection)
         outputs, _ = self.recurrent.forward_projected(projection, state)
-        return self._decide(outputs)
+        return outputs
 
     def _decide(self, outputs: Tensor) -> Tensor:
         """Return logits for the recurrent layers' outputs ``(T, N, directions * units)``."""
@@ -247,11 +250,45 @@ class KeywordNetwork(NoisyModule):
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
+    def _recur(self, features: Tensor) -> Tensor:
+        """Return the recurrent layers' outputs ``(T, N, directions * units)``."""
+        frames = features.transpose(-3, -2) if self.convolutions is None else self.convolutions(features)
+        outputs: Tensor = self.recurrent(frames)[0]
+        return outputs
+
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` for features ``(N, T, F)``; shapes of a population as :meth:`project` has them."""
-        frames = features.transpose(-3, -2) if self.convolutions is None else self.convolutions(features)
-        outputs, _ = self.recurrent(frames)
-        return self._decide(outputs)
+        return self._decide(self._recur(features))
+
+    def logits_over_time(self, features: Tensor) -> Tensor:
+        """Return the logits of the decision after each frame: as if the recurrent layers' outputs ended there.
+
+        The last are those of :meth:`forward`, under a noise whose ``draw`` is given. In a bidirectional network the
+        reverse direction has heard the whole clip at every frame.
+
+        Args:
+            features: ``(N, T, F)``; of a population as :meth:`project` has them.
+
+        Returns:
+            ``(T, N, C)``, of a population ``(K, T, N, C)``. T may be smaller behind convolutions.
+        """
+        return self._decide_at_each_frame(self._recur(features))
+
+    def classify_over_time(self, projection: Tensor) -> Tensor:
+        """Return what :meth:`logits_over_time` does, for what :meth:`project` gave.
+
+        Raises:
+            UserError: see :meth:`classify`.
+        """
+        return self._decide_at_each_frame(self._recur_projected(projection))
+
+    def _decide_at_each_frame(self, outputs: Tensor) -> Tensor:
+        n_frames = outputs.shape[-3]
+        if self.settings.pooling == "frame":
+            sums: Tensor = self.classifier.over_time(self.dropout(outputs)).cumsum(-3)
+            return sums / torch.arange(1, n_frames + 1, device=sums.device).view(-1, 1, 1)
+        ends = range(1, n_frames + 1)
+        return torch.stack([self._decide(outputs[..., :end, :, :]) for end in ends], dim=-3)
 
     def snr_db(self, noise: Noise, member: int | None = None) -> float | None:
         """Return the signal-to-noise ratio of a noise in this network, see :func:`asr_dni.nn.snr_db`."""

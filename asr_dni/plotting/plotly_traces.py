@@ -21,6 +21,9 @@ _MARKERS = {
     "cross": "x",
     "none": "circle",
 }
+_CELLS_APART = 24
+"""To a side of a map, at most: more cells would be mostly gaps."""
+
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot", "none": "solid"}
 """Plotly's names of dashes."""
 
@@ -190,6 +193,7 @@ def _bars(bars: Bars, panel: Panel) -> go.Bar:
 
 def _heat_map(heat: HeatMap, bars: Mapping[ColorScale, str], size: tuple[float, float]) -> go.Heatmap:
     rows, columns = heat.shape
+    gap = 1.5 if heat.text or max(heat.shape) <= _CELLS_APART else 0.0
     colors: dict[str, Any] = {"coloraxis": bars[heat.colors]} if heat.colors in bars else {}
     if not colors:
         low, high = heat.colors.limits
@@ -209,8 +213,8 @@ def _heat_map(heat: HeatMap, bars: Mapping[ColorScale, str], size: tuple[float, 
         hoverongaps=False,
         name=as_markup(heat.label),
         legendgroup=as_markup(heat.label),
-        xgap=1.5,
-        ygap=1.5,
+        xgap=gap,
+        ygap=gap,
         **colors,
     )
 
