@@ -2,6 +2,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from scipy import stats
 
 from asr_dni.errors import UserError
 from asr_dni.model import NoiseAnnealing
@@ -54,6 +55,30 @@ def test_by_step_and_by_epoch():
     assert [progress("epoch", step, step // 10) for step in (0, 5, 10, 19, 20)] == [0, 0, 0.25, 0.25, 0.5]
     # A run whose length is given in steps has no epochs to go by.
     assert progress("epoch", 5, 0, epochs=-1) == 0.125
+
+
+def test_a_drawn_strength_is_uniform_from_the_beginning_to_the_schedules():
+    """Kolmogorov-Smirnov over 2,000 steps, in the second half of a ramp from 0.5 to 2; alarms 1e-6."""
+    annealing = NoiseAnnealing(2.0, 0.5, "linear", length=0.5, drawn="batch")
+    trainer = SimpleNamespace(estimated_stepping_batches=4000, current_epoch=0, max_epochs=1)
+
+    def strengths(seed: int) -> list[float]:
+        found = []
+        for step in range(2000, 4000):
+            trainer.global_step = step
+            found.append(annealing.sigma_now(trainer, seed))
+        return found
+
+    one, other = strengths(1), strengths(2)
+    assert stats.kstest(one, stats.uniform(0.5, 1.5).cdf).pvalue > 1e-6
+    assert one == strengths(1)
+    assert abs(stats.pearsonr(one, other).statistic) < 4.9 / math.sqrt(2000)
+    trainer.global_step = 1000  # half-way up
+    halfway = [annealing.sigma_now(trainer, seed) for seed in range(500)]
+    assert min(halfway) >= 0.5
+    assert 1.2 < max(halfway) <= 1.25
+    assert annealing.training_settings()["annealing"]["drawn"] == "batch"
+    assert "drawn" not in NoiseAnnealing(2.0).training_settings()["annealing"]
 
 
 def test_a_run_without_end_cannot_be_annealed():

@@ -39,9 +39,12 @@ OF_WEIGHTS: list[WeightModel] = [
 ]
 OF_CONVERTERS: list[Converter] = [kind() for kind in CONVERTERS.values()]
 
-every_output_model = pytest.mark.parametrize("model", OF_OUTPUTS, ids=str)
+# Those that follow the inputs have tests of their own.
+every_output_model = pytest.mark.parametrize(
+    "model", [model for model in OF_OUTPUTS if not model.of_arrays], ids=str
+)
 every_fresh_model = pytest.mark.parametrize(
-    "model", [model for model in OF_OUTPUTS if not model.of_chip], ids=str
+    "model", [model for model in OF_OUTPUTS if not model.of_chip and model.drawn], ids=str
 )
 every_weight_model = pytest.mark.parametrize("model", OF_WEIGHTS, ids=str)
 every_model = pytest.mark.parametrize("model", [*OF_OUTPUTS, *OF_WEIGHTS, *OF_CONVERTERS], ids=str)

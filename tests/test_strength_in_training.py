@@ -1,11 +1,13 @@
 """A run whose curve is over another strength than sigma, from the configuration to what is logged."""
 
+import pandas as pd
 import pytest
+import torch
 
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, metric_name
-from asr_dni.noise import SIGMA, Strength
+from asr_dni.noise import SIGMA, GaussianWeights, Strength
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -32,6 +34,38 @@ def test_bits_are_measured_watched_and_written(tmp_path, monkeypatch, restored_p
     logged = [path.read_text() for path in run.rglob("metrics.csv")]
     assert any("val/accuracy@adc_bits=8.0" in text and "test/loss@adc_bits=3.0" in text for text in logged)
     assert "ADC bits" in (run / "noise_curve.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("chips", "expected"), [("step", 4), ("epoch", 2), ("run", 1)])
+def test_chips_are_programmed_as_often_as_is_said(chips, expected, tmp_path, monkeypatch, restored_process):
+    """Two epochs of two steps, on hardware whose noise is the chip's alone."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[int] = []
+    program = GaussianWeights.program
+
+    def note(self, weight, numbers):
+        if torch.is_grad_enabled() and weight.shape[0] == 10:  # the classifier's
+            seen.append(hash(numbers.normal().numpy().tobytes()))
+        return program(self, weight, numbers)
+
+    monkeypatch.setattr(GaussianWeights, "program", note)
+    hardware = ["--model.noise.hardware", "noisy_weights", "--model.noise.strength", "weight.sigma"]
+    drawn = ["--annealing.sigma", "0.05", "--annealing.schedule", "constant", "--annealing.drawn", "batch"]
+    short = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2", "--wandb", "disabled"]
+    fit = [
+        "fit",
+        *DIGITS,
+        "--model.network.units",
+        "6",
+        "--model.network.layers",
+        "1",
+        "--test_after_fit",
+        "false",
+    ]
+    main([*fit, *hardware, *drawn, *short, "--model.noise.chips", chips, "--name", chips])
+    assert len(set(seen)) == expected
+    strengths = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["sigma_train"].dropna()
+    assert strengths.between(0, 0.05, inclusive="neither").all()
 
 
 def test_names_of_what_is_logged():

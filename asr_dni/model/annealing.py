@@ -3,13 +3,16 @@
 import math
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from asr_dni.errors import UserError
 from asr_dni.model.spotter import KeywordSpotter
+from asr_dni.philox import derive_key
 
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "exponential", "steps"]
+Drawn: TypeAlias = Literal["no", "batch"]
 
 
 class NoiseAnnealing(Callback):
@@ -22,6 +25,11 @@ class NoiseAnnealing(Callback):
     - ``cosine``: start + (sigma - start) (1 - cos(pi q)) / 2;
     - ``exponential``: start (sigma / start)**q, both above 0;
     - ``steps``: start + (sigma - start) floor(n_steps q) / n_steps.
+
+    That is the strength of every step, or, with ``drawn: batch``, the far end of what it is drawn from: uniformly
+    between ``start`` and it, anew for each training step and the same for all clips of the step's batch (variance-aware
+    training, arXiv:2503.16183, draws it likewise, from another distribution). The number drawn depends on the noise's
+    seed and the step alone.
 
     It goes down where ``sigma`` is below ``start``. Sigma is a function of how far the run is, so a run that is
     resumed from a checkpoint goes on exactly where it was. It is logged as ``sigma_train`` at every logged step
@@ -36,6 +44,7 @@ class NoiseAnnealing(Callback):
             not use it.
         by: whether sigma moves at every optimiser ``step`` or only at the beginning of an ``epoch``.
         n_steps: number of jumps of the schedule ``steps``; the others do not use it.
+        drawn: whether the strength is as the schedule has it (``no``) or drawn at random for each ``batch``.
 
     Raises:
         UserError: a value is out of its range, or the length of the run is not known (``max_epochs: -1``).
@@ -50,6 +59,7 @@ class NoiseAnnealing(Callback):
         length: float = 1.0,
         by: Literal["step", "epoch"] = "step",
         n_steps: int = 4,
+        drawn: Drawn = "no",
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("start", start)):
@@ -69,6 +79,9 @@ class NoiseAnnealing(Callback):
             raise UserError(f"annealing by is {by!r}: give step or epoch")
         if n_steps < 1:
             raise UserError(f"annealing n_steps is {n_steps}: give 1 or more")
+        if drawn not in ("no", "batch"):
+            raise UserError(f"annealing drawn is {drawn!r}: give no or batch")
+        self.drawn = drawn
         self.sigma, self.start, self.schedule = sigma, start, schedule
         self.warm_up, self.length, self.by, self.n_steps = warm_up, length, by, n_steps
 
@@ -90,6 +103,7 @@ class NoiseAnnealing(Callback):
         names = ["sigma", "start", "schedule", "warm_up", "by"]
         names += [] if self.schedule == "constant" else ["length"]
         names += ["n_steps"] if self.schedule == "steps" else []
+        names += ["drawn"] if self.drawn != "no" else []
         return {"annealing": {name: getattr(self, name) for name in names}}
 
     def _progress(self, trainer: pl.Trainer) -> float:
@@ -103,13 +117,29 @@ class NoiseAnnealing(Callback):
         assert trainer.max_epochs is not None
         return min(trainer.current_epoch / trainer.max_epochs, 1.0)
 
-    def sigma_now(self, trainer: pl.Trainer) -> float:
+    def sigma_now(self, trainer: pl.Trainer, seed: int = 0) -> float:
         """Return sigma_train of the step that ``trainer`` is about to take.
+
+        Args:
+            trainer: of the run.
+            seed: of the noise, for a strength that is drawn.
 
         Raises:
             UserError: the length of the run is not known.
         """
-        return self.sigma_at(self._progress(trainer))
+        sigma = self.sigma_at(self._progress(trainer))
+        return sigma if self.drawn == "no" else self.drawn_for(sigma, seed, trainer.global_step)
+
+    def drawn_for(self, sigma: float, seed: int, step: int) -> float:
+        """Return the strength of a training step, uniform between ``start`` and ``sigma``.
+
+        Args:
+            sigma: what the schedule has.
+            seed: of the noise.
+            step: that is about to be taken.
+        """
+        share = np.random.default_rng(derive_key(seed, "strength", step)).random()
+        return self.start + (sigma - self.start) * float(share)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell the module where its noise goes."""
@@ -128,7 +158,7 @@ class NoiseAnnealing(Callback):
     ) -> None:
         """Set sigma_train for this step."""
         assert isinstance(pl_module, KeywordSpotter)
-        pl_module.sigma_train = self.sigma_now(trainer)
+        pl_module.sigma_train = self.sigma_now(trainer, pl_module.noise_settings.seed)
         pl_module.log("sigma_train", pl_module.sigma_train)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

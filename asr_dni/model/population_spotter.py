@@ -351,7 +351,10 @@ class PopulationSpotter(pl.LightningModule):
             batch: features ``(N, T, F)`` for all members, or ``(K, N, T, F)``; labels and clip_ids likewise.
             batch_idx: not used.
         """
-        self.sigma_train = [annealing.sigma_now(self.trainer) for annealing in self.annealings]
+        self.sigma_train = [
+            annealing.sigma_now(self.trainer, member.seed)
+            for annealing, member in zip(self.annealings, self.members, strict=True)
+        ]
         self.highest_sigma_train = [
             max(before or 0.0, sigma if self.noise_settings.at(sigma).on else 0.0)
             for before, sigma in zip(self.highest_sigma_train, self.sigma_train, strict=True)
@@ -368,7 +371,7 @@ class PopulationSpotter(pl.LightningModule):
             if k in self.diverged and self.strength.is_sigma:
                 sigma = 0.0
             noise = self.noise_settings.at(sigma).realised(seed=member.seed)
-            noises.append(self.noise_settings.of_step(noise, self.global_step))
+            noises.append(self.noise_settings.of_step(noise, self.global_step, self.current_epoch))
         return noises
 
     def on_train_epoch_end(self) -> None:

@@ -43,8 +43,8 @@ class TrainingNoise:
             mapping, the name of a configuration in ``conf/hardware``, or a YAML file; scale, sites and arrays are then
             its own.
         strength: which of its numbers is annealed, such as ``weight.sigma``.
-        chips: whether weights are programmed anew for each ``step``, or once for the whole ``run``. The chips of
-            training have negative numbers, those of an evaluation count from 0.
+        chips: whether weights are programmed anew for each ``step`` or ``epoch``, or once for the whole ``run``. The
+            chips of training have negative numbers, those of an evaluation count from 0.
 
     Raises:
         UserError: the hardware is not valid, or scale, sites or arrays are given beside it.
@@ -56,13 +56,13 @@ class TrainingNoise:
     seed: int = 0
     hardware: dict[str, Any] | str | None = None
     strength: str = SIGMA.path
-    chips: Literal["step", "run"] = "step"
+    chips: Literal["step", "epoch", "run"] = "step"
 
     def __post_init__(self) -> None:
         if self.hardware is not None:
             object.__setattr__(self, "hardware", self.noise.hardware.as_settings())
-        if self.chips not in ("step", "run"):
-            raise UserError(f"model noise.chips is {self.chips!r}: give step or run")
+        if self.chips not in ("step", "epoch", "run"):
+            raise UserError(f"model noise.chips is {self.chips!r}: give step, epoch or run")
         self.noise.hardware.value(Strength(self.strength))
 
     @property
@@ -82,9 +82,9 @@ class TrainingNoise:
         except UserError as error:
             raise UserError(f"model noise of sigma_train {sigma:g}: {error}") from None
 
-    def of_step(self, noise: Noise, step: int) -> Noise:
-        """Return a noise on the chip of a training step."""
-        return noise.realised(chip=-1 - (step if self.chips == "step" else 0))
+    def of_step(self, noise: Noise, step: int, epoch: int) -> Noise:
+        """Return a noise on the chip of a training step in an epoch."""
+        return noise.realised(chip=-1 - {"step": step, "epoch": epoch, "run": 0}[self.chips])
 
 
 _DEFAULT_NETWORK = NetworkSettings()
@@ -284,7 +284,7 @@ class KeywordSpotter(pl.LightningModule):
         noise = self.noise_settings.at(self.sigma_train)
         now = self.sigma_train if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
-        noise = self.noise_settings.of_step(noise, self.global_step)
+        noise = self.noise_settings.of_step(noise, self.global_step, self.current_epoch)
         losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step)
         loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)

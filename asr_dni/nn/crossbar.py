@@ -21,8 +21,19 @@ from asr_dni.nn.operations import (
     Outputs,
     Product,
     Quantisation,
+    ReadingNoise,
+    WireDrop,
 )
-from asr_dni.noise import AddGaussian, Affine, Hardware, Operation, Quantise, Scale
+from asr_dni.noise import (
+    AddGaussian,
+    AddReading,
+    Affine,
+    DropOfWires,
+    Hardware,
+    Operation,
+    Quantise,
+    Scale,
+)
 from asr_dni.philox import Key, derive_key
 
 Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
@@ -60,7 +71,9 @@ class Crossbar:
         columns = [weight.shape[-1]] if product.columns is None else list(product.columns)
         self._columns, self._weights = columns, torch.split(weight, columns, -1)
         self._outputs = [Outputs(operations, drawing) for operations in product.arrays]
-        self._linked = None if linked is None else [its.any(-1) for its in torch.split(linked, columns, -1)]
+        all_of_them = weight.new_ones((1, 1), dtype=torch.bool)
+        self._cells = [all_of_them] * len(columns) if linked is None else torch.split(linked, columns, -1)
+        self._linked = None if linked is None else [its.any(-1) for its in self._cells]
 
     def __call__(self, x: Tensor, step: int | None = None, shared: bool = False) -> Tensor:
         """Return W x.
@@ -82,12 +95,28 @@ class Crossbar:
         of_arrays = [x] if len(self._columns) == 1 else torch.split(x, self._columns, -1)
         parts = zip(of_arrays, self._weights, self._outputs, strict=True)
         for j, (inputs, weight, outputs) in enumerate(parts):
-            y = outputs(self._multiply(inputs, weight, shared), step)
+            applied = _Applied(inputs, weight, self._cells[j], shared, self._multiply)
+            y = outputs(applied.product(inputs, weight), step, of=applied)
             if self._linked is not None:
                 y = torch.where(self._linked[j], y, torch.zeros_like(y))
             total = y if total is None else total + y
         assert total is not None
         return total
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """An array and what it is applied to."""
+
+    inputs: Tensor
+    weight: Tensor
+    cells: Tensor
+    shared: bool
+    multiply: Multiply
+
+    def product(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Return the clean outputs of inputs and weights."""
+        return self.multiply(inputs, weight, self.shared)
 
 
 @dataclass(frozen=True)
@@ -158,7 +187,7 @@ def lower_product(
         )
         operations: list[LoweredOperation] = []
         for place, models in enumerate(zip(*(its.output for its in hardware), strict=True)):
-            if all(model.neutral for model in models):
+            if all(model.neutral for model in models) or (columns is None and models[0].of_arrays):
                 continue
             of_model, chip_of_model = (
                 [derive_key(*key, "model", place) if place else key for key in its]
@@ -195,6 +224,17 @@ def _of_all(
             of_scale = unit(first.scale, needed, False).to(add)[:, None, None, None]
             add = torch.where(add == 0, add, add * of_scale)
         return AffineNoise(_stack([its.gain for its in affine]), add)
+    if isinstance(first, AddReading):
+        sigmas = [its.sigma for its in operations if isinstance(its, AddReading)]
+        scale: Scale = "range" if first.law == "largest" else "absolute"
+        return ReadingNoise(_in_units(sigmas, scale, unit, inward=True), tuple(keys), first.law, first.per)
+    if isinstance(first, DropOfWires):
+        drops = [its for its in operations if isinstance(its, DropOfWires)]
+        factors, ratios = (
+            torch.tensor([getattr(its, name) for its in drops], dtype=torch.float64)
+            for name in ("sigma", "g_ratio")
+        )
+        return WireDrop(factors, ratios, unit("range", needed, True), first.per)
     return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)
 
 

@@ -58,7 +58,99 @@ class Quantisation:
         return straight_through(x, levels, x.detach().abs() <= bound)
 
 
-LoweredOperation: TypeAlias = GaussianNoise | AffineNoise | Quantisation
+class Applied(Protocol):
+    """Arrays and what they are applied to, for operations that depend on more than the clean outputs."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """What goes in, ``(K, *, in)``, or ``(*, in)`` where the networks share it."""
+
+    @property
+    def weight(self) -> Tensor:
+        """``(K, out, in)``, as programmed."""
+
+    @property
+    def cells(self) -> Tensor:
+        """Which weights there are: booleans that broadcast to ``(out, in)``."""
+
+    def product(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Return the clean outputs of other inputs or weights, of the same shapes."""
+
+
+@dataclass(frozen=True)
+class ReadingNoise:
+    """y + std s N(0, 1), s of the inputs and the weights; a constant for the gradient.
+
+    Attributes:
+        std: ``(K,)``; 0 for a network that has none.
+        keys: of each network.
+        law: as :class:`asr_dni.noise.AddReading` has it; of ``largest`` the largest input is part of std.
+        per: likewise.
+    """
+
+    std: Tensor
+    keys: tuple[Key, ...]
+    law: str
+    per: str
+
+    @torch.no_grad()
+    def deviation(self, of: Applied, y: Tensor, applications: int) -> Tensor:
+        """Return what broadcasts to outputs.
+
+        Args:
+            of: the product.
+            y: its clean outputs, ``(K, *, out)``.
+            applications: see :class:`Drawing`.
+        """
+        largest = _largest(of.weight, self.per)
+        if self.law == "largest":
+            spread = largest.expand(*of.weight.shape[:2], 1)[..., 0].repeat_interleave(applications, -1)
+            spread = spread.view(len(spread), *(1,) * (y.dim() - 2), -1)
+        else:
+            each = largest**2 * of.cells if self.law == "constant" else largest * of.weight.abs()
+            power = of.product(of.inputs.square(), each.expand_as(of.weight).to(of.weight))
+            spread = power.clamp(min=0).sqrt()
+        shape = (-1, *(1,) * (spread.dim() - 1))
+        return self.std.to(spread).view(shape) * spread
+
+
+@dataclass(frozen=True)
+class WireDrop:
+    """y less what the resistance of wires takes, see :class:`asr_dni.noise.IRDrop`; a constant for the gradient.
+
+    Attributes:
+        factor: ``(K,)``; 0 for a network whose wires have none.
+        ratio: ``(K,)``, conductance of a piece of wire over that of a cell.
+        bound: ``(K,)``, the largest input.
+        per: what the largest weight is of.
+    """
+
+    factor: Tensor
+    ratio: Tensor
+    bound: Tensor
+    per: str
+
+    @torch.no_grad()
+    def of(self, applied: Applied) -> Tensor:
+        """Return what is taken, ``(K, *, out)``."""
+        weight, columns = applied.weight, applied.weight.shape[-1]
+        largest = _largest(weight, self.per)
+        shares = weight.abs() / torch.where(largest > 0, largest, torch.ones_like(largest))
+        current = applied.product(applied.inputs.abs(), shares)
+        shape = (-1, *(1,) * (current.dim() - 1))
+        factor, ratio, bound = (its.to(current).view(shape) for its in (self.factor, self.ratio, self.bound))
+        a = torch.where(bound > 0, current * columns / (ratio * bound), torch.zeros_like(current))
+        from_the_end = 1 - torch.arange(columns, device=weight.device, dtype=weight.dtype) / columns
+        lost = applied.product(applied.inputs, weight * (1 - from_the_end**2))
+        return factor * a * (a * (0.05 * a - 0.2) + 0.5) * lost
+
+
+def _largest(weight: Tensor, per: str) -> Tensor:
+    """Return the largest absolute weight of each network, or of each of its outputs, ``(K, 1 or out, 1)``."""
+    return weight.abs().amax((-2, -1) if per == "tensor" else -1, keepdim=True)
+
+
+LoweredOperation: TypeAlias = GaussianNoise | AffineNoise | Quantisation | ReadingNoise | WireDrop
 
 
 @dataclass(frozen=True)
@@ -198,10 +290,14 @@ class Outputs:
     """
 
     def __init__(self, operations: Sequence[LoweredOperation], drawing: Drawing) -> None:
-        self._operations: list[AffineNoise | Quantisation] = []
+        self._operations: list[AffineNoise | Quantisation | WireDrop | tuple[ReadingNoise, Tensor]] = []
+        self._applications = drawing.applications
         for its in operations:
             if isinstance(its, GaussianNoise):
                 self._operations.append(AffineNoise(add=drawing.turned(drawing.gaussian(its))))
+            elif isinstance(its, ReadingNoise):
+                unit = GaussianNoise(torch.ones_like(its.std), its.keys)
+                self._operations.append((its, drawing.turned(drawing.gaussian(unit))))
             elif isinstance(its, AffineNoise):
                 gain, add = (
                     None if numbers is None else drawing.turned(numbers) for numbers in (its.gain, its.add)
@@ -210,17 +306,29 @@ class Outputs:
             else:
                 self._operations.append(its)
 
-    def __call__(self, y: Tensor, step: int | None = None, part: slice = slice(None)) -> Tensor:
+    def __call__(
+        self, y: Tensor, step: int | None = None, part: slice = slice(None), of: Applied | None = None
+    ) -> Tensor:
         """Return what becomes of clean outputs.
 
         Args:
             y: ``(K, N, out)`` of one step, or of all steps at once.
             step: which; ``None``: all.
             part: which of the outputs ``y`` are.
+            of: what they are a product of; for operations that depend on it.
         """
         for its in self._operations:
             if isinstance(its, Quantisation):
                 y = its(y)
+                continue
+            if isinstance(its, WireDrop):
+                assert of is not None
+                y = y - its.of(of)
+                continue
+            if isinstance(its, tuple):
+                assert of is not None
+                reading, numbers = its
+                y = y + reading.deviation(of, y, self._applications) * _at(numbers, step, part)
                 continue
             if its.gain is not None:
                 y = y * (1 + _at(its.gain, step, part))

@@ -18,6 +18,8 @@ from asr_dni.nn.operations import (
     LoweredOperation,
     Product,
     Quantisation,
+    ReadingNoise,
+    WireDrop,
 )
 
 
@@ -161,6 +163,8 @@ _IN_WORDS: dict[type[LoweredOperation], str] = {
     GaussianNoise: "Gaussian noise",
     AffineNoise: "noise whose numbers are drawn outside",
     Quantisation: "an ADC",
+    ReadingNoise: "noise that follows the inputs",
+    WireDrop: "what wires take",
 }
 """What a message calls an operation."""
 

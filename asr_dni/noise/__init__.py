@@ -22,8 +22,10 @@ from asr_dni.noise.distributions import as_laplace, as_uniform, standard_normal_
 from asr_dni.noise.hardware import Hardware, Realisation
 from asr_dni.noise.model import (
     AddGaussian,
+    AddReading,
     Affine,
     Converter,
+    DropOfWires,
     Numbers,
     Operation,
     OutputModel,
@@ -45,6 +47,7 @@ from asr_dni.noise.output import (
     Multiplicative,
     Uniform,
 )
+from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
 from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
 from asr_dni.noise.weight import WEIGHT_MODELS, ClippedWeights, GaussianWeights, QuantisedWeights
@@ -62,6 +65,7 @@ __all__ = [
     "SONOS",
     "WEIGHT_MODELS",
     "AddGaussian",
+    "AddReading",
     "AdditiveMultiplicative",
     "Affine",
     "AgingDevice",
@@ -70,14 +74,17 @@ __all__ = [
     "ClippedWeights",
     "Converter",
     "Device",
+    "DropOfWires",
     "FixedPattern",
     "Flicker",
     "ForwardPass",
     "Gaussian",
+    "GaussianOfRange",
     "GaussianWeights",
     "GenericDevice",
     "Hardware",
     "Hermes",
+    "IRDrop",
     "Impulse",
     "Laplace",
     "Multiplicative",
@@ -94,6 +101,7 @@ __all__ = [
     "ReRAMCMO",
     "ReRAMMilo",
     "ReRAMWan2022",
+    "ReadNoise",
     "Realisation",
     "Scale",
     "Site",

@@ -136,7 +136,9 @@ class Hardware:
     @property
     def random(self) -> bool:
         """Whether two forward passes on one chip differ."""
-        return bool(self.sites) and any(not model.neutral and not model.of_chip for model in self.output)
+        return bool(self.sites) and any(
+            not model.neutral and model.drawn and not model.of_chip for model in self.output
+        )
 
     @property
     def on(self) -> bool:

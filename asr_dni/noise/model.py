@@ -71,7 +71,31 @@ class Quantise:
     scale: Scale = "absolute"
 
 
-Operation: TypeAlias = AddGaussian | Affine | Quantise
+@dataclass(frozen=True)
+class AddReading:
+    """y + s N(0, 1), s of the inputs and what lies on the array, see :mod:`asr_dni.noise.reading`.
+
+    Attributes:
+        sigma: in multiples of what the law says.
+        law: ``conductance``: sqrt(w_max sum abs(w) x**2); ``constant``: w_max sqrt(sum x**2); ``largest``: x_max w_max.
+        per: what w_max is of: ``tensor`` or ``output``.
+    """
+
+    sigma: float
+    law: str
+    per: str
+
+
+@dataclass(frozen=True)
+class DropOfWires:
+    """y less what wires take from it, see :class:`asr_dni.noise.IRDrop`."""
+
+    sigma: float
+    g_ratio: float
+    per: str
+
+
+Operation: TypeAlias = AddGaussian | Affine | Quantise | AddReading | DropOfWires
 """What an implementation of a product has to know: every output model and converter is one of these."""
 
 
@@ -136,10 +160,14 @@ class OutputModel(Model):
         additive: whether it only adds numbers that do not depend on the product, so that what was computed before it
             may be computed once for many noisy passes.
         of_chip: whether its numbers are drawn once per chip, not freshly.
+        drawn: whether it has any random numbers.
+        of_arrays: whether only matrices have it, not the products inside a cell.
     """
 
     additive: ClassVar[bool] = False
     of_chip: ClassVar[bool] = False
+    drawn: ClassVar[bool] = True
+    of_arrays: ClassVar[bool] = False
 
     @abstractmethod
     def operation(self, numbers: OutputNumbers) -> Operation:
@@ -153,6 +181,28 @@ class OutputModel(Model):
             signal: mean square of the output before, the noise of earlier models included.
             unit: what a sigma of 1 is in units of the pre-activation, by the model's scale.
         """
+
+
+@dataclass(frozen=True)
+class Noisy(OutputModel):
+    """A model whose strength is ``sigma``.
+
+    Attributes:
+        sigma: standard deviation of the noise, or what the model says.
+
+    Raises:
+        UserError: sigma is not a finite number of at least 0.
+    """
+
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_number("sigma")
+
+    @property
+    def neutral(self) -> bool:
+        """Whether sigma is 0."""
+        return self.sigma == 0
 
 
 class WeightModel(Model):

@@ -9,32 +9,11 @@ from typing import ClassVar, Literal
 
 from asr_dni.errors import UserError
 from asr_dni.noise.distributions import as_laplace, as_uniform, standard_normal_quantile
-from asr_dni.noise.model import AddGaussian, Affine, Operation, OutputModel, OutputNumbers
+from asr_dni.noise.model import AddGaussian, Affine, Noisy, Operation, OutputModel, OutputNumbers
+from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
 from asr_dni.noise.sites import Scale
 
 _MOST_OCTAVES = 24
-
-
-@dataclass(frozen=True)
-class Noisy(OutputModel):
-    """A model whose strength is ``sigma``.
-
-    Attributes:
-        sigma: standard deviation of the noise, or what the model says.
-
-    Raises:
-        UserError: sigma is not a finite number of at least 0.
-    """
-
-    sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check_number("sigma")
-
-    @property
-    def neutral(self) -> bool:
-        """Whether sigma is 0."""
-        return self.sigma == 0
 
 
 @dataclass(frozen=True)
@@ -295,5 +274,8 @@ OUTPUT_MODELS: dict[str, type[OutputModel]] = {
     "Impulse": Impulse,
     "Flicker": Flicker,
     "FixedPattern": FixedPattern,
+    "GaussianOfRange": GaussianOfRange,
+    "ReadNoise": ReadNoise,
+    "IRDrop": IRDrop,
 }
 """Every output model by its name. A new one is added here."""

@@ -11,7 +11,7 @@ from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites, choose_levels
 from asr_dni.hardware_files import noise_of
-from asr_dni.model.annealing import NoiseAnnealing, Schedule
+from asr_dni.model.annealing import Drawn, NoiseAnnealing, Schedule
 from asr_dni.model.convolutions import ConvolutionSettings
 from asr_dni.model.network import NetworkSettings, Pooling, cell_names
 from asr_dni.model.spotter import TrainingNoise
@@ -42,6 +42,7 @@ class ScheduleSettings:
         length: part of the run that the movement takes.
         by: whether sigma moves at every optimiser step or only at the beginning of an epoch.
         n_steps: number of jumps of the schedule steps.
+        drawn: whether sigma is as the schedule has it, or drawn for each batch from where it begins to there.
     """
 
     schedule: Schedule = "linear"
@@ -50,6 +51,7 @@ class ScheduleSettings:
     length: float = 1.0
     by: Literal["step", "epoch"] = "step"
     n_steps: int = 4
+    drawn: Drawn = "no"
 
     def annealing(self, sigma_train: float) -> dict[str, Any]:
         """Return the arguments of :class:`~asr_dni.model.NoiseAnnealing`; sigma_train 0 has no noise at any time."""
@@ -63,6 +65,7 @@ class ScheduleSettings:
             "length": self.length,
             "by": self.by,
             "n_steps": self.n_steps,
+            **({} if self.drawn == "no" else {"drawn": self.drawn}),
         }
 
 
@@ -79,7 +82,7 @@ class NoiseModel:
         hardware: any other hardware, see :class:`asr_dni.model.spotter.TrainingNoise`, as for the following ones; the
             levels are then values of ``strength``.
         strength: which of its numbers.
-        chips: whether training programs weights anew for each ``step``, or once for the whole ``run``.
+        chips: whether training programs weights anew for each ``step`` or ``epoch``, or once for the whole ``run``.
 
     Raises:
         UserError: the hardware is not valid, has no such strength, or stands beside scale, sites or arrays.
@@ -92,7 +95,7 @@ class NoiseModel:
     sigma_infer: list[float] | None = None
     hardware: dict[str, Any] | str | None = None
     strength: str = SIGMA.path
-    chips: Literal["step", "run"] = "step"
+    chips: Literal["step", "epoch", "run"] = "step"
 
     def training_noise(self) -> TrainingNoise:
         """Return the noise as a training has it.

@@ -56,7 +56,7 @@ def measure_speed(
     labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
     # Where the noise is strongest: at strength 0 much of the work may not be there.
     strongest = max(study.settings.sigmas_of(member.noise))
-    in_training = noise.of_step(noise.at(strongest), 0).realised(draw=0)
+    in_training = noise.of_step(noise.at(strongest), 0, 0).realised(draw=0)
     in_evaluation = member.evaluations[0].sweep.levels[-1].noise.realised(draw=0)
     if study.settings.training.calibrate_every:
         calibrate(spotter.network, [features], by_batch=True)
