@@ -55,6 +55,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.compare",
         "run",
     ),
+    "dashboard": Command(
+        "compare noise curves, studies and runs in a browser, and hear and see what noise does to a clip",
+        "asr_dni.cli.dashboard",
+        "run",
+    ),
     "study": Command(
         "train and evaluate a whole matrix, sigma_train x sigma_infer, resumable, on one machine or many",
         "asr_dni.cli.study.commands",

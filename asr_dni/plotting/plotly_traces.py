@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from asr_dni.plotting.specification import Axis, Bars, ColorScale, HeatMap, Panel, Points, Series
-from asr_dni.plotting.style import BAND_OPACITY, INK, PAPER, blend, channels, readable_on
+from asr_dni.plotting.style import BAND_OPACITY, LIGHT, Theme, blend, channels, readable_on
 
 _MARKERS = {
     "circle": "circle",
@@ -69,23 +69,26 @@ def on_axis(axis: Axis, values: Sequence[float]) -> list[float | None]:
     return placed
 
 
-def traces_of(panel: Panel, bars: Mapping[ColorScale, str], size: tuple[float, float]) -> Iterator[Any]:
+def traces_of(
+    panel: Panel, bars: Mapping[ColorScale, str], size: tuple[float, float], theme: Theme = LIGHT
+) -> Iterator[Any]:
     """Yield the traces of a panel's elements; reference lines are none.
 
     Args:
         panel: the panel.
         bars: the names of plotly's colour axes, by the scales that have a colour bar.
         size: of the panel, in inches.
+        theme: of the page.
     """
     for element in panel.elements:
         if isinstance(element, HeatMap):
             yield _heat_map(element, bars, size)
         elif isinstance(element, Bars):
-            yield _bars(element, panel)
+            yield _bars(element, panel, theme)
         elif isinstance(element, Series):
             if element.has_interval and not isinstance(element, Points):
-                yield _band(element, panel)
-            yield _scatter(element, panel)
+                yield _band(element, panel, theme)
+            yield _scatter(element, panel, theme)
 
 
 def _hover_of(series: Series, panel: Panel) -> list[str]:
@@ -102,8 +105,9 @@ def _hover_of(series: Series, panel: Panel) -> list[str]:
     return texts
 
 
-def _scatter(series: Series, panel: Panel) -> go.Scatter:
+def _scatter(series: Series, panel: Panel, theme: Theme) -> go.Scatter:
     style, points = series.style, isinstance(series, Points)
+    color = theme.color(style.color)
     joined = not isinstance(series, Points) or series.joined
     lines = joined and style.dash != "none"
     markers = style.marker != "none"
@@ -114,12 +118,12 @@ def _scatter(series: Series, panel: Panel) -> go.Scatter:
         name=as_markup(series.label),
         legendgroup=as_markup(series.label),
         mode="+".join([*(["lines"] if lines else []), *(["markers"] if markers else [])]) or "none",
-        line={"color": style.color, "dash": DASHES[style.dash], "width": style.width},
+        line={"color": color, "dash": DASHES[style.dash], "width": style.width},
         marker={
             "symbol": _MARKERS[style.marker],
-            "color": style.color,
+            "color": color,
             "size": 1.5 * style.size,
-            "line": {"color": PAPER, "width": 0.7},
+            "line": {"color": theme.paper, "width": 0.7},
         },
         hovertext=_hover_of(series, panel),
         hovertemplate="%{hovertext}" if series.label else "%{hovertext}<extra></extra>",
@@ -145,7 +149,7 @@ def _distance(low: float | None, high: float | None) -> float:
     return 0.0 if low is None or high is None else max(high - low, 0.0)
 
 
-def _band(series: Series, panel: Panel) -> go.Scatter:
+def _band(series: Series, panel: Panel, theme: Theme) -> go.Scatter:
     """Return the intervals as an area, in pieces where there is none between."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -169,23 +173,23 @@ def _band(series: Series, panel: Panel) -> go.Scatter:
         y=y,
         mode="lines",
         fill="toself",
-        fillcolor=_rgba(series.style.color, BAND_OPACITY),
+        fillcolor=_rgba(theme.color(series.style.color), BAND_OPACITY),
         line={"width": 0},
         hoverinfo="skip",
         legendgroup=as_markup(series.label),
     )
 
 
-def _bars(bars: Bars, panel: Panel) -> go.Bar:
+def _bars(bars: Bars, panel: Panel, theme: Theme) -> go.Bar:
     along, across = ("y", "x") if bars.horizontal else ("x", "y")
     errors = _errors(bars, getattr(panel, across))
     return go.Bar(
         **{along: on_axis(getattr(panel, along), bars.x), across: on_axis(getattr(panel, across), bars.y)},
-        **({f"error_{across}": errors | {"color": INK}} if errors else {}),
+        **({f"error_{across}": errors | {"color": theme.ink}} if errors else {}),
         orientation="h" if bars.horizontal else "v",
         name=as_markup(bars.label),
         legendgroup=as_markup(bars.label),
-        marker={"color": bars.style.color},
+        marker={"color": theme.color(bars.style.color)},
         hovertext=_hover_of(bars, panel),
         hovertemplate="%{hovertext}" if bars.label else "%{hovertext}<extra></extra>",
     )

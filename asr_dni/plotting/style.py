@@ -66,6 +66,51 @@ class Style:
     size: float = 5.0
 
 
+@dataclass(frozen=True)
+class Theme:
+    """The page that a figure is on, light or dark; a specification's colours are those on light paper.
+
+    Attributes:
+        paper: behind everything.
+        ink: of texts.
+        grey: of what stands beside the data.
+        grid: of lines across a panel.
+        faint_grid: of those that matter less.
+        least_contrast: that lines have with the paper (WCAG's ratio): what has less is mixed with ink.
+    """
+
+    paper: str = PAPER
+    ink: str = INK
+    grey: str = GREY
+    grid: str = GRID
+    faint_grid: str = FAINT_GRID
+    least_contrast: float = 1.0
+
+    def color(self, color: str) -> str:
+        """Return a specification's colour as it is on this page: greys are the page's own, others are seen on it."""
+        own = {
+            _CURVES[0]: self.ink,
+            INK: self.ink,
+            GREY: self.grey,
+            GRID: self.grid,
+            FAINT_GRID: self.faint_grid,
+            PAPER: self.paper,
+        }
+        if self == LIGHT:
+            return color
+        if color in own:
+            return own[color]
+        for share in range(21):
+            mixed = blend((color, self.ink), share / 20)
+            if contrast(mixed, self.paper) >= self.least_contrast:
+                return mixed
+        return self.ink
+
+
+LIGHT = Theme()
+DARK = Theme("#1b1f29", "#e6e9f0", "#a3adbf", "#343b4a", "#282e3a", 3.6)
+
+
 def curve_style(index: int) -> Style:
     """Return the style of a curve by its place in a figure: 28 differ, by marker and dash also in grey."""
     return Style(
@@ -96,9 +141,19 @@ def blend(stops: Sequence[str], place: float) -> str:
     return "#" + "".join(f"{round(low + (at - first) * (high - low)):02x}" for low, high in pairs)
 
 
-def readable_on(color: str) -> str:
-    """Return black or white, whichever reads better on a colour (WCAG's luminance)."""
+def luminance(color: str) -> float:
+    """Return a colour's relative luminance, 0 (black) to 1 (white), as WCAG 2 has it."""
     shares = [channel / 255 for channel in channels(color)]
     linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-    luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    return "#000000" if luminance > 0.18 else "#ffffff"
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the ratio of two colours' luminances, 1 to 21, as WCAG 2 has it."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def readable_on(color: str) -> str:
+    """Return black or white, whichever reads better on a colour."""
+    return "#000000" if luminance(color) > 0.18 else "#ffffff"

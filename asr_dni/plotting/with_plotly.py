@@ -10,21 +10,29 @@ from plotly.subplots import make_subplots
 
 from asr_dni.plotting.plotly_traces import DASHES, as_markup, in_template, on_axis, traces_of
 from asr_dni.plotting.specification import Axis, Bars, ColorScale, Figure, HeatMap, Line, Panel, Reference
-from asr_dni.plotting.style import FAINT_GRID, GREY, GRID, INK, PAPER
+from asr_dni.plotting.style import FAINT_GRID, GRID, LIGHT, Theme, channels
 
-_VEIL = "rgba(255,255,255,0.7)"  # behind what is written on the data
 _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
 _LETTERS = 11.5  # to an inch of an axis
 _LINE_OF_NOTE = 150  # characters
 
 
-def render(figure: Figure) -> go.Figure:
-    """Return a figure as an interactive one: numbers where the pointer is, curves switched by the legend."""
+def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Figure:
+    """Return a figure as an interactive one: numbers where the pointer is, curves switched by the legend.
+
+    Args:
+        figure: its specification.
+        theme: of the page that it is on.
+        captions: whether title and small print are part of it; without them the page shows them, and the legend stands
+            below the panels, so that a narrow page leaves these their width.
+    """
     rows, columns = figure.grid
     height = figure.panel_size[1] * _INCH
     note = textwrap.wrap(figure.note, _LINE_OF_NOTE)
-    top = 75 + 16 * len(note) + (22 if any(panel.x.opposite for panel in figure.panels) else 0)
+    top = (75 + 16 * len(note) if captions else 30) + (
+        22 if any(panel.x.opposite for panel in figure.panels) else 0
+    )
     one_axis = len({panel.y for panel in figure.panels if not panel.message}) <= 1
     drawing = make_subplots(
         rows,
@@ -36,7 +44,7 @@ def render(figure: Figure) -> go.Figure:
     named: set[str] = set()
     for place, panel in enumerate(figure.panels):
         at = {"row": place // columns + 1, "col": place % columns + 1}
-        for trace in traces_of(panel, bars, figure.panel_size):
+        for trace in traces_of(panel, bars, figure.panel_size, theme):
             # One entry in the legend for all panels, which switches them all.
             trace.showlegend = figure.legend is not None and bool(trace.name) and trace.name not in named
             if trace.name:
@@ -46,8 +54,8 @@ def render(figure: Figure) -> go.Figure:
                     trace.hovertemplate = f"%{{hovertext}}<extra>{title} %{{fullData.name}}</extra>"
             drawing.add_trace(trace, **at)
         number = str(place + 1) if place else ""
-        _set_axes(drawing, figure, place, number)
-        _add_references(drawing, panel, number)
+        _set_axes(drawing, figure, place, number, theme)
+        _add_references(drawing, panel, number, theme)
     for place in range(len(figure.panels), rows * columns):
         drawing.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
         drawing.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
@@ -55,31 +63,45 @@ def render(figure: Figure) -> go.Figure:
         drawing.update_layout(legend={"title": {"text": as_markup(figure.legend.title)}})
     drawing.update_layout(
         template="none",
-        font={"family": _FONT, "size": 12, "color": INK},
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
-        title={
-            "text": f"<b>{as_markup(figure.title)}</b>",
-            "subtitle": {"text": as_markup("\n".join(note)), "font": {"size": 11, "color": GREY}},
-            "x": 0,
-            "xref": "container",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 14, "l": 12},
-        },
+        font={"family": _FONT, "size": 12, "color": theme.ink},
+        paper_bgcolor=theme.paper,
+        plot_bgcolor=theme.paper,
         margin={"t": top, "l": 75, "r": 30, "b": 65},
         height=round(top + 65 + rows * height),
         hovermode="x unified" if _read_by_column(figure) else "closest",
-        hoverlabel={"namelength": -1},
-        barmode="group",
-        legend={
-            "x": 1.02 + 0.1 * len(bars),
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "top",
+        hoverlabel={
+            "namelength": -1,
+            "bgcolor": theme.paper,
+            "bordercolor": theme.grid,
+            "font": {"color": theme.ink},
         },
+        barmode="group",
     )
+    if captions:
+        drawing.update_layout(
+            title={
+                "text": f"<b>{as_markup(figure.title)}</b>",
+                "subtitle": {"text": as_markup("\n".join(note)), "font": {"size": 11, "color": theme.grey}},
+                "x": 0,
+                "xref": "container",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 14, "l": 12},
+            },
+            legend={"x": 1.02 + 0.1 * len(bars), "xanchor": "left", "y": 1, "yanchor": "top"},
+        )
+    else:
+        drawing.update_layout(
+            legend={
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
+            }
+        )
     for place, (scale, name) in enumerate(bars.items()):
         drawing.update_layout({name: _color_axis(scale, 1.02 + 0.1 * place)})
     return drawing
@@ -116,7 +138,7 @@ def _color_axis(scale: ColorScale, x: float) -> dict[str, Any]:
     return {"colorscale": list(scale.stops), "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> None:
+def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str, theme: Theme) -> None:
     panel = figure.panels[place]
     x: dict[str, Any] = {"anchor": f"y{number}"}
     y: dict[str, Any] = {"anchor": f"x{number}"}
@@ -141,7 +163,7 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
             **{"xref": "paper", "x": (left_end + right_end) / 2, "xanchor": "center"},
             **{"yref": "paper", "y": (low_end + high_end) / 2, "yanchor": "middle"},
             showarrow=False,
-            font={"color": GREY},
+            font={"color": theme.grey},
         )
     else:
         below, left = figure.neighbour(place, "below"), figure.neighbour(place, "left")
@@ -152,14 +174,14 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str) -> No
             int(_LETTERS * figure.panel_size[0]),
             below is None or below.x != panel.x,
             grid,
-            FAINT_GRID,
+            theme.color(FAINT_GRID),
         )
         same = left is not None and left.y == panel.y
-        y |= _axis(panel.y, int(_LETTERS * figure.panel_size[1]), not same, grid, GRID)
+        y |= _axis(panel.y, int(_LETTERS * figure.panel_size[1]), not same, grid, theme.color(GRID))
         if same and panel.y.scale != "category":
             first = place - place % figure.grid[1]
             y |= {"showticklabels": False, "matches": f"y{first + 1 if first else ''}"}
-        _add_opposite(drawing, panel.x, number)
+        _add_opposite(drawing, panel.x, number, theme)
     drawing.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
 
 
@@ -193,7 +215,7 @@ def _coordinates(axis: Axis, values: Sequence[float]) -> list[float | None]:
     return on_axis(axis, values)
 
 
-def _add_opposite(drawing: go.Figure, axis: Axis, number: str) -> None:
+def _add_opposite(drawing: go.Figure, axis: Axis, number: str, theme: Theme) -> None:
     """Write the ticks above a panel; as annotations, since an axis without data is not shown."""
     for tick, at in zip(
         axis.opposite, _coordinates(axis, [tick.value for tick in axis.opposite]), strict=True
@@ -206,7 +228,7 @@ def _add_opposite(drawing: go.Figure, axis: Axis, number: str) -> None:
             y=1,
             yanchor="bottom",
             showarrow=False,
-            font={"size": 10, "color": GREY},
+            font={"size": 10, "color": theme.grey},
         )
     if axis.opposite_label:
         drawing.add_annotation(
@@ -219,11 +241,11 @@ def _add_opposite(drawing: go.Figure, axis: Axis, number: str) -> None:
             xanchor="right",
             yanchor="bottom",
             showarrow=False,
-            font={"size": 10, "color": GREY},
+            font={"size": 10, "color": theme.grey},
         )
 
 
-def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
+def _add_references(drawing: go.Figure, panel: Panel, number: str, theme: Theme) -> None:
     for reference in panel.elements:
         if not isinstance(reference, Reference):
             continue
@@ -236,7 +258,7 @@ def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
         drawing.add_shape(
             type="line",
             layer="above" if any(isinstance(one, Bars) for one in panel.elements) else "below",
-            line={"color": reference.color, "dash": DASHES[reference.dash], "width": 1.2},
+            line={"color": theme.color(reference.color), "dash": DASHES[reference.dash], "width": 1.2},
             **{f"{along}ref": f"{along}{number}", f"{along}0": value, f"{along}1": value},
             **{f"{across}ref": f"{across}{number} domain", f"{across}0": 0, f"{across}1": 1},
         )
@@ -244,11 +266,17 @@ def _add_references(drawing: go.Figure, panel: Panel, number: str) -> None:
             drawing.add_annotation(
                 text=as_markup(reference.label),
                 showarrow=False,
-                font={"size": 11, "color": reference.color},
-                bgcolor=_VEIL,
+                font={"size": 11, "color": theme.color(reference.color)},
+                bgcolor=_veil(theme),
                 borderpad=0,
                 **{f"{along}ref": f"{along}{number}", along: at},
                 **{f"{across}ref": f"{across}{number} domain", across: 1 if vertical else 0},
                 xanchor="left",
                 yanchor="top",
             )
+
+
+def _veil(theme: Theme) -> str:
+    """Return the colour behind what is written on the data."""
+    red, green, blue = channels(theme.paper)
+    return f"rgba({red},{green},{blue},0.7)"

@@ -1,0 +1,200 @@
+"""The dashboard's frame: header, navigation, theme, and which page a link opens."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update, set_props
+from dash.development.base_component import Component
+from dash.exceptions import PreventUpdate
+
+from asr_dni.catalogue import Catalogue
+from asr_dni.dashboard import links
+from asr_dni.dashboard.components import aria, empty_page, notice
+from asr_dni.dashboard.view import THEME
+from asr_dni.dashboard.views import VIEWS
+from asr_dni.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+{%metas%}
+<title>{%title%}</title>
+{%favicon%}
+{%css%}
+</head>
+<body>
+{%app_entry%}
+<footer>
+{%config%}
+{%scripts%}
+{%renderer%}
+</footer>
+</body>
+</html>
+"""
+
+_MANTINE: dict[str, Any] = {
+    "fontFamily": "system-ui, 'DejaVu Sans', sans-serif",
+    "primaryColor": "indigo",
+    "primaryShade": {"light": 7, "dark": 4},
+    "autoContrast": True,
+    "defaultRadius": "md",
+    "cursorType": "pointer",
+}
+
+
+def make_app(catalogue: Catalogue) -> Dash:
+    """Return the dashboard of a folder of results, ready to be served; its WSGI application is ``app.server``.
+
+    Everything comes from this machine: no script, style or font of another host.
+    """
+    app = Dash(
+        __name__,
+        assets_folder=str(Path(__file__).parent / "assets"),
+        title="asr-dni",
+        update_title="",
+        serve_locally=True,
+        suppress_callback_exceptions=True,  # pages come and go
+        index_string=_INDEX,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        add_log_handler=False,
+        enable_mcp=False,
+        on_error=_tell,
+    )
+    app.layout = _frame(catalogue)
+    _register(app, catalogue)
+    for view in VIEWS:
+        view.register(app, catalogue)
+    return app
+
+
+def _tell(error: Exception) -> None:
+    """Show a callback's error on the page; what no user can mend is told with its traceback in the terminal too."""
+    if isinstance(error, UserError):
+        text = str(error)
+    else:
+        _LOG.error("the dashboard could not answer", exc_info=error)
+        text = f"{type(error).__name__}: {error}. The terminal that asr-dni dashboard runs in says more."
+    set_props("notices", {"children": notice(text)})
+
+
+def _frame(catalogue: Catalogue) -> Component:
+    """Return what is on every page; :func:`_register` fills it."""
+    header = html.Header(
+        [
+            html.A("Skip to content", href="#page", className="skip"),
+            dcc.Link(
+                [html.Span(className="mark"), html.Span("asr-dni", className="name")],
+                href="/",
+                className="brand",
+            ),
+            html.Span(catalogue.folder.name, className="folder", title=str(catalogue.folder)),
+            html.Nav(_navigation(""), id="navigation", className="nav", **aria(label="Views")),
+            dmc.ColorSchemeToggle(
+                id="toggle-theme",
+                lightIcon=html.Span(className="icon icon-theme"),
+                darkIcon=html.Span(className="icon icon-theme"),
+                variant="subtle",
+                size="lg",
+                className="toggle-theme",
+                **aria(label="Light or dark"),
+            ),
+        ],
+        className="header",
+    )
+    frame: Component = dmc.MantineProvider(
+        [
+            dcc.Location(id="address", refresh="callback-nav"),
+            dcc.Store(id="written"),  # the link that was put into the address bar from here
+            dcc.Store(id=THEME),
+            dcc.Store(id="chosen-theme"),  # is part of links; that of the system is not
+            header,
+            html.Div(id="notices", role="status", **aria(live="polite")),
+            html.Main(id="page", className="page", tabIndex=-1),
+        ],
+        id="mantine",
+        theme=_MANTINE,
+        defaultColorScheme="auto",
+    )
+    return frame
+
+
+def _navigation(shown: str) -> list[Component]:
+    return [
+        dmc.Anchor(
+            view.title,
+            href=f"/{view.name}",
+            underline="never",
+            className=f"nav-link{' nav-here' if view.name == shown else ''}",
+            **(aria(current="page") if view.name == shown else {}),
+        )
+        for view in VIEWS
+    ]
+
+
+def _register(app: Dash, catalogue: Catalogue) -> None:
+    @app.callback(
+        Output("page", "children"),
+        Output("navigation", "children"),
+        Output(THEME, "data"),
+        Output("chosen-theme", "data"),
+        Output("mantine", "forceColorScheme"),
+        Output("written", "data"),
+        Input("address", "href"),
+        State("written", "data"),
+        State("chosen-theme", "data"),
+    )
+    def open_link(href: str, written: str | None, chosen: str | None) -> tuple[Any, ...]:
+        """Show the page of a link that was followed, not of one that says what a page shows already."""
+        state, theme = links.without_theme(links.State.parse(href))
+        if written is not None and (state, theme or chosen) == (links.State.parse(written), chosen):
+            raise PreventUpdate
+        for view in VIEWS:
+            if view.name == state.view:
+                page = view.layout(state, catalogue)
+                break
+        else:
+            names = ", ".join(view.title for view in VIEWS)
+            page = empty_page(
+                "There is no such page", f"{state.view!r} is none of {names}: choose one above."
+            )
+        themes = (theme, theme, theme) if theme else (no_update, no_update, no_update)
+        return page, _navigation(state.view), *themes, state.url
+
+    @app.callback(
+        Output("address", "pathname"),
+        Output("address", "search"),
+        Output("written", "data", allow_duplicate=True),
+        Input(links.link_store(ALL), "data"),
+        Input("chosen-theme", "data"),
+        State("address", "href"),
+        prevent_initial_call=True,
+    )
+    def write_link(shown: list[str | None], chosen: str | None, href: str) -> tuple[Any, ...]:
+        """Put what a page shows into the address bar."""
+        if not shown or not shown[0]:
+            raise PreventUpdate
+        state = links.State.parse(shown[0])
+        link = state.choosing(theme=chosen)
+        if link == links.State.parse(href):
+            return no_update, no_update, state.url
+        path, _, query = link.url.partition("?")
+        return path, f"?{query}" if query else "", state.url
+
+    @app.callback(
+        Output(THEME, "data", allow_duplicate=True),
+        Output("chosen-theme", "data", allow_duplicate=True),
+        Output("mantine", "forceColorScheme", allow_duplicate=True),
+        Input("toggle-theme", "computedColorScheme"),
+        State(THEME, "data"),
+        prevent_initial_call=True,
+    )
+    def switch_theme(scheme: str | None, theme: str | None) -> tuple[Any, ...]:
+        """Take the system's theme at first, and the toggle's when it was used."""
+        if scheme is None or scheme == theme:
+            raise PreventUpdate
+        return (scheme, no_update, no_update) if theme is None else (scheme, scheme, scheme)
