@@ -23,7 +23,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install install-dev lock audit licences mutants container-check
+.PHONY: help demo test docs lint format install install-dev lock audit licences mutants container-check
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ WORKERS ?= auto
 
 test: $(INSTALLED_DEV)  ## Set up, then run the tests (the slow ones too: make test ARGS="-m 'slow or not slow'")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Strict: a page, link or anchor that is not there is an error.
+docs: $(INSTALLED_DEV)  ## Set up, then build the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## Set up, then ruff, the formatter's check and mypy --strict
 	$(BIN)/ruff check .

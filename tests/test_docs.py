@@ -1,21 +1,29 @@
 """What the documents say: their commands are understood, their Python runs, what they link to is there."""
 
+import argparse
 import re
 import shlex
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import jsonargparse
 import pytest
 import soundfile
+import yaml
 from markdown_it import MarkdownIt
 
 from asr_dni.cli import lightning, run_arguments
 from asr_dni.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OUTSIDE = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "data/README.md", "benchmarks/README.md")
+DOCUMENTS = [*(ROOT / name for name in OUTSIDE), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def blocks(document: Path) -> list[tuple[str, str]]:
@@ -58,8 +66,33 @@ def commands(name: str) -> list[list[str]]:
 ASR_DNI = [command for command in commands("asr-dni") if command and command[0] != "."]
 
 
+def in_text(name: str) -> list[list[str]]:
+    """Commands that stand in a sentence, as code."""
+    tokens = [token for path in DOCUMENTS for token in MarkdownIt().parse(path.read_text(encoding="utf-8"))]
+    spans = [
+        child.content for token in tokens for child in token.children or [] if child.type == "code_inline"
+    ]
+    return [span.split()[1:] for span in dict.fromkeys(spans) if span.startswith(f"{name} ")]
+
+
 class Parsed(Exception):
-    """Raised in place of building what the command line describes."""
+    """Raised in place of doing what the command line describes."""
+
+
+def stop(*arguments, **keywords):
+    raise Parsed
+
+
+def stop_after_parsing(monkeypatch, *kinds):
+    def make(parse):
+        def parse_args(self, *arguments, **keywords):
+            parse(self, *arguments, **keywords)
+            raise Parsed
+
+        return parse_args
+
+    for kind in kinds:
+        monkeypatch.setattr(kind, "parse_args", make(kind.parse_args))
 
 
 @pytest.mark.parametrize("command", ASR_DNI, ids=lambda command: " ".join(command)[:80])
@@ -80,13 +113,14 @@ def test_command_is_understood(command, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "load_checkpoint", lambda path: {})
     found = run_arguments.expand_layers(["--config", experiment])
     monkeypatch.setattr(run_arguments, "configuration_of", lambda *arguments: found)
-
-    def stop(*arguments, **keywords):
-        raise Parsed
-
     monkeypatch.setattr(jsonargparse.ArgumentParser, "instantiate_classes", stop)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     assert command[0] in COMMANDS or command[0].startswith("--")
+    if command[0] not in ("fit", "validate", "test", "conf", "noise") and command[:2] not in (
+        ["study", "run"],
+        ["study", "plan"],
+    ):
+        stop_after_parsing(monkeypatch, argparse.ArgumentParser, jsonargparse.ArgumentParser)
     if command[0] in ("conf", "noise"):  # builds nothing
         if command[0] == "noise":  # its figure
             monkeypatch.chdir(tmp_path)
@@ -100,14 +134,51 @@ def test_command_is_understood(command, monkeypatch, tmp_path):
 def test_there_are_commands():
     assert len(ASR_DNI) >= 3
     assert commands("make")
+    assert len(in_text("asr-dni")) > 10
 
 
-@pytest.mark.parametrize("target", sorted({command[0] for command in commands("make") if command}))
+@pytest.mark.parametrize("command", in_text("asr-dni"), ids=" ".join)
+def test_command_in_a_sentence_is_there_with_its_options(command, capsys):
+    """What else stands there is often a placeholder."""
+    names = [word.split("|")[-1] for word in command]  # list|show
+    words = [name for name in names if re.fullmatch(r"[a-z]+", name) or name in COMMANDS]
+    if not words:
+        assert command == ["--help"]
+        return
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code in (0, None)
+    said = capsys.readouterr().out
+    options = [word.partition("=")[0] for word in command if word.startswith("--")]
+    assert [option for option in options if option not in said] == []
+
+
+CONFIGURATIONS = [
+    pytest.param(text, id=f"{relative(path)}-{k}")
+    for path in DOCUMENTS
+    for k, (language, text) in enumerate(blocks(path))
+    if language == "yaml" and "method" not in yaml.safe_load(text)  # a sweep of W&B's
+]
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS)
+@pytest.mark.filterwarnings("ignore")
+def test_configuration_is_understood(text, monkeypatch, tmp_path):
+    monkeypatch.setattr(jsonargparse.ArgumentParser, "instantiate_classes", stop)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(Parsed):
+        main(["fit", "--config", "synthetic_lstm_dni", "--config", str(tmp_path / "own.yaml")])
+
+
+@pytest.mark.parametrize(
+    "target", sorted({command[0] for command in commands("make") + in_text("make") if command})
+)
 def test_make_target_exists(target):
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_every_named_file_exists(document):
     text = document.read_text(encoding="utf-8")
     linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
@@ -122,10 +193,36 @@ def test_every_named_file_exists(document):
     assert missing == []
 
 
+def anchors(document: Path) -> set[str]:
+    """What the headings of a document are called in links, by the rule that git viewers and the site follow."""
+    tokens = MarkdownIt().parse(document.read_text(encoding="utf-8"))
+    found: list[str] = []
+    for heading, title in pairwise(tokens):
+        if heading.type == "heading_open":
+            text = "".join(child.content for child in title.children or [])
+            found.append(re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-"))
+    return set(found)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_every_anchor_is_there(document):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    missing = []
+    for path, anchor in links:
+        target = document.parent / path if path else document
+        if target.suffix == ".md" and anchor not in anchors(target):
+            missing.append(f"{path}#{anchor}")
+    assert missing == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
 @pytest.mark.parametrize(
     "document",
     [path for path in DOCUMENTS if any(language == "python" for language, _ in blocks(path))],
-    ids=lambda path: str(path.relative_to(ROOT)),
+    ids=relative,
 )
 def test_python_runs(document, checkpoint, spoken, tmp_path, monkeypatch, capsys):
     """The blocks of one document, one after another: later ones may use the names of earlier ones.

@@ -1,0 +1,206 @@
+"""Pages of all settings of commands: name, type, default and meaning, read off the parsers of the commands."""
+
+import html
+import inspect
+import re
+from argparse import SUPPRESS, Action, ArgumentParser
+from collections.abc import Iterable, Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import jsonargparse
+import yaml
+from command_help import help_of
+from jsonargparse import ActionConfigFile
+
+_INTRODUCTION = """\
+# Settings of asr-dni {command}
+
+Read off the command itself. On the command line a setting is `--NAME VALUE`; in YAML each dot is a level:
+`model.network.units` is `{{model: {{network: {{units: 64}}}}}}`. {more}
+"""
+_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
+_FIT = (
+    "`asr-dni validate` and `asr-dni test` have the same ones. Settings below `trainer` are Lightning's own. Where a"
+    " setting is an object of a class, YAML names it by `class_path` and its settings by `init_args`, and the command"
+    " line by its name, as in `--data.source Folder --data.source.path my_words`; the classes are below."
+)
+_STUDY = "The first argument, FILE, has them in YAML; those of the command line win."
+
+
+class _Group(NamedTuple):
+    """Settings that share the levels before their own name."""
+
+    prefix: str
+    title: str
+    settings: list[Action]
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield name and Markdown of each page."""
+    yield "fit", _fit()
+    yield (
+        "noise-curve",
+        _page("noise-curve", "A checkpoint is the first argument.", help_of("noise-curve").parser),
+    )
+    yield "study", _page("study run", _STUDY, help_of("study", "run").parser)
+
+
+def _fit() -> str:
+    other = _groups(help_of("fit", "--data_class", "DigitsData").parser)
+    (digits,) = [group for group in other if group.prefix == "data"]
+    section = f"## data, with `--data_class DigitsData`\n\n{digits.title}.\n\n{_listed(digits.settings, 'DigitsData-')}"
+    return f"{_page('fit', _FIT, help_of('fit').parser)}\n\n{section}\n"
+
+
+def _page(command: str, more: str, parser: ArgumentParser | None) -> str:
+    groups = _groups(parser)
+    sections = [_section(group) for group in groups]
+    kinds = {kind: None for group in groups for its in group.settings for kind in _own_classes(_type_of(its))}
+    if kinds:
+        sections.append("## Classes that settings may name")
+        sections += [_class_section(kind) for kind in kinds]
+    return "\n\n".join([_INTRODUCTION.format(command=command, more=more), *sections])
+
+
+def _section(group: _Group) -> str:
+    heading = f"## {group.prefix}\n\n{group.title}." if group.prefix else "## The command itself"
+    return f"{heading}\n\n{_listed(group.settings)}"
+
+
+def _groups(parser: ArgumentParser | None) -> list[_Group]:
+    """Return the groups that have settings, those that share no level as one."""
+    assert parser is not None
+    groups: dict[str, _Group] = {}
+    for group in parser._action_groups:
+        settings = [action for action in group._group_actions if _is_setting(action)]
+        if settings:
+            prefix = _prefix([action.dest for action in settings])
+            title = _plain(group.title or "")
+            its = groups.setdefault(prefix, _Group(prefix, title[:1].upper() + title[1:], []))
+            its.settings.extend(settings)
+    return list(groups.values())
+
+
+def _is_setting(action: Action) -> bool:
+    return (action.default is not SUPPRESS or type(action).__name__ == "ActionTypeHint") and not isinstance(
+        action, ActionConfigFile | jsonargparse._link_arguments.ActionLink
+    )
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """Return the levels that all names share, their own last one left out."""
+    levels = [name.split(".")[:-1] for name in names]
+    shared = []
+    for its in zip(*levels, strict=False):
+        if len(set(its)) > 1:
+            break
+        shared.append(its[0])
+    return ".".join(shared)
+
+
+def _listed(settings: Iterable[Action], prefix: str = "") -> str:
+    """Return a list of definitions; each has an anchor, the setting's name after a prefix."""
+    entries = [
+        f'<dt id="{prefix}{its.dest}"><code>{_breaking(its.dest)}</code></dt>'
+        f"<dd>{_meaning(its.help or '')}<br><small>{_type_text(_type_of(its))}, {_default(its)}</small></dd>"
+        for its in settings
+    ]
+    return "\n".join(['<dl class="settings">', *entries, "</dl>"])
+
+
+def _breaking(name: str) -> str:
+    return html.escape(name).replace(".", ".<wbr>")
+
+
+def _type_of(action: Action) -> Any:
+    return getattr(action, "_typehint", action.type)
+
+
+def _type_text(kind: Any) -> str:
+    return _code("str" if kind is None else _written(kind))
+
+
+def _written(kind: Any) -> str:
+    """Return a type as it is read: values of a Literal, alternatives with a bar, classes without their modules."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in (None, NoneType):
+        return "null"
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(map(_written, arguments)))
+    if origin is not None and arguments:
+        name = getattr(origin, "__name__", str(origin))
+        inner = [
+            ", ".join(map(_written, its)) if isinstance(its, list) else _written(its) for its in arguments
+        ]
+        return f"{name}[{', '.join(inner)}]"
+    return getattr(kind, "__name__", str(kind)).removeprefix("typing.")
+
+
+def _default(action: Action) -> str:
+    value = action.default
+    if getattr(action, "required", False):
+        return "to be given"
+    text = yaml.safe_dump(_simple(value), default_flow_style=True, width=10**6, sort_keys=False)
+    return f"default {_code(text.removesuffix(chr(10)).removesuffix(chr(10) + '...'))}"
+
+
+def _simple(value: Any) -> Any:
+    """Return a default as YAML writes it."""
+    if isinstance(value, jsonargparse.Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {str(key): _simple(its) for key, its in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_simple(its) for its in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _simple(getattr(value, name)) for name in value.__dataclass_fields__}
+    return str(value)
+
+
+def _own_classes(kind: Any) -> list[type]:
+    """Return this project's classes that a setting of this type may name."""
+    if inspect.isclass(kind) and kind.__module__.startswith("asr_dni.") and not get_origin(kind):
+        if hasattr(kind, "__dataclass_fields__"):
+            return []  # its settings are a group of their own, or a mapping
+        return [
+            its for its in (kind, *_below(kind)) if not inspect.isabstract(its) and its.__name__[0] != "_"
+        ]
+    return [
+        its for argument in get_args(kind) if not isinstance(argument, list) for its in _own_classes(argument)
+    ]
+
+
+def _below(kind: type) -> list[type]:
+    below = [its for its in kind.__subclasses__() if its.__module__.startswith("asr_dni.")]
+    return [found for its in below for found in (its, *_below(its))]
+
+
+def _class_section(kind: type) -> str:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(kind, as_group=False)
+    said = _meaning((inspect.getdoc(kind) or "").partition("\n\n")[0])
+    settings = [its for group in _groups(parser) for its in group.settings]
+    listed = _listed(settings, f"{kind.__name__}-") if settings else "It has no settings."
+    return f"### {kind.__module__.rpartition('.')[0]}.{kind.__name__}\n\n<p>{said}</p>\n\n{listed}"
+
+
+def _meaning(text: str) -> str:
+    """Return a text of a help as HTML; code in it stays code."""
+    text = re.sub(r"\s*Default: ``[^`]*``\.?", "", " ".join(text.split()))  # Lightning's; ours may be another
+    pieces = re.split(r"`+([^`]+)`+", _ROLE.sub(lambda role: f"`{role[1]}`", text))
+    return "".join(
+        _code(piece) if k % 2 else html.escape(piece, quote=False) for k, piece in enumerate(pieces)
+    )
+
+
+def _plain(text: str) -> str:
+    return _ROLE.sub(lambda role: role[1], text).replace("``", "")
+
+
+def _code(text: str) -> str:
+    return f"<code>{html.escape(text, quote=False)}</code>"
