@@ -11,11 +11,14 @@ import pandas as pd
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve_file import check_columns, read_curve_file, strength_of, write_curve_file
-from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
+from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.intervals import (
+    FEWEST_SEEDS,
+    counting_deviation,
+    student_t_interval,
+    wilson_interval,
+)
 from asr_dni.noise import Strength
-
-_FEWEST_SEEDS = 3
-"""Of which an interval is shown: that of two is as wide as everything, by their one difference."""
 
 Over: TypeAlias = Literal["draws", "clips", "chips"]
 """What a single network's interval covers: other test clips and draws of the noise, or other draws, or other chips."""
@@ -77,14 +80,16 @@ class CurveSummary:
                 f"there is no midpoint: accuracy {accuracy[0]:.3f} at {self.strength.word} 0 is not above chance,"
                 f" {chance:.3f}"
             )
-        half = (accuracy[0] + chance) / 2
-        below = np.flatnonzero(accuracy <= half)
-        if not below.size:
-            return None
-        after = int(below[0])
-        before = after - 1
-        share = (accuracy[before] - half) / (accuracy[before] - accuracy[after])
-        return float(strength[before] + share * (strength[after] - strength[before]))
+        found = first_at_or_below(strength, accuracy, (accuracy[0] + chance) / 2)
+        return None if math.isinf(found) else found
+
+    def area(self) -> float:
+        """Return mean accuracy from the lowest to the highest strength, the area below the curve by its width.
+
+        Between measured levels the accuracy is taken to be linear, so that the choice of levels matters little; curves
+        are comparable that end at the same strengths.
+        """
+        return float(weights_of_mean(self.frame["strength"]) @ self.frame["accuracy"].to_numpy(dtype=float))
 
 
 @dataclass(frozen=True)
@@ -294,11 +299,13 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
         column: np.stack([summary.frame[column].to_numpy(dtype=float) for summary in summaries])
         for column in ("accuracy", "loss", "snr_db")
     }
-    enough = len(curves) >= _FEWEST_SEEDS
+    enough = len(curves) >= FEWEST_SEEDS
     bounds = np.array(
         [
-            student_t_interval(column.tolist()) if enough else (math.nan, math.nan)
-            for column in stacked["accuracy"].T
+            student_t_interval(column.tolist(), least_deviation=counting_deviation(int(n_clips)))
+            if enough
+            else (math.nan, math.nan)
+            for column, n_clips in zip(stacked["accuracy"].T, first.frame["n_clips"], strict=True)
         ]
     )
     frame = first.frame.assign(

@@ -62,19 +62,9 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
     chance = common_chance(summaries)
     if chance is not None:
         elements.append(chance_line(chance))
-    levels = [float(level) for summary in summaries.values() for level in summary.frame["strength"]]
-    left, right = min(levels), max(levels)
-    margin = 0.02 * (right - left or 1.0)
-    snr = common_snr(summaries)
-    x = replace(
-        strength_axis(common_strength(summaries)),
-        limits=(left - margin, right + margin),
-        opposite=_snr_ticks(snr, right - left) if snr else (),
-        opposite_label="SNR at the noisy products (dB)" if snr else "",
-    )
     return Figure(
         title if many else f"{title}: {next(iter(summaries))}",
-        (Panel(x, ACCURACY, tuple(elements)),),
+        (Panel(levels_axis(summaries), ACCURACY, tuple(elements)),),
         _small_print(summaries) if settings_line is None else settings_line,
         legend=Legend() if many else None,
     )
@@ -83,6 +73,20 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
 def strength_axis(strength: Strength) -> Axis:
     """Return the axis of a strength, here and in the figures of a study: what it is, and in which unit."""
     return Axis(strength.title, strength.measured_in)
+
+
+def levels_axis(summaries: Mapping[str, CurveSummary]) -> Axis:
+    """Return the axis of curves that share one: from lowest to highest level, with the SNR where all have one."""
+    levels = [float(level) for summary in summaries.values() for level in summary.frame["strength"]]
+    left, right = min(levels), max(levels)
+    margin = 0.02 * (right - left or 1.0)
+    snr = common_snr(summaries)
+    return replace(
+        strength_axis(common_strength(summaries)),
+        limits=(left - margin, right + margin),
+        opposite=_snr_ticks(snr, right - left) if snr else (),
+        opposite_label="SNR at the noisy products (dB)" if snr else "",
+    )
 
 
 def chance_line(chance: float) -> Reference:

@@ -9,8 +9,13 @@ from scipy import stats
 CONFIDENCE = 0.95
 """The confidence level of every interval that is shown."""
 
+FEWEST_SEEDS = 3
+"""Of which an interval is shown: that of two is as wide as everything, by their one difference."""
 
-def student_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+
+def student_t_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE, least_deviation: float = 0.0
+) -> tuple[float, float]:
     """Return the two-sided Student t interval of the mean of independent values.
 
     Over draws of the noise it says how well the mean over all possible noise is known, for this network and
@@ -20,15 +25,84 @@ def student_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
     Args:
         values: one number per repetition.
         confidence: probability with which such intervals cover the mean of normally distributed values.
+        least_deviation: what the standard deviation of a value is at least, such as that of :func:`counting_deviation`:
+            of few values, counts of whole clips, several are by chance the same.
 
     Returns:
         Lower and upper bound; both NaN for fewer than two values, which show no spread.
     """
     if len(values) < 2:
         return math.nan, math.nan
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * error
+    mean, deviation = float(np.mean(values)), max(float(np.std(values, ddof=1)), least_deviation)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     return mean - half, mean + half
+
+
+def welch_interval(
+    values: Sequence[float],
+    others: Sequence[float],
+    confidence: float = CONFIDENCE,
+    least_deviation: float = 0.0,
+) -> tuple[float, float]:
+    """Return the interval of the difference of two means of independent values (B. L. Welch, Biometrika 34, 1947).
+
+    Args:
+        values: one number per repetition.
+        others: the same of what is subtracted; as many, or more or fewer.
+        confidence: probability with which such intervals cover the difference, of normally distributed values.
+        least_deviation: see :func:`student_t_interval`.
+
+    Returns:
+        Lower and upper bound of mean(values) - mean(others); both NaN where either has fewer than two values.
+    """
+    if min(len(values), len(others)) < 2:
+        return math.nan, math.nan
+    difference = float(np.mean(values)) - float(np.mean(others))
+    variances = [max(float(np.std(own, ddof=1)), least_deviation) ** 2 / len(own) for own in (values, others)]
+    error = math.sqrt(sum(variances))
+    if error == 0:
+        return difference, difference
+    # The number of degrees of freedom is that of Welch and Satterthwaite.
+    spread = sum(
+        variance**2 / (len(own) - 1) for variance, own in zip(variances, (values, others), strict=True)
+    )
+    half = float(stats.t.ppf((1 + confidence) / 2, error**4 / spread)) * error
+    return difference - half, difference + half
+
+
+def counting_deviation(n_clips: int) -> float:
+    """Return the standard deviation that counting in whole clips makes of an accuracy: 1 / (n sqrt(12)).
+
+    It is that of rounding to multiples of 1 / n (W. F. Sheppard, Proc. London Math. Soc. 29, 1898).
+    """
+    return 1 / (n_clips * math.sqrt(12))
+
+
+def newcombe_interval(
+    proportion: float,
+    bounds: tuple[float, float],
+    other: float,
+    other_bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """Return the interval of a difference of two proportions from their Wilson intervals.
+
+    It is the hybrid score interval, method 10 of R. G. Newcombe, Statistics in Medicine 17 (1998) 873, for proportions
+    of independent trials. Accuracies of two networks on the same clips are not independent: both are right where a clip
+    is easy. Their difference varies less then, and the interval is on the wide side.
+
+    Args:
+        proportion: observed share of successes.
+        bounds: its Wilson interval, see :func:`wilson_interval`.
+        other: that of what is subtracted.
+        other_bounds: its interval.
+
+    Returns:
+        Lower and upper bound of ``proportion - other``, within [-1, 1].
+    """
+    difference = proportion - other
+    below = math.hypot(proportion - bounds[0], other_bounds[1] - other)
+    above = math.hypot(bounds[1] - proportion, other - other_bounds[0])
+    return difference - below, difference + above
 
 
 def wilson_interval(proportion: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -292,6 +292,8 @@ class KeywordSpotter(pl.LightningModule):
         self.train_loss.update(loss.detach().expand(size))
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
+        if self._trainer is not None:
+            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -44,7 +44,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from asr_dni.evaluation.intervals import CONFIDENCE
+from asr_dni.evaluation.intervals import CONFIDENCE, FEWEST_SEEDS
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Alternative: TypeAlias = Literal["two-sided", "greater"]
@@ -52,7 +52,7 @@ Alternative: TypeAlias = Literal["two-sided", "greater"]
 ALPHA = 1 - CONFIDENCE
 """Probability of any false alarm in a family of tests."""
 
-MIN_SEEDS = 3
+MIN_SEEDS = FEWEST_SEEDS
 """Seeds below which nothing is tested and no interval is given."""
 
 TOO_FEW_SEEDS = f"too few seeds for an interval ({MIN_SEEDS} are needed)"

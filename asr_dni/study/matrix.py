@@ -12,6 +12,8 @@ import pandas as pd
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.description import describe_hardware, names_split
+from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.intervals import counting_deviation
 from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS
@@ -120,7 +122,7 @@ class Matrix:
 
         That of a number that is rounded to steps of one clip; see :mod:`asr_dni.study.hypothesis_tests`.
         """
-        return 1 / (self.n_clips * math.sqrt(12 * self.n_networks))
+        return counting_deviation(self.n_clips) / math.sqrt(self.n_networks)
 
     @property
     def mean(self) -> Array:
@@ -147,11 +149,7 @@ class Matrix:
     @property
     def level_weights(self) -> Array:
         """Weights of the levels in :meth:`mean_over_levels`, ``(I,)``, by the trapezoidal rule; their sum is 1."""
-        sigma = np.array(self.levels)
-        if len(sigma) == 1:
-            return np.ones(1)
-        weights: Array = np.convolve(np.diff(sigma), [0.5, 0.5]) / (sigma[-1] - sigma[0])
-        return weights
+        return weights_of_mean(self.levels)
 
     def mean_over_levels(self) -> Array:
         """Return accuracy averaged over the strength from lowest to highest, ``(T, S)``: the area below the curve.
@@ -170,19 +168,11 @@ class Matrix:
         found = np.full((len(self.sigma_train), len(self.seeds)), np.nan)
         if self.levels[0] != 0:
             return found
-        sigma = np.array(self.levels)
         for place in np.ndindex(*found.shape):
             curve = self.accuracy[place[0], :, place[1]]
             if not np.isfinite(curve).all() or curve[0] <= self.chance:
                 continue
-            half = (curve[0] + self.chance) / 2
-            below = np.flatnonzero(curve <= half)
-            if not below.size:
-                found[place] = math.inf
-                continue
-            after = below[0]
-            share = (curve[after - 1] - half) / (curve[after - 1] - curve[after])
-            found[place] = sigma[after - 1] + share * (sigma[after] - sigma[after - 1])
+            found[place] = first_at_or_below(self.levels, curve, (curve[0] + self.chance) / 2)
         return found
 
 
