@@ -50,6 +50,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.noise_curve",
         "run",
     ),
+    "evaluate": Command(
+        "evaluate a checkpoint under any hardware: curves, classes, calibration, votes, clips, as tables",
+        "asr_dni.cli.evaluate",
+        "run",
+    ),
     "compare": Command(
         "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
         "asr_dni.cli.compare",
@@ -85,7 +90,7 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
-_CONFIGURED = ("fit", "validate", "test", "predict", "noise-curve", "study")
+_CONFIGURED = ("fit", "validate", "test", "predict", "noise-curve", "evaluate", "study")
 """Commands whose settings name classes: they take ``--allow MODULE``."""
 
 _EPILOG = """\

@@ -386,6 +386,17 @@ class Spotter:
         module.setup("fit" if folder is None and split != "test" else "test")
         return module
 
+    def settings_on(self, data: SequenceData, split: Split | Literal["all"] = "test") -> dict[str, Any]:
+        """Return what a curve or an evaluation notes of the network and of the clips, as plain values."""
+        return {
+            **self.model.curve_settings(),
+            **({"checkpoint": str(self._path)} if self._path else {}),
+            "seed": data.seed,
+            "protocol": data.protocol_of(split),
+            "split": split,
+            "n_classes": len(self.label_names),
+        }
+
     def noise_curve(
         self,
         data: SequenceData,
@@ -426,14 +437,7 @@ class Spotter:
             levels,
             draws,
             noise,
-            settings={
-                **self.model.curve_settings(),
-                **({"checkpoint": str(self._path)} if self._path else {}),
-                "seed": data.seed,
-                "protocol": data.protocol_of(split),
-                "split": split,
-                "n_classes": len(self.label_names),
-            },
+            settings=self.settings_on(data, split),
             progress=advance,
             strength=strength,
             chips=chips,

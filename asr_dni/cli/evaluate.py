@@ -1,0 +1,187 @@
+"""``asr-dni evaluate``: any checkpoint under any hardware: curves, classes, calibration, votes, clips."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.errors import UserError
+from asr_dni.evaluation.evaluate import PARTS, SUBJECTS, Request, Subject, evaluate_network
+from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
+from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site, Strength
+from asr_dni.terminal import make_console
+
+if TYPE_CHECKING:
+    from asr_dni.evaluation.sweep import Sweep
+
+_CHIPS = 10
+
+
+def evaluate(
+    checkpoint: Path,
+    hardware: list[str] | None = None,
+    strength: str | None = None,
+    strengths: list[float] | None = None,
+    only: list[Subject] | None = None,
+    data: Path | None = None,
+    split: Literal["train", "validation", "test", "all"] = "test",
+    draws: int = 10,
+    chips: int | None = None,
+    votes: list[int] | None = None,
+    points: float = 1.0,
+    scale: Scale = "absolute",
+    sites: list[Site] = list(MVM_SITES),  # noqa: B006  shown as the default on the command line
+    arrays: Arrays = "joint",
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "auto",
+    output: Path | None = None,
+    damaged: Literal["error", "skip"] | None = None,
+) -> None:
+    """Evaluate a trained network under any hardware: curves, classes, calibration, votes and clips, as tables.
+
+    Args:
+        checkpoint: a .ckpt file that asr-dni fit wrote.
+        hardware: names, such as pcm,noisy_weights, or YAML files, one after the other; without it additive Gaussian
+            noise on outputs.
+        strength: which of the hardware's numbers is the axis, such as adc.bits; by default the time since programming
+            of devices that age, else the sigma of the noise, or the bits of a converter.
+        strengths: its levels, such as 4,5,6,8; by default usual ones, such as 1 s to 1 year.
+        only: which tables; all by default.
+        data: a folder of clips (word/speaker_nohash_k.wav) to evaluate on; without it the checkpoint's own data.
+        split: which of the clips.
+        draws: realisations of the noise per level and chip.
+        chips: how many chips each level is measured on; by default 10 where weights differ from chip to chip.
+        votes: numbers of noisy inferences that vote, at most as many as draws.
+        points: percentage points below clean accuracy that are tolerated, in the summary.
+        scale: what sigma is measured in.
+        sites: where the noise enters.
+        arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
+        seed: of the noise.
+        batch_size: clips evaluated at once; does not change the result.
+        device: cpu, cuda, cuda:1, ... or auto.
+        output: folder, in which each hardware has one, evaluation or evaluation-<hardware>; by default the run's own.
+        damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
+            training.
+    """
+    from asr_dni.data.overview import tell
+    from asr_dni.device import choose_device
+    from asr_dni.evaluation.evaluation_tables import print_result
+    from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
+    from asr_dni.inference import load
+
+    where = choose_device(device)
+    check_folder(output)
+    if not 0 < points < 100:
+        raise UserError(f"--points is {points:g}: give percentage points above 0, such as 1")
+    asked = [
+        _Asked.of(
+            given,
+            strength,
+            strengths,
+            draws,
+            chips,
+            Noise(scale=scale, sites=tuple(sites), arrays=arrays, seed=seed),
+        )
+        for given in (hardware or (None,))
+    ]
+    requests = [Request(its.sweep, tuple(only or SUBJECTS), votes, points / 100) for its in asked]
+    spotter = load(checkpoint, where)
+    module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
+    tell(module.describe())
+    clips = EvaluationSet(module.batches("test" if split == "all" else split, where))
+    paths = module.clip_names(clips.clip_ids)
+    noted = spotter.settings_on(module, split)
+    if isinstance(place := getattr(getattr(module, "source", None), "path", None), Path):
+        noted["data_folder"] = str(place.resolve())
+    console = make_console()
+    run = checkpoint.resolve().parent
+    run = run.parent if run.name == "checkpoints" else run
+    with progress_bar() as progress:
+        for its, request in zip(asked, requests, strict=True):
+            folder = (output or run) / _folder_name(checkpoint, data, split, its)
+            store = OutcomeStore(spotter.network, clips, folder / PARTS)
+            task = progress.add_task(its.name or "gaussian", total=request.passes * len(clips.batches))
+            result = evaluate_network(
+                store,
+                request,
+                folder,
+                {**noted, "hardware_name": its.name or "gaussian"},
+                spotter.label_names,
+                paths,
+                partial(progress.advance, task),
+            )
+            print_result(console, result)
+            console.print(
+                f"written: {folder}: " + ", ".join(path.name for path in result.files), soft_wrap=True
+            )
+
+
+class _Asked(NamedTuple):
+    """One hardware of the command line.
+
+    Attributes:
+        name: of the hardware; "" for the Gaussian noise of the short form.
+        sweep: of it.
+        usual: whether the strength is the usual one.
+    """
+
+    name: str
+    sweep: "Sweep"
+    usual: bool
+
+    @classmethod
+    def of(
+        cls,
+        given: str | None,
+        strength: str | None,
+        strengths: Sequence[float] | None,
+        draws: int,
+        chips: int | None,
+        noise: Noise,
+    ) -> "_Asked":
+        """Return what is asked of one hardware.
+
+        Raises:
+            UserError: there is no such hardware, or not such a strength, or a value that it can't have.
+        """
+        from asr_dni.evaluation.axes import usual_levels, usual_strength
+        from asr_dni.evaluation.sweep import Sweep
+        from asr_dni.hardware_files import noise_of
+
+        own = noise.hardware
+        noise = noise_of(given, own.scale, own.sites, own.arrays, noise.realisation.seed, prefix="--")
+        axis = usual_strength(noise.hardware) if strength is None else Strength.parse(strength)
+        levels = usual_levels(noise.hardware, axis) if strengths is None else strengths
+        name = "" if given is None else Path(given).stem
+        usual = axis.path == usual_strength(noise.hardware).path
+        if chips is None:
+            varies = any(noise.at(level, axis).hardware.has_chips for level in levels)
+            chips = _CHIPS if varies else 1
+        return cls(name, Sweep(levels, draws, noise, axis, chips), usual)
+
+
+def _folder_name(checkpoint: Path, data: Path | None, split: str, asked: _Asked) -> str:
+    """Return a name for what was measured: other hardware, strength, checkpoint or data have another folder."""
+    from asr_dni.evaluation.evaluation_folder import FOLDER
+
+    hardware, default = asked.sweep.noise.hardware, Noise().hardware
+    parts = [asked.name] if asked.name else []
+    if not asked.usual:
+        parts.append(asked.sweep.strength.name)
+    if not asked.name:
+        parts += [hardware.scale] * (hardware.scale != default.scale)
+        parts += ["+".join(hardware.sites) or "no_sites"] * (hardware.sites != default.sites)
+        parts += [hardware.arrays] * (hardware.arrays != default.arrays)
+    parts += [checkpoint.stem] * (checkpoint.stem != "last")
+    parts += [data.resolve().name] if data else []
+    parts += [split] * (split != "test")
+    return "-".join([FOLDER, *(re.sub(r"[^\w.+]+", "_", part) for part in parts)])
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``asr-dni evaluate``."""
+    allow = f"{ALLOW_OPTION} MODULE: {ALLOW_HELP}."
+    run_function(evaluate, "evaluate", arguments, allow, checkpoint=CHECKPOINT)

@@ -1,0 +1,161 @@
+"""Evaluate one network on one hardware: measure once, then fill the tables of a folder."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import pandas as pd
+import torch
+from torch.nn.functional import cross_entropy
+
+from asr_dni.evaluation.calibration import BINS, calibration_table, reliability_table
+from asr_dni.evaluation.classes import classes_table
+from asr_dni.evaluation.clips import clips_table
+from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.evaluation_folder import write_table
+from asr_dni.evaluation.measuring import assemble_curve
+from asr_dni.evaluation.outcomes import Outcomes, OutcomeStore, measure_sweep
+from asr_dni.evaluation.scoring import NoisyClassifier
+from asr_dni.evaluation.summary import summary_table
+from asr_dni.evaluation.sweep import Level, Sweep
+from asr_dni.evaluation.voting import INTERVALS, check_votes, usual_votes, voting_table
+from asr_dni.noise import Noise
+
+Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips"]
+SUBJECTS: tuple[Subject, ...] = get_args(Subject)
+
+PARTS = "passes"
+"""Name of the folder of what was measured, from which all tables are made."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a network on one hardware.
+
+    Attributes:
+        sweep: hardware, levels, chips, draws and seed.
+        subjects: which tables.
+        votes: numbers of votes; ``None``: what the draws suffice for.
+        tolerated_loss: as a share of 1: what ``tolerable`` means in the summary.
+
+    Raises:
+        UserError: there are more votes than draws.
+    """
+
+    sweep: Sweep
+    subjects: Collection[Subject] = SUBJECTS
+    votes: Sequence[int] | None = None
+    tolerated_loss: float = 0.01
+
+    def __post_init__(self) -> None:
+        draws = self.sweep.draws
+        votes = usual_votes(draws) if self.votes is None else check_votes(self.votes, draws)
+        object.__setattr__(self, "votes", votes)
+
+    @property
+    def clean(self) -> Level:
+        """The network without any noise, as a level."""
+        return Level(0.0, Noise.of(replace(self.sweep.noise.hardware, sites=())), 1, 1)
+
+    @property
+    def passes(self) -> int:
+        """Passes over each batch."""
+        return 1 + len(self.sweep.passes)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found on one hardware.
+
+    Attributes:
+        curve: accuracy by strength, chip and draw.
+        tables: further ones, by name.
+        files: that were written.
+    """
+
+    curve: NoiseCurve
+    tables: Mapping[str, pd.DataFrame]
+    files: Sequence[Path]
+
+
+def evaluate_network(
+    store: OutcomeStore,
+    request: Request,
+    folder: Path,
+    settings: Mapping[str, Any],
+    label_names: Sequence[str],
+    paths: Sequence[str],
+    progress: Callable[[int], None] | None = None,
+) -> Result:
+    """Measure what is not measured yet, and write the tables.
+
+    Args:
+        store: measures, and keeps what it measured.
+        request: what is asked.
+        folder: of the tables.
+        settings: noted with every table, see :class:`~asr_dni.evaluation.curve.NoiseCurve`.
+        label_names: in the order of the network's outputs.
+        paths: of the clips, in their order.
+        progress: see :meth:`~asr_dni.evaluation.outcomes.OutcomeStore.outcomes`; of :attr:`Request.passes` times the
+            number of batches in all.
+
+    Raises:
+        UserError: there are too many passes for memory.
+    """
+    assert request.votes is not None
+    clean = store.outcomes(request.clean, progress)
+    outcomes = measure_sweep(store, request.sweep, progress)
+    clean_accuracy = clean.right.double().mean().item()
+    noted = {**settings, "label_names": list(label_names), "clean_accuracy": clean_accuracy}
+    curve = curve_of(outcomes, request.sweep, store.network, noted)
+    noted = curve.settings
+    tables: dict[str, pd.DataFrame] = {}
+    own: dict[str, dict[str, Any]] = {}
+    if "classes" in request.subjects:
+        tables["classes"] = classes_table(outcomes, label_names)
+    if "calibration" in request.subjects:
+        tables |= {"calibration": calibration_table(outcomes), "reliability": reliability_table(outcomes)}
+        own |= {name: {"bins": BINS} for name in ("calibration", "reliability")}
+    # On hardware without anything fresh in every pass all votes would be the same.
+    voters = [its for its in outcomes if its.logits.shape[1] > 1]
+    if "voting" in request.subjects and voters:
+        seed = request.sweep.noise.realisation.seed
+        tables["voting"] = voting_table(outcomes, request.votes, seed)
+        own["voting"] = {"votes": list(request.votes), "intervals": INTERVALS}
+    if "clips" in request.subjects:
+        tables["clips"] = clips_table(outcomes, label_names, paths)
+    if "curve" in request.subjects:
+        whole = request.sweep.noise.hardware.counts(request.sweep.strength)
+        tables["curve"] = curve.frame
+        tables["summary"] = summary_table(
+            curve, clean_accuracy, request.tolerated_loss, whole, tables.get("voting")
+        )
+        own["summary"] = {"tolerated_loss": request.tolerated_loss}
+    files = [
+        path
+        for name, frame in tables.items()
+        for path in write_table(folder, name, frame, {**noted, **own.get(name, {})})
+    ]
+    return Result(curve, tables, files)
+
+
+def curve_of(
+    outcomes: Sequence[Outcomes], sweep: Sweep, network: NoisyClassifier, settings: Mapping[str, Any]
+) -> NoiseCurve:
+    """Return the noise curve that outcomes are.
+
+    Args:
+        outcomes: of the levels of the sweep.
+        sweep: what was measured.
+        network: is asked for the SNR of every level.
+        settings: see :class:`~asr_dni.evaluation.curve.NoiseCurve`.
+    """
+    accuracies, losses = [], []
+    for level in outcomes:
+        accuracies.append(level.right.double().mean(-1).flatten())
+        targets = level.labels.expand(level.logits.shape[:-1]).reshape(-1)
+        loss = cross_entropy(level.logits.flatten(0, -2), targets, reduction="none")
+        losses.append(loss.view(level.logits.shape[:-1]).double().mean(-1).flatten())
+    clips = torch.tensor(len(outcomes[0].labels))
+    return assemble_curve(sweep, network, torch.cat(accuracies), torch.cat(losses), clips, settings)

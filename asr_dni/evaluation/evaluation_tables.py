@@ -1,0 +1,71 @@
+"""The tables of an evaluation for the terminal."""
+
+import math
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from asr_dni.evaluation.curve import curve_label
+from asr_dni.evaluation.evaluate import Result
+from asr_dni.evaluation.tables import format_accuracy, noise_curve_table
+
+
+def print_result(console: Console, result: Result) -> None:
+    """Print what was found on one hardware: the curve, what it comes to, and what votes and calibration do."""
+    console.print(noise_curve_table({curve_label(result.curve.settings): result.curve}))
+    for name, table in (
+        ("summary", summary_rows),
+        ("voting", voting_rows),
+        ("calibration", calibration_rows),
+    ):
+        if name in result.tables:
+            console.print(table(result.tables[name]))
+
+
+def summary_rows(summary: pd.DataFrame) -> Table:
+    """Return the table ``summary``."""
+    table = _table("What it comes to", "", "", "")
+    for row in summary.to_dict("records"):
+        share = "accuracy" in row["quantity"] or row["quantity"] == "area"
+        value = row["value"]
+        if share:
+            text = f"{format_accuracy(value, row['low'], row['high'])} %"
+        else:
+            text = "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
+        table.add_row(row["quantity"].replace("_", " "), text, Text(row["text"]))
+    return table
+
+
+def voting_rows(voting: pd.DataFrame) -> Table:
+    """Return the accuracy of the mean posterior of several inferences, a column for each number of votes."""
+    own = voting[voting["rule"] == "mean"]
+    wide = own.pivot_table(index="strength", columns="votes", values="accuracy")
+    table = _table(
+        "Accuracy (%) of votes (mean posterior), by their number", "strength", *map(str, wide.columns)
+    )
+    for strength, row in wide.iterrows():
+        table.add_row(f"{strength:g}", *(f"{100 * value:.1f}" for value in row))
+    return table
+
+
+def calibration_rows(calibration: pd.DataFrame) -> Table:
+    """Return the expected calibration error, mean over chips."""
+    means = calibration.groupby("strength").mean(numeric_only=True)
+    table = _table(
+        "Calibration (%), mean over chips; scaled: by a temperature from other clips",
+        *("strength", "confidence", "accuracy", "ECE", "ECE scaled", "temperature"),
+    )
+    for strength, row in means.iterrows():
+        shares = (f"{100 * row[name]:.1f}" for name in ("confidence", "accuracy", "ece", "ece_scaled"))
+        table.add_row(f"{strength:g}", *shares, f"{row['temperature']:.2f}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(Text(name, overflow="fold"), justify="left" if place == 0 or not name else "right")
+    return table
