@@ -1,10 +1,10 @@
 """What layers on analog hardware share: matrices as they are programmed, products as the hardware lowers to."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import draw_noise
@@ -19,6 +19,22 @@ class AnalogModule(CalibratedModule):
     """A layer whose matrices may lie on analog arrays."""
 
     _kept: dict[str, tuple[Tensor, object, Tensor]] | None = None
+
+    @classmethod
+    def of_torch(cls, layer: nn.Module) -> Self:
+        """Return a torch layer as its noisy counterpart, with the same parameters, mode and hooks.
+
+        Args:
+            layer: an instance of the class of torch's that this one is derived from; not to be used any more.
+        """
+        noisy = cls.__new__(cls)
+        noisy.__dict__.update(layer.__dict__)
+        noisy._set_up()
+        return noisy
+
+    def _set_up(self) -> None:
+        """Make what it has beside torch's layer."""
+        raise NotImplementedError
 
     def _programmed(self, now: ForwardPass, site: Site, name: str) -> Tensor:
         """Return a matrix as it lies on the chips, a differentiable function of the parameter.
@@ -112,6 +128,9 @@ class OneProduct(AnalogModule):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._statistics = {"l0": SignalStatistics((self._site,))}
 
     def _observe(self, clean: Tensor, input: Tensor) -> None:

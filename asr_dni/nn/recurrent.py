@@ -40,6 +40,9 @@ class NoisyLayers(AnalogModule, DroppingModule):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._set_up()
+
+    def _set_up(self) -> None:
         sites: tuple[str, ...] = ("input", "recurrent", "gates")
         if self._equations.products:
             sites += ("elementwise",)

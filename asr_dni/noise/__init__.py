@@ -34,7 +34,7 @@ from asr_dni.noise.model import (
     WeightModel,
     straight_through,
 )
-from asr_dni.noise.module import ForwardPass, NoisyModule
+from asr_dni.noise.module import ForwardPass, NoisyModule, under
 from asr_dni.noise.noise import Noise
 from asr_dni.noise.output import (
     OUTPUT_MODELS,
@@ -115,4 +115,5 @@ __all__ = [
     "as_uniform",
     "standard_normal_quantile",
     "straight_through",
+    "under",
 ]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.noise.hardware import Hardware, Realisation
@@ -191,15 +191,8 @@ class NoisyModule(Stackable):
             noise: hardware with its realisation, or hardware alone; of a population one for all or one for each.
             realisation: of the hardware, where that is given alone; ``None``: the first one.
         """
-        noises, now = self._one_each(self._with_realisations(noise, realisation)), backward_task()
-        within = {
-            module: _InForce(noises, stream, 0, now) for stream, module in enumerate(self._noisy_modules())
-        }
-        token = _of_blocks.set({**_of_blocks.get(), **within})
-        try:
+        with under(self, noise, realisation):
             yield
-        finally:
-            _of_blocks.reset(token)
 
     def stack_members(self, members: Sequence[Any]) -> None:
         """Become a population, without noise."""
@@ -291,6 +284,37 @@ class NoisyModule(Stackable):
                 passes = state.passes
                 state.passes += 1
         return none._replace(draws=tuple(passes if draw is None else draw for draw in named))
+
+
+@contextmanager
+def under(
+    network: nn.Module,
+    noise: Noise | Hardware | Sequence[Noise | Hardware],
+    realisation: Realisation | Sequence[Realisation] | None = None,
+) -> Iterator[None]:
+    """Set the noise of any network that has noisy layers for a block, as :meth:`NoisyModule.under` does of its own.
+
+    Args:
+        network: such as one that :func:`asr_dni.nn.convert` made.
+        noise: hardware with its realisation, or hardware alone; of a population one for all or one for each.
+        realisation: of the hardware, where that is given alone; ``None``: the first one.
+
+    Raises:
+        UserError: it has no noisy layer; or as :meth:`NoisyModule.under` has it.
+    """
+    modules = [module for module in network.modules() if isinstance(module, NoisyModule)]
+    if not modules:
+        raise UserError(
+            f"{type(network).__name__} has no noisy layer: asr_dni.nn.convert(network) makes its layers noisy"
+        )
+    first, now = modules[0], backward_task()
+    noises = first._one_each(first._with_realisations(noise, realisation))
+    within = {module: _InForce(noises, stream, 0, now) for stream, module in enumerate(modules)}
+    token = _of_blocks.set({**_of_blocks.get(), **within})
+    try:
+        yield
+    finally:
+        _of_blocks.reset(token)
 
 
 def _refuse_to_freeze(name: str) -> None:
