@@ -58,15 +58,14 @@ def test_an_experiment_takes_a_step_with_a_noise_curve(path, folder, tmp_path, m
 
 
 def test_every_file_is_a_layer_of_an_experiment():
-    """So that the steps above have parsed every file; hardware, studies and sweeps have their own tests."""
+    """So that the steps above have parsed every file; hardware, studies, sweeps and loggers have their own tests."""
 
     def below(path):
         layers = yaml.safe_load(path.read_text()).get("layers", [])
         return {path.resolve()}.union(*(below(path.parent / layer) for layer in layers))
 
-    others = {
-        path.resolve() for name in ("hardware", "study", "sweep") for path in (CONF / name).rglob("*.yaml")
-    }
+    apart = ("hardware", "study", "sweep", "logger")
+    others = {path.resolve() for name in apart for path in (CONF / name).rglob("*.yaml")}
     files = {path.resolve() for path in CONF.rglob("*.yaml")} - others
     assert set().union(*map(below, EXPERIMENTS)) == files
 

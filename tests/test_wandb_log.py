@@ -2,9 +2,7 @@ import http.server
 import json
 import os
 import socket
-import struct
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,8 @@ import pytorch_lightning as pl
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 from standin_network import MarginData, MarginSpotter
-from wandb.proto import wandb_internal_pb2
 from wandb.sdk.lib.wbauth import unauthenticate_session
+from wandb_files import configuration_of, history_rows, summary_of, whole_run
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.callback import NoiseCurveCallback
@@ -33,49 +31,6 @@ def _no_login(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
-
-
-def read_run(path):
-    """Read a .wandb file: LevelDB's log format, each record a message of W&B's protocol."""
-    data = Path(path).read_bytes()
-    assert data[:4] == b":W&B"
-    place, message, block = 7, b"", 32768
-    while place + 7 <= len(data):
-        if block - place % block < 7:
-            place += block - place % block
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        if kind == 0:  # the rest of the file was never written
-            break
-        message += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # the whole record, or its last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(message)
-            message = b""
-            yield record
-
-
-def whole_run(path):
-    """Read a run that was finished: W&B's service may still be writing the file then."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        records = list(read_run(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return records
-        time.sleep(0.1)
-    raise AssertionError(f"{path} is not whole a minute after the run was finished")
-
-
-def history_rows(records):
-    rows = []
-    for record in records:
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append(
-                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-            )
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +123,23 @@ def test_table_has_every_row(run):
 
 
 def test_chart_is_the_curve(run):
-    figure = media(run, "test/noise_curve_chart")
-    line = next(trace for trace in figure["data"] if trace.get("mode") == "lines+markers")
-    assert line["y"] == pytest.approx((100 * run["curve"].summary().frame["accuracy"]).tolist())
-    assert line["x"] == SIGMAS
+    """W&B's own line series: its panel is in the run's configuration, its numbers are a table."""
+    table, summary = media(run, "test/noise_curve_chart_table"), run["curve"].summary().frame
+    for line, column in {"accuracy": "accuracy", "lower bound": "low", "upper bound": "high"}.items():
+        points = [(x, y) for x, name, y in table["data"] if name == line]
+        assert [x for x, _ in points] == SIGMAS
+        assert [y for _, y in points] == pytest.approx(summary[column].tolist())
+    configured = configuration_of(run["records"])
+    panel = configured["_wandb/visualize/test/noise_curve_chart"]["panel_config"]
+    assert panel["panelDefId"] == "wandb/lineseries/v0"
+    assert panel["stringSettings"]["xname"] == "inference noise σ_infer (absolute: pre-activation units)"
+
+
+def test_key_figures_are_in_the_summary(run):
+    summary = summary_of(run["records"])
+    frame = run["curve"].summary().frame
+    assert summary["test/clean_accuracy"] == pytest.approx(frame["accuracy"][0])
+    assert summary["test/midpoint"] == pytest.approx(run["curve"].midpoint())
 
 
 def test_the_run_is_offline_and_leaves_the_environment_alone(run):

@@ -14,8 +14,6 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     ProgressBar,
 )
-from pytorch_lightning.loggers import Logger, WandbLogger
-from wandb import Settings as WandbSettings
 
 from asr_dni.cli.processes import PredictionTable, RunFolder, leave_speaking_to_the_main_process
 from asr_dni.cli.quiet import quiet_expected_warnings
@@ -26,7 +24,6 @@ from asr_dni.cli.run import (
     TrainingLog,
     call_trainer,
     check_monitors,
-    describe_wandb,
     on_terminal,
 )
 from asr_dni.cli.run_arguments import name_of_data_class, with_configuration
@@ -39,12 +36,17 @@ from asr_dni.cli.run_checks import (
     progress_of,
 )
 from asr_dni.cli.run_files import (
-    MetricsLog,
     SaveConfiguration,
     claimed_folder,
     folder_of_last_checkpoint,
     resumed_folder,
-    wandb_run_in,
+)
+from asr_dni.cli.run_loggers import (
+    finish_wandb,
+    has_own_loggers,
+    loggers_of_run,
+    logs_to_wandb,
+    wandb_mode,
 )
 from asr_dni.cli.run_parser import RunParser, describe
 from asr_dni.cli.trainer_settings import (
@@ -57,7 +59,7 @@ from asr_dni.configuration import explain
 from asr_dni.data import KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurveCallback, check_wandb, make_wandb_logger, noise_curve_table
+from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, check_wandb, noise_curve_table
 from asr_dni.evaluation.curve import curve_label
 from asr_dni.model import (
     AveragedWeights,
@@ -114,14 +116,8 @@ class SpotterCLI(RunParser):
         check_trainer_settings(config.trainer, fitting=self.subcommand == "fit")
         if self.subcommand == "fit":
             check_length(config.trainer)
-        if self._logs_to_wandb():
-            check_wandb(config.wandb_project, None if config.wandb == "auto" else config.wandb)
-
-    def _logs_to_wandb(self) -> bool:
-        assert self.subcommand is not None
-        config = self.config[self.subcommand]
-        own = config.trainer.logger is None and not config.trainer.fast_dev_run
-        return own and self.subcommand in ("fit", "test") and config.wandb != "disabled"
+        if logs_to_wandb(self.subcommand, config):
+            check_wandb(config.wandb_project, wandb_mode(config.wandb))
 
     def _check_data(self) -> None:
         """Say what there is to train and test on, and what is the matter with it, before the run's folder is there."""
@@ -154,31 +150,23 @@ class SpotterCLI(RunParser):
         if contents:
             check_fits(self.model, contents, str(config.ckpt_path), training=self.subcommand == "fit")
         self._check_data()
-        if config.trainer.logger is not None or config.trainer.fast_dev_run:
+        if config.trainer.fast_dev_run:
             trainer = super().instantiate_trainer(**keywords)
             if not trainer.is_global_zero:
                 leave_speaking_to_the_main_process()
             return trainer
         # W&B's logger makes its folder at once, so it waits until the trainer's settings have turned out valid.
-        trainer = super().instantiate_trainer(**{**keywords, "logger": False})
+        own = has_own_loggers(config)
+        trainer = super().instantiate_trainer(**(keywords | {"logger": False} if own else keywords))
         if not trainer.is_global_zero:
             leave_speaking_to_the_main_process()
             return trainer
         folder, resumed = self._take_folder()
-        loggers: list[Logger] = [MetricsLog(folder, self._done[1] if resumed else None)]
-        if self._logs_to_wandb():
-            mode = None if config.wandb == "auto" else config.wandb
-            wandb = make_wandb_logger(
-                config.wandb_project,
-                f"{config.name}-{folder.name}",
-                save_dir=str(folder),
-                mode=mode,
-                id=wandb_run_in(folder) if resumed else None,
-                settings=WandbSettings(silent=True),
-            )
-            if wandb.mode != "disabled":
-                loggers.append(wandb)
-        trainer.loggers = loggers
+        if config.trainer.default_root_dir is None:
+            # Where results go without a logger; Lightning takes it before the folder is known.
+            trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
+        resumed_at = self._done[1] if resumed else None
+        trainer.loggers = loggers_of_run(self.subcommand, config, folder, trainer.loggers, resumed_at)
         return trainer
 
     def _take_folder(self) -> tuple[Path, bool]:
@@ -267,7 +255,7 @@ class SpotterCLI(RunParser):
     def fit(self, **arguments: Any) -> None:
         """Train; say where the results go."""
         folder = self.trainer.log_dir
-        if folder and self.trainer.loggers:
+        if folder and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"results go to {folder}")
         self._say_if_finished()
         self._call(self.trainer.fit, **arguments)
@@ -290,17 +278,22 @@ class SpotterCLI(RunParser):
         config = self.config[self.subcommand]
         if config.trainer.fast_dev_run or self.trainer.interrupted:
             return
+        chosen = [
+            callback.best_model_path
+            for kind in (BestCheckpoint, LastCheckpoint)
+            for callback in self.trainer.checkpoint_callbacks
+            if isinstance(callback, kind) and callback.best_model_path
+        ]
         if config.test_after_fit:
-            chosen = [
-                callback.best_model_path
-                for kind in (BestCheckpoint, LastCheckpoint)
-                for callback in self.trainer.checkpoint_callbacks
-                if isinstance(callback, kind) and callback.best_model_path
-            ]
             self.test(model=self.model, datamodule=self.datamodule, ckpt_path=chosen[0] if chosen else None)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
-                print(describe_wandb(logger.experiment))
+        if self.trainer.is_global_zero:
+            result = Path(chosen[0]) if chosen and config.wandb_checkpoints else None
+            finish_wandb(self.trainer.loggers, result, self._noise_curve())
+
+    def _noise_curve(self) -> NoiseCurve | None:
+        """Return the last curve that was measured."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((own.curve for own in callbacks if isinstance(own, NoiseCurveCallback)), None)
 
     def test(self, **arguments: Any) -> None:
         """Test; show accuracy, loss and noise curve."""
@@ -329,10 +322,10 @@ class SpotterCLI(RunParser):
             soft_wrap=True,
             highlight=False,
         )
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, NoiseCurveCallback) and callback.curve is not None:
-                console.print(noise_curve_table({curve_label(callback.curve.settings): callback.curve}))
-        if self.trainer.loggers and folder:
+        curve = self._noise_curve()
+        if curve is not None:
+            console.print(noise_curve_table({curve_label(curve.settings): curve}))
+        if folder and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"results are in {folder}")
 
 

@@ -1,6 +1,5 @@
 """What a run does beside training: keep its last state, choose its best one, and say how it goes."""
 
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -223,13 +222,3 @@ def call_trainer(
 def on_terminal() -> bool:
     """Return whether somebody watches: a progress bar in a file or pipe is only noise."""
     return sys.stdout.isatty()
-
-
-def describe_wandb(run: Any) -> str:
-    """Return where a W&B run is, or the commands that upload and show it."""
-    if not run.offline:
-        return f"W&B: {run.url}"
-    folder = Path(run.settings.sync_dir)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    quoted = shlex.quote(str(shown))
-    return f"W&B, offline: wandb sync {quoted} uploads it, wandb leet run {quoted} shows it in the terminal"

@@ -202,13 +202,3 @@ class SaveConfiguration(SaveConfigCallback):
                 config, str(temporary), skip_none=False, overwrite=True, multifile=self.multifile
             )
         self.already_saved = True
-
-
-def wandb_run_in(folder: Path) -> str | None:
-    """Return the id of the W&B run that a run's folder holds; W&B names folders ``run-<time>-<id>``."""
-    runs = sorted(
-        (match[1], match[2])
-        for entry in (folder / "wandb").glob("*run-*")
-        if (match := re.fullmatch(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)", entry.name))
-    )
-    return runs[-1][1] if runs else None

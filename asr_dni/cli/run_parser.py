@@ -86,6 +86,18 @@ class RunParser(LightningCLI):
             help="project in W&B; by default that of WANDB_PROJECT, else asr-dni",
         )
         parser.add_argument(
+            "--wandb_group",
+            type=str | None,
+            default=None,
+            help="group of the run in W&B, such as a study; by default that of WANDB_RUN_GROUP, else the name",
+        )
+        parser.add_argument(
+            "--wandb_checkpoints",
+            type=bool,
+            default=False,
+            help="log the checkpoint that is the result as an artifact in W&B",
+        )
+        parser.add_argument(
             "--test_after_fit",
             type=bool,
             default=True,

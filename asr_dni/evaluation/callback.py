@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
@@ -80,7 +80,8 @@ class NoiseCurveCallback(Callback):
 
     **W&B**, where there is a ``WandbLogger``: a table and a chart as well, and the curve as a series over
     its strength (of validation: the last one, at the end of the training), see
-    :mod:`asr_dni.evaluation.wandb_log`.
+    :mod:`asr_dni.evaluation.wandb_log`. **TensorBoard**, where there is a ``TensorBoardLogger``: the picture, and the
+    hyperparameters with the curve's :meth:`~asr_dni.evaluation.CurveSummary.key_figures`.
 
     The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
     of the noise, the seed (the datamodule's; where it has none that of Lightning's ``seed_everything``), the number of
@@ -215,12 +216,12 @@ class NoiseCurveCallback(Callback):
             save_noise_curve(curve, directory, "noise_curve_validation", self.over)
             if fitting:
                 curve.to_csv(directory / "noise_curves_validation" / f"epoch_{trainer.current_epoch:04d}.csv")
-        self._log_to_wandb(trainer, curve, "val", series=not fitting)
+        self._log_picture(trainer, curve, "val", series=not fitting)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the last validation curve to W&B as a series: a run holds one."""
         if self._validation_curve is not None:
-            self._log_to_wandb(trainer, self._validation_curve, "val", table=False)
+            self._log_picture(trainer, self._validation_curve, "val", picture=False)
 
     # Test
 
@@ -238,7 +239,7 @@ class NoiseCurveCallback(Callback):
         self.curve = curve
         if trainer.is_global_zero and not _is_trial(trainer):
             save_noise_curve(curve, self._directory(trainer), over=self.over)
-        self._log_to_wandb(trainer, curve, "test")
+        self._log_picture(trainer, curve, "test")
 
     # Parts
 
@@ -308,16 +309,21 @@ class NoiseCurveCallback(Callback):
         return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
 
     @staticmethod
-    def _log_to_wandb(
-        trainer: pl.Trainer, curve: NoiseCurve, split: str, table: bool = True, series: bool = True
+    def _log_picture(
+        trainer: pl.Trainer, curve: NoiseCurve, split: str, picture: bool = True, series: bool = True
     ) -> None:
+        """Log what is more than scalars to the loggers that show it: the picture, and the series over the strength."""
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 from asr_dni.evaluation.wandb_log import log_curve_series, log_curve_table  # wandb
 
-                if table:
+                if picture:
                     log_curve_table(logger, curve, split)
                 if series:
                     log_curve_series(logger, curve, split)
+            elif isinstance(logger, TensorBoardLogger) and picture:
+                from asr_dni.evaluation.tensorboard_log import log_curve_to_tensorboard
+
+                log_curve_to_tensorboard(logger, curve, split, trainer.global_step)

@@ -1,5 +1,6 @@
 """A noise curve: accuracy and loss of one network under computation noise, and what they say of it."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,19 @@ class CurveSummary:
         are comparable that end at the same strengths.
         """
         return float(weights_of_mean(self.frame["strength"]) @ self.frame["accuracy"].to_numpy(dtype=float))
+
+    def key_figures(self) -> dict[str, float]:
+        """Return the numbers by which curves are ranked: ``clean_accuracy`` and ``midpoint``, those that there are."""
+        figures: dict[str, float] = {}
+        # Without noise: where nothing of the hardware acts, not where the strength is 0.
+        clean = self.frame[np.isposinf(self.frame["snr_db"])]
+        if len(clean):
+            figures["clean_accuracy"] = float(clean["accuracy"].iloc[0])
+        with contextlib.suppress(UserError):
+            midpoint = self.midpoint()
+            if midpoint is not None:
+                figures["midpoint"] = midpoint
+        return figures
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
 """Noise curves in Weights & Biases, without ever asking for a login.
 
-Three things are logged for a curve:
+What is logged for a curve:
 
 - its numbers as scalars, one per level (the callback does that, through Lightning, for every logger);
-- a table with a row per strength, chip and draw, and the picture as an interactive plotly chart, of this run alone;
+- a table with a row per strength, chip and draw, and a chart of this run alone, accuracy with its interval, by W&B's
+  own line series;
 - the curve as a series of history rows, ``noise_curve/<split>/accuracy`` over its own step
   ``noise_curve/<split>/sigma_infer``, or another strength's :attr:`~asr_dni.noise.Strength.name`, set by
   ``define_metric``. Its panel is an ordinary line panel of the workspace: the curves of all selected runs overlay in
-  it, and grouping runs shows the mean and spread over seeds, with nothing to set up by hand.
+  it, and grouping runs shows the mean and spread over seeds, with nothing to set up by hand;
+- its key figures, ``<split>/midpoint`` and ``<split>/clean_accuracy``, in the run's summary: columns to sort runs by.
 
 A run holds one series per split: a second one at the same strengths would be joined with the first.
 """
 
 import math
 import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -22,11 +26,10 @@ from pytorch_lightning.loggers import WandbLogger
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve, curve_label
-from asr_dni.evaluation.figures import plotly_noise_curves
 from asr_dni.evaluation.wandb_mode import WandbMode, say_offline, wandb_settings, working_wandb_mode
 
 if TYPE_CHECKING:
-    from wandb import Settings
+    from wandb import Artifact, Settings
 
 _INIT_SECONDS = 30.0
 
@@ -132,7 +135,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def log_curve_table(logger: WandbLogger, curve: NoiseCurve, split: str) -> None:
-    """Log a curve's table and its picture.
+    """Log a curve's table and its chart.
 
     Args:
         logger: the run; in distributed runs the main process's.
@@ -148,7 +151,15 @@ def log_curve_table(logger: WandbLogger, curve: NoiseCurve, split: str) -> None:
         for row in frame.astype(object).to_numpy().tolist()
     ]
     table = wandb.Table(columns=[str(column) for column in frame.columns], data=rows)
-    chart = wandb.Plotly(plotly_noise_curves({curve_label(curve.settings): curve}))
+    summary = curve.summary()
+    columns = {"accuracy": "accuracy", "low": "lower bound", "high": "upper bound"}
+    chart = wandb.plot.line_series(
+        xs=summary.frame["strength"].tolist(),
+        ys=[summary.frame[column].tolist() for column in columns],
+        keys=list(columns.values()),
+        title=f"{curve_label(curve.settings)}: accuracy, {summary.interval}",
+        xname=curve.strength.label,
+    )
     logger.experiment.log({f"{split}/noise_curve_table": table, f"{split}/noise_curve_chart": chart})
 
 
@@ -160,7 +171,7 @@ def log_curve_series(logger: WandbLogger, curve: NoiseCurve, split: str) -> None
         curve: the curve; its interval is over clips, draws of the noise included.
         split: ``val`` or ``test``; keys are ``noise_curve/<split>/`` and ``sigma_infer`` (the step; of other
             strengths their :attr:`~asr_dni.noise.Strength.name`),
-            ``accuracy``, ``accuracy_low``, ``accuracy_high``, ``loss``, ``snr_db``.
+            ``accuracy``, ``accuracy_low``, ``accuracy_high``, ``loss``, ``snr_db``; in the summary the key figures.
     """
     run, prefix = logger.experiment, f"noise_curve/{split}"
     step = f"{prefix}/{curve.strength.name}"
@@ -168,7 +179,9 @@ def log_curve_series(logger: WandbLogger, curve: NoiseCurve, split: str) -> None
     # By full name: Lightning's own define_metric("*") would win over a pattern.
     for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "snr_db"):
         run.define_metric(f"{prefix}/{name}", step_metric=step, step_sync=False, summary="none")
-    for row in curve.summary().frame.to_dict("records"):
+    summary = curve.summary()
+    run.summary.update({f"{split}/{name}": value for name, value in summary.key_figures().items()})
+    for row in summary.frame.to_dict("records"):
         values = {
             step: row["strength"],
             f"{prefix}/accuracy": row["accuracy"],
@@ -178,3 +191,58 @@ def log_curve_series(logger: WandbLogger, curve: NoiseCurve, split: str) -> None
             f"{prefix}/snr_db": row["snr_db"],
         }
         run.log(_finite(values))
+
+
+def log_checkpoint(logger: WandbLogger, checkpoint: Path, metadata: Mapping[str, Any]) -> None:
+    """Log a checkpoint as the run's artifact ``model-<id of the run>``, which evaluations name as what they used.
+
+    Offline W&B keeps a copy of the file (below ``WANDB_DATA_DIR``) until it is uploaded.
+
+    Args:
+        logger: the run that trained it.
+        checkpoint: the file.
+        metadata: plain values that are shown with the artifact.
+    """
+    run = logger.experiment
+    run.log_artifact(_model_artifact(checkpoint, run.id, metadata), aliases=[checkpoint.stem])
+
+
+def use_checkpoint(logger: WandbLogger, checkpoint: Path, training: str) -> bool:
+    """Note that a run evaluates the checkpoint of another, so that W&B shows the lineage.
+
+    An artifact of the same name and content is the same artifact: it need not have been uploaded before.
+
+    Args:
+        logger: the run that evaluates.
+        checkpoint: the file.
+        training: id of the W&B run that trained it.
+
+    Returns:
+        Whether it is noted: W&B takes it online only. Offline the run's configuration names the artifact, as
+        ``uses_artifact``.
+    """
+    run = logger.experiment
+    artifact = _model_artifact(checkpoint, training, {})
+    run.config.update({"uses_artifact": artifact.name})
+    if run.offline:
+        return False
+    run.use_artifact(artifact)
+    return True
+
+
+def _model_artifact(checkpoint: Path, training: str, metadata: Mapping[str, Any]) -> "Artifact":
+    import wandb
+
+    artifact = wandb.Artifact(f"model-{training}", type="model", metadata=dict(metadata))
+    artifact.add_file(str(checkpoint), name=checkpoint.name)
+    return artifact
+
+
+def wandb_run_in(folder: Path) -> str | None:
+    """Return the id of the W&B run that a run's folder holds; W&B names folders ``run-<time>-<id>``."""
+    runs = sorted(
+        (match[1], match[2])
+        for entry in (folder / "wandb").glob("*run-*")
+        if (match := re.fullmatch(r"(?:offline-)?run-(\d{8}_\d{6})-([\w-]+)", entry.name))
+    )
+    return runs[-1][1] if runs else None
