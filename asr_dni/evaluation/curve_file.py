@@ -66,21 +66,28 @@ def strength_of(settings: Mapping[str, Any]) -> Strength:
     return Strength.sigma(scale) if scale in ("signal", "range") else Strength()
 
 
-def write_curve_file(path: Path, settings: Mapping[str, Any], frame: pd.DataFrame) -> None:
-    """Write settings and table of a noise curve, whole or not at all.
+def curve_file_text(settings: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    """Return settings and table of a noise curve as its file has them.
 
     First comes what the file says of itself, then the settings, a line ``# key: JSON value`` each, so that
     ``pandas.read_csv(path, comment="#")`` reads the table.
     """
     about = {"version": VERSION, "rows": len(frame), "strength": strength_of(settings).as_dict()}
+    lines = [
+        f"# {key}: {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in ({_ABOUT: about} | dict(settings)).items()
+    ]
+    return "".join(lines) + frame.to_csv(index=False, lineterminator="\n")
+
+
+def write_curve_file(path: Path, settings: Mapping[str, Any], frame: pd.DataFrame) -> None:
+    """Write settings and table of a noise curve, see :func:`curve_file_text`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         write_atomically(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
     ):
-        for key, value in ({_ABOUT: about} | dict(settings)).items():
-            file.write(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n")
-        frame.to_csv(file, index=False, lineterminator="\n")
+        file.write(curve_file_text(settings, frame))
 
 
 def read_curve_file(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
