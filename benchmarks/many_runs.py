@@ -60,7 +60,7 @@ def accuracy(experiment: Mapping[str, Any], sigma: float, luck: float) -> float:
     clean = _CLEAN[experiment["cell"]] + 0.01 * math.log2(experiment["units"] / 128)
     clean -= 0.006 * experiment["sigma"] + 0.3 * abs(experiment["lr"] - 0.007) - 0.006 * luck
     middle = 1.9 + 0.75 * experiment["sigma"] + 0.15 * luck + 0.1 * (experiment["schedule"] == "cosine")
-    return chance + (clean - chance) / (1 + (sigma / middle) ** 3)
+    return float(chance + (clean - chance) / (1 + (sigma / middle) ** 3))
 
 
 def noise_curve(experiment: Mapping[str, Any], random: np.random.Generator) -> pd.DataFrame:
@@ -78,8 +78,8 @@ def noise_curve(experiment: Mapping[str, Any], random: np.random.Generator) -> p
 
 def metrics(curve: pd.DataFrame, sigma: float) -> str:
     """Return the metrics of a training that ended with this curve, as ``metrics.csv`` has them."""
-    means = curve.groupby("strength")[["accuracy", "loss"]].mean()
-    final, rows = float(means["accuracy"].iloc[0]), list[dict[str, Any]]()
+    means = curve.groupby("strength")[["accuracy", "loss"]].mean().to_dict("index")
+    final, rows = float(means[0.0]["accuracy"]), list[dict[str, Any]]()
     for epoch in range(EPOCHS):
         last = _STEPS_PER_EPOCH * (epoch + 1) - 1
         level = sigma * min(1.0, (epoch + 1) / EPOCHS)
@@ -95,11 +95,7 @@ def metrics(curve: pd.DataFrame, sigma: float) -> str:
             {"epoch": epoch, "step": last, "train/accuracy": reached - 0.02, "train/loss": loss + 0.1}
         )
         rows[-1]["sigma_train"] = level
-    test = {
-        f"test/{name}@{value}": float(means.loc[value, name])
-        for value in SIGMAS
-        for name in ("accuracy", "loss")
-    }
+    test = {f"test/{name}@{value}": means[value][name] for value in SIGMAS for name in ("accuracy", "loss")}
     rows.append({"epoch": EPOCHS, "step": EPOCHS * _STEPS_PER_EPOCH, "test/accuracy": final, **test})
     frame = pd.DataFrame(rows)
     return frame[sorted(frame.columns)].to_csv(index=False, lineterminator="\n")

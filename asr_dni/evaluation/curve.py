@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve_file import check_columns, read_curve_file, strength_of, write_curve_file
-from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
-from asr_dni.evaluation.intervals import (
-    FEWEST_SEEDS,
-    counting_deviation,
-    student_t_interval,
-    wilson_interval,
+from asr_dni.evaluation.curve_file import (
+    COLUMNS,
+    check_columns,
+    read_curve_file,
+    strength_of,
+    write_curve_file,
 )
+from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.intervals import FEWEST_SEEDS, counting_deviation, student_t_intervals
+from asr_dni.evaluation.level_means import Columns, level_means
 from asr_dni.noise import Strength
 
 Over: TypeAlias = Literal["draws", "clips", "chips"]
@@ -71,8 +73,7 @@ class CurveSummary:
         chance = self.chance if chance is None else chance
         if chance is None:
             raise UserError("the midpoint needs the accuracy of guessing: give chance, or note n_classes")
-        strength = self.frame["strength"].to_numpy(dtype=float)
-        accuracy = self.frame["accuracy"].to_numpy(dtype=float)
+        strength, accuracy = (self.frame[name].to_numpy(dtype=float) for name in ("strength", "accuracy"))
         if strength[0] != 0:
             word = self.strength.word
             raise UserError(f"the midpoint needs the accuracy at {word} 0: measure {word} 0 as well")
@@ -161,35 +162,8 @@ class NoiseCurve:
                 how well the mean over all chips that may be programmed so is known on these very clips, draws of the
                 noise included; NaN with one chip. None of them covers training again.
         """
-        draws, chips = (int(self.frame[name].max()) + 1 for name in ("draw", "chip"))
-        rows = []
-        for level, group in self.frame.groupby("strength", sort=True):
-            mean, n_clips = float(group["accuracy"].mean()), int(group["n_clips"].iloc[0])
-            quiet = math.isinf(group["snr_db"].iloc[0])
-            of_draws = _interval(group.groupby("draw")["accuracy"].mean(), quiet, draws)
-            of_chips = _interval(group.groupby("chip")["accuracy"].mean(), quiet, chips)
-            bounds = {"clips": wilson_interval(mean, n_clips), "draws": of_draws, "chips": of_chips}
-            rows.append(
-                {
-                    "strength": level,
-                    "snr_db": group["snr_db"].iloc[0],
-                    "accuracy": mean,
-                    "low": bounds[over][0],
-                    "high": bounds[over][1],
-                    "draws_low": of_draws[0],
-                    "draws_high": of_draws[1],
-                    "chips_low": of_chips[0],
-                    "chips_high": of_chips[1],
-                    "loss": float(group["loss"].mean()),
-                    "n_draws": group["draw"].nunique(),
-                    "n_chips": group["chip"].nunique(),
-                    "n_clips": n_clips,
-                    "n_seeds": 1,
-                }
-            )
-        frame = pd.DataFrame(rows)
-        clips = int(frame["n_clips"].max())
-        return CurveSummary(frame, _interval_text(over, clips, draws, chips), dict(self.settings))
+        table = {name: self.frame[name].to_numpy(dtype=float) for name in COLUMNS}
+        return summary_of_means(level_means(table), self.settings, over)
 
     def midpoint(self, chance: float | None = None) -> float | None:
         """Return the midpoint of the mean over chips and draws, see :meth:`CurveSummary.midpoint`."""
@@ -217,15 +191,29 @@ class NoiseCurve:
         return cls(frame, settings)
 
 
-def _interval(means: "pd.Series[float]", quiet: bool, number: int) -> tuple[float, float]:
-    """Return the interval of the mean over repetitions; without width where a level has one, though others have more.
+def summary_of_means(means: Columns, settings: Mapping[str, Any], over: Over = "clips") -> CurveSummary:
+    """Return the summary of one network's curve from its means.
 
-    There it is because all would be the same.
+    Args:
+        means: see :func:`~asr_dni.evaluation.level_means.level_means`.
+        settings: of the curve.
+        over: see :meth:`NoiseCurve.summary`.
     """
-    if quiet or (len(means) == 1 and number > 1):
-        return float(means.iloc[0]), float(means.iloc[0])
-    low, high = np.clip(student_t_interval(means.tolist()), 0.0, 1.0).tolist()
-    return low, high
+    numbers = {name: means[name].astype(np.int64) for name in ("n_draws", "n_chips", "n_clips")}
+    frame = pd.DataFrame(
+        {
+            "strength": means["strength"],
+            "snr_db": means["snr_db"],
+            "accuracy": means["accuracy"],
+            "low": means[f"{over}_low"],
+            "high": means[f"{over}_high"],
+            **{name: means[name] for name in ("draws_low", "draws_high", "chips_low", "chips_high", "loss")},
+            **numbers,
+            "n_seeds": np.ones(len(means["strength"]), dtype=np.int64),
+        }
+    )
+    clips, draws, chips = (int(numbers[name].max()) for name in ("n_clips", "n_draws", "n_chips"))
+    return CurveSummary(frame, _interval_text(over, clips, draws, chips), dict(settings))
 
 
 def _interval_text(over: Over, clips: int, draws: int, chips: int) -> str:
@@ -296,52 +284,64 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
         raise UserError("there is no noise curve to summarise: give at least one")
     if len(curves) == 1:
         return curves[0].summary(over)
-    summaries = [curve.summary() for curve in curves]
+    return pool_summaries([curve.summary() for curve in curves])
+
+
+def pool_summaries(summaries: Sequence[CurveSummary], repetition: str = "seed") -> CurveSummary:
+    """Return the mean over two or more trainings, see :func:`summarise_curves`.
+
+    Args:
+        summaries: one per training.
+        repetition: what they differ in, for the words of the interval.
+
+    Raises:
+        UserError: they are over other strengths, at other levels or of other numbers of clips.
+    """
     first = summaries[0]
     for other in summaries[1:]:
         if other.strength != first.strength:
             raise UserError(
-                f"curves of one experiment are over {first.strength} and over {other.strength}: measure all seeds alike"
+                f"curves of one experiment are over {first.strength} and over {other.strength}: measure all"
+                f" {repetition}s alike"
             )
         for column in ("strength", "n_clips"):
-            if other.frame[column].tolist() != first.frame[column].tolist():
+            if not np.array_equal(other.frame[column].to_numpy(), first.frame[column].to_numpy()):
                 raise UserError(
                     f"curves of one experiment differ in {_called(column, first)} ({first.frame[column].tolist()} and"
-                    f" {other.frame[column].tolist()}): measure all seeds alike"
+                    f" {other.frame[column].tolist()}): measure all {repetition}s alike"
                 )
     stacked = {
         column: np.stack([summary.frame[column].to_numpy(dtype=float) for summary in summaries])
         for column in ("accuracy", "loss", "snr_db")
     }
-    enough = len(curves) >= FEWEST_SEEDS
-    bounds = np.array(
-        [
-            student_t_interval(column.tolist(), least_deviation=counting_deviation(int(n_clips)))
-            if enough
-            else (math.nan, math.nan)
-            for column, n_clips in zip(stacked["accuracy"].T, first.frame["n_clips"], strict=True)
-        ]
-    )
-    frame = first.frame.assign(
-        snr_db=stacked["snr_db"].mean(axis=0),
-        accuracy=stacked["accuracy"].mean(axis=0),
-        low=bounds[:, 0].clip(0, 1),
-        high=bounds[:, 1].clip(0, 1),
-        draws_low=math.nan,
-        draws_high=math.nan,
-        chips_low=math.nan,
-        chips_high=math.nan,
-        loss=stacked["loss"].mean(axis=0),
-        n_seeds=len(curves),
+    levels = len(first.frame)
+    not_defined = np.full(levels, np.nan)
+    enough = len(summaries) >= FEWEST_SEEDS
+    low = high = not_defined
+    if enough:
+        counted = np.array([counting_deviation(int(n_clips)) for n_clips in first.frame["n_clips"]])
+        low, high = student_t_intervals(stacked["accuracy"].T, least_deviation=counted)
+    frame = pd.DataFrame(
+        {
+            "strength": first.frame["strength"].to_numpy(),
+            "snr_db": stacked["snr_db"].mean(axis=0),
+            "accuracy": stacked["accuracy"].mean(axis=0),
+            "low": low.clip(0, 1),
+            "high": high.clip(0, 1),
+            **dict.fromkeys(("draws_low", "draws_high", "chips_low", "chips_high"), not_defined),
+            "loss": stacked["loss"].mean(axis=0),
+            **{name: first.frame[name].to_numpy() for name in ("n_draws", "n_chips", "n_clips")},
+            "n_seeds": np.full(levels, len(summaries), dtype=np.int64),
+        }
     )
     shared = {
         key: value
         for key, value in first.settings.items()
         if all(key in summary.settings and summary.settings[key] == value for summary in summaries)
     }
-    interval = f"95 % interval over {len(curves)} seeds, on these clips"
+    interval = f"95 % interval over {len(summaries)} {repetition}s, on these clips"
     if not enough:
-        interval = f"{len(curves)} seeds, too few for an interval"
+        interval = f"{len(summaries)} {repetition}s, too few for an interval"
     return CurveSummary(frame, interval, shared)
 
 

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
+
+_Values = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 """The confidence level of every interval that is shown."""
@@ -31,11 +35,31 @@ def student_t_interval(
     Returns:
         Lower and upper bound; both NaN for fewer than two values, which show no spread.
     """
-    if len(values) < 2:
-        return math.nan, math.nan
-    mean, deviation = float(np.mean(values)), max(float(np.std(values, ddof=1)), least_deviation)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    low, high = student_t_intervals(np.asarray([values], dtype=float), confidence, least_deviation)
+    return float(low[0]), float(high[0])
+
+
+def student_t_intervals(
+    values: _Values, confidence: float = CONFIDENCE, least_deviation: float | _Values = 0.0
+) -> tuple[_Values, _Values]:
+    """Return lower and upper bounds (rows) of :func:`student_t_interval` of each row of values (rows, repetitions)."""
+    rows, repetitions = values.shape
+    if repetitions < 2:
+        return np.full(rows, np.nan), np.full(rows, np.nan)
+    mean = values.mean(axis=1)
+    deviation = np.maximum(values.std(axis=1, ddof=1), least_deviation)
+    half = _t_quantile(confidence, repetitions - 1) * deviation / math.sqrt(repetitions)
     return mean - half, mean + half
+
+
+@lru_cache(maxsize=256)
+def _t_quantile(confidence: float, freedom: int) -> float:
+    return float(stats.t.ppf((1 + confidence) / 2, freedom))
+
+
+@lru_cache(maxsize=16)
+def _normal_quantile(confidence: float) -> float:
+    return float(stats.norm.ppf((1 + confidence) / 2))
 
 
 def welch_interval(
@@ -125,8 +149,18 @@ def wilson_interval(proportion: float, trials: int, confidence: float = CONFIDEN
     Returns:
         Lower and upper bound, within [0, 1].
     """
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    low, high = wilson_intervals(
+        np.asarray([proportion], dtype=float), np.asarray([trials], dtype=float), confidence
+    )
+    return float(low[0]), float(high[0])
+
+
+def wilson_intervals(
+    proportions: _Values, trials: _Values, confidence: float = CONFIDENCE
+) -> tuple[_Values, _Values]:
+    """Return :func:`wilson_interval` of each of many proportions: lower and upper bounds, of their shape."""
+    z = _normal_quantile(confidence)
     shrink = 1 + z * z / trials
-    centre = (proportion + z * z / (2 * trials)) / shrink
-    half = z / shrink * math.sqrt(proportion * (1 - proportion) / trials + (z / (2 * trials)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    centre = (proportions + z * z / (2 * trials)) / shrink
+    half = z / shrink * np.sqrt(proportions * (1 - proportions) / trials + (z / (2 * trials)) ** 2)
+    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
