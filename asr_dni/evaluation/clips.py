@@ -8,6 +8,9 @@ from torch.nn.functional import one_hot
 
 from asr_dni.evaluation.outcomes import Outcomes
 
+_SHARE = 0.5
+"""Of the passes: a clip that is right in fewer is broken."""
+
 
 def clips_table(
     outcomes: Iterable[Outcomes], label_names: Sequence[str], paths: Sequence[str]
@@ -51,17 +54,28 @@ def clips_table(
 def breaking_points(clips: pd.DataFrame) -> pd.DataFrame:
     """Return the strength at which each clip breaks: the first, in their order, at which it is right in under half.
 
+    The order is that of growing noise: that of the strengths, or the other way round where more is right at the higher
+    ones, as for the bits of a converter.
+
     Args:
         clips: see :func:`clips_table`.
 
     Returns:
-        Columns ``clip``, ``path``, ``label``, ``breaks_at`` (NaN: at none), ``margin`` (at the first strength) and
-        ``predicted`` (what it is taken for where it breaks; ``None``: it does not), the most fragile clip first.
+        Columns ``clip``, ``path``, ``label``, ``breaks_at`` (NaN: at none), ``margin`` (at the least noise),
+        ``predicted`` (what it is taken for where it breaks; ``None``: it does not) and ``right`` (at the least noise:
+        of others noise breaks nothing), the most fragile clip first.
     """
-    ordered = clips.sort_values(["clip", "strength"], kind="stable")
-    first = ordered.drop_duplicates("clip")[["clip", "path", "label", "margin"]]
-    broken = ordered[ordered["correct_share"] < 0.5].drop_duplicates("clip")
+    means = clips.groupby("strength")["correct_share"].mean()
+    ascending = bool(means.iloc[-1] <= means.iloc[0])
+    ordered = clips.sort_values("strength", ascending=ascending, kind="stable")
+    first = ordered.drop_duplicates("clip")
+    right = first["correct_share"] >= _SHARE
+    first = first[["clip", "path", "label", "margin"]].assign(right=right)
+    broken = ordered[ordered["correct_share"] < _SHARE].drop_duplicates("clip")
     broken = broken[["clip", "strength", "predicted"]].rename(columns={"strength": "breaks_at"})
     merged = first.merge(broken, on="clip", how="left")
-    columns = ["clip", "path", "label", "breaks_at", "margin", "predicted"]
-    return merged.sort_values(["breaks_at", "margin"], ignore_index=True, na_position="last")[columns]
+    columns = ["clip", "path", "label", "breaks_at", "margin", "predicted", "right"]
+    order = merged.sort_values(
+        ["breaks_at", "margin"], ascending=[ascending, True], ignore_index=True, na_position="last"
+    )
+    return order[columns]

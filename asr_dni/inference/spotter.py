@@ -353,6 +353,7 @@ class Spotter:
         *,
         batch_size: int = 256,
         damaged: Literal["error", "skip"] | None = None,
+        bring: bool = True,
     ) -> SequenceData:
         """Open labelled clips to evaluate on: a split of the data that it was trained with, or a folder's clips.
 
@@ -363,6 +364,7 @@ class Spotter:
             batch_size: clips evaluated at once.
             damaged: whether a recording that cannot be decoded is an ``error``, or is left out (``skip``); ``None``: as
                 in training.
+            bring: whether its own data are downloaded or made where they are not there; else that is an error.
 
         Raises:
             UserError: there are no such data, or none that the network could hear.
@@ -382,7 +384,8 @@ class Spotter:
             module = data_from_checkpoint(self._data, **replacements)
         else:
             module = FolderClips.for_checkpoint(self._data, folder, split, **replacements)
-        module.prepare_data()
+        if bring:
+            module.prepare_data()
         module.setup("fit" if folder is None and split != "test" else "test")
         return module
 

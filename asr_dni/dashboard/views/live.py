@@ -1,23 +1,541 @@
-"""The page *try*."""
+"""The page *try*: one clip on a network under noise that can be moved."""
 
-from dash import Dash, dcc, html
+import base64
+import binascii
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, ctx, dcc, html, no_update
+from dash import State as Given
 from dash.development.base_component import Component
+from dash.exceptions import PreventUpdate
 
 from asr_dni.catalogue import Catalogue
-from asr_dni.dashboard.components import empty_page
+from asr_dni.dashboard.audio_routes import clip_address, register_audio, upload_address
+from asr_dni.dashboard.choices import checkpoint_choices, run_choices
+from asr_dni.dashboard.components import aria, empty_page, notice
+from asr_dni.dashboard.exports import register_exports
+from asr_dni.dashboard.figure_cards import changed, changing_card, changing_outputs
 from asr_dni.dashboard.links import State, link_store
-from asr_dni.dashboard.view import View
+from asr_dni.dashboard.listening import MOST_BYTES
+from asr_dni.dashboard.networks import Network
+from asr_dni.dashboard.run_facts import checkpoint_of
+from asr_dni.dashboard.services import Services, services_of
+from asr_dni.dashboard.trying import (
+    DRAWS,
+    GAUSSIAN,
+    MOST_DRAWS,
+    Answer,
+    Dial,
+    Trial,
+    dial_of,
+    hardware_choices,
+    run_trial,
+    seconds_of,
+)
+from asr_dni.dashboard.view import THEME, View
+from asr_dni.errors import UserError
+from asr_dni.inference.figures import clip_figure, features_panel, waveform_panel
+from asr_dni.plotting import Figure
+
+_ROOM = 0.16
+"""Of a slider's length: what a mark's text takes."""
+
+_ADDRESS = (
+    Output("address", "pathname", allow_duplicate=True),
+    Output("address", "search", allow_duplicate=True),
+)
+_SHOWN = Given(link_store("try"), "data")
+
+# One question at a time: what is chosen while an answer is on its way is asked for, once, when it has come.
+_ASK = """
+function (clip, place, seed, form, draws, answered, wanted) {
+    const asked = JSON.stringify([clip, place, seed, form, draws]);
+    const waiting = wanted && answered !== wanted.number && Date.now() - wanted.time < 10000;
+    if (waiting || (wanted && wanted.asked === asked)) {
+        return window.dash_clientside.no_update;
+    }
+    const number = wanted ? wanted.number + 1 : 1;
+    return {clip, place, seed, form, draws, asked, number, time: Date.now()};
+}
+"""
 
 
 def layout(state: State, catalogue: Catalogue) -> Component:
     """Return the page for what a link says."""
+    services = services_of(catalogue)
+    choices = run_choices(catalogue, with_checkpoint=True)
+    link = dcc.Store(id=link_store("try"), data=state.url)
+    if not choices:
+        return html.Div(
+            [
+                link,
+                empty_page(
+                    "No network to try yet",
+                    "This page runs a trained network on a clip. Train one, here within a minute:",
+                    commands=["asr-dni fit --config digits_lstm_dni"],
+                ),
+            ]
+        )
+    run = state.one("run", choices[0]["value"])
+    selects: list[Component] = [
+        dmc.Select(
+            id="try-run",
+            label="Network",
+            data=choices,
+            value=run,
+            searchable=True,
+            allowDeselect=False,
+            limit=200,
+        )
+    ]
+    try:
+        found = catalogue.run(run)
+        checkpoint = checkpoint_of(found, state.one("checkpoint"))
+        names = checkpoint_choices(found)
+        if checkpoint is not None and len(names) > 1:
+            selects.append(
+                dmc.Select(
+                    id="try-checkpoint",
+                    label="Checkpoint",
+                    data=names,
+                    value=checkpoint.name,
+                    allowDeselect=False,
+                )
+            )
+        network = services.network(run, state.one("checkpoint"))
+        dial = dial_of(state.one("hardware", GAUSSIAN), network)
+    except UserError as error:
+        body: list[Component] = [
+            html.Section(selects, className="card try-controls", **aria(label="Choices")),
+            html.Section(
+                [html.H1("This network cannot be run", className="card-title"), html.P(str(error))],
+                className="card",
+            ),
+        ]
+        return html.Div([link, html.Div(body, className="try")])
+    hardware = state.one("hardware", GAUSSIAN)
+    page = {"run": run, "hardware": "" if hardware == GAUSSIAN else hardware}
+    page |= {name: state.one(name) for name in ("checkpoint", "upload")}
     return html.Div(
-        [dcc.Store(id=link_store("try"), data=state.url), empty_page("Try", f"Of {catalogue.folder}.")]
+        [
+            link,
+            dcc.Store(id="try-page", data=page),
+            dcc.Store(id="try-wanted"),
+            dcc.Store(id="try-answered"),
+            dcc.Store(id="try-drawn"),
+            dcc.Store(id="try-seed", data=int(state.number("seed", 0))),
+            html.Div(
+                [
+                    html.Section(
+                        [*selects, *_controls(state, services, network, dial)],
+                        className="card try-controls",
+                        **aria(label="Choices"),
+                    ),
+                    html.Div(
+                        [
+                            html.Section(
+                                [
+                                    html.Div(id="try-decision", className="decision", **aria(live="polite")),
+                                    html.Audio(
+                                        id="try-audio",
+                                        controls=True,
+                                        preload="metadata",
+                                        className="player",
+                                        **aria(label="The clip"),
+                                    ),
+                                ],
+                                className="card try-answer",
+                            ),
+                            changing_card("posteriors"),
+                            changing_card("clip"),
+                        ],
+                        className="try-answers",
+                    ),
+                ],
+                className="try",
+            ),
+        ]
     )
 
 
+def _controls(state: State, services: Services, network: Network, dial: Dial | None) -> list[Component]:
+    """Return what is chosen beside the network."""
+    return [
+        *_clip_controls(state, services, network),
+        dmc.Select(
+            id="try-hardware",
+            label="Hardware",
+            data=[{"value": name, "label": text} for name, text in hardware_choices(network).items()],
+            value=state.one("hardware", GAUSSIAN),
+            searchable=True,
+            allowDeselect=False,
+        ),
+        *_dial_controls(state, dial),
+        html.Div(
+            [
+                dmc.Button("Another draw", id="try-again", variant="light", size="sm"),
+                html.Span(id="try-seed-text", className="soft"),
+            ],
+            className="row",
+        ),
+        html.Div(
+            [
+                html.Span("Passes", className="label", id="try-draws-label"),
+                dmc.SegmentedControl(
+                    id="try-draws",
+                    data=[str(number) for number in (1, DRAWS, MOST_DRAWS)],
+                    value=str(_draws(state.number("draws", DRAWS))),
+                    size="xs",
+                ),
+                html.Span("Shown as", className="label"),
+                dmc.SegmentedControl(
+                    id="try-form",
+                    data=[{"value": "lines", "label": "lines"}, {"value": "map", "label": "heat map"}],
+                    value="map" if state.one("form") == "map" else "lines",
+                    size="xs",
+                ),
+            ],
+            className="row",
+        ),
+    ]
+
+
+def _draws(number: float) -> int:
+    return min((1, DRAWS, MOST_DRAWS), key=lambda known: abs(known - number))
+
+
+def _clip_controls(state: State, services: Services, network: Network) -> list[Component]:
+    names: list[dict[str, str]] = []
+    remark: str | None = None
+    position = int(state.number("clip", 0))
+    if state.one("upload"):
+        try:
+            remark = f"heard: {services.uploads.get(state.one('upload')).name}"
+        except UserError as error:
+            remark = str(error)
+    try:
+        names = [{"value": str(place), "label": name} for place, name in enumerate(network.clips.names)]
+        if not network.clips.recorded:
+            remark = "These data are no recordings: there is nothing to hear."
+    except UserError as error:
+        remark = remark or f"The clips of its test split are not here: {error}"
+    found: list[Component] = [
+        dmc.Select(
+            id="try-clip",
+            label="Clip of the test split",
+            data=names,
+            value=None if state.one("upload") or not names else str(position),
+            searchable=True,
+            allowDeselect=False,
+            disabled=not names,
+            placeholder="none chosen" if names else "not here",
+            limit=300,
+        ),
+        html.Div(
+            [
+                dmc.Button("Previous", id="try-before", variant="default", size="xs", disabled=not names),
+                dmc.Button("Next", id="try-after", variant="default", size="xs", disabled=not names),
+                *([_upload()] if network.spotter.features is not None else []),
+            ],
+            className="row",
+        ),
+    ]
+    if remark:
+        found.append(html.P(remark, className="soft", role="note"))
+    return found
+
+
+def _upload() -> Component:
+    """Return what takes a recording; it is decoded here and kept in memory only."""
+    return dcc.Upload(
+        dmc.Button("Your own recording", variant="default", size="xs"),
+        id="try-upload",
+        accept=".wav,.flac,.ogg,.mp3,audio/*",
+        max_size=MOST_BYTES,
+        multiple=False,
+    )
+
+
+def _dial_controls(state: State, dial: Dial | None) -> list[Component]:
+    if dial is None:
+        return [
+            html.P("This hardware has no strength that could be moved.", className="soft"),
+            html.Div(dmc.Slider(id="try-place", min=0, max=1, value=0, disabled=True), hidden=True),
+        ]
+    value = state.number("value", dial.value)
+    place = round(dial.place(value), 6)
+    return [
+        html.Div(
+            [
+                html.Div(
+                    [
+                        html.Span(dial.name, className="label"),
+                        html.Output(id="try-value", className="value"),
+                    ],
+                    className="row between",
+                ),
+                dmc.Slider(
+                    id="try-place",
+                    min=round(dial.place(dial.low), 6),
+                    max=round(dial.place(dial.high), 6),
+                    step=dial.step,
+                    value=place,
+                    marks=_marks(dial),
+                    label=None,
+                    updatemode="drag",
+                    thumbLabel=dial.strength.label,
+                    size="md",
+                ),
+            ],
+            className="dial",
+        )
+    ]
+
+
+def _marks(dial: Dial) -> list[dict[str, Any]]:
+    """Return what is written below a slider: the last mark, and of the others those that have room before it."""
+    first, last = dial.place(dial.low), dial.place(dial.high)
+    marks: list[dict[str, Any]] = []
+    free = math.inf
+    for level, text in sorted(dial.marks.items(), reverse=True):
+        place = dial.place(level)
+        mark: dict[str, Any] = {"value": round(place, 6)}
+        if free - place >= _ROOM * (last - first):
+            mark["label"], free = text, place
+        marks.append(mark)
+    return marks[::-1]
+
+
+def clip_seen(answer: Answer, network: Network) -> Figure:
+    """Specify the figure of what a network hears: samples, where there are some, and its features."""
+    clip, features = answer.clip, network.spotter.features
+    seconds = seconds_of(network)
+    panels = []
+    if clip.samples is not None and clip.sample_rate is not None:
+        panels.append(waveform_panel(clip.samples, clip.sample_rate))
+    front_end = None if features is None else features.front_end
+    normalised = features is None or features.normalize
+    panels.append(features_panel(clip.features, seconds, front_end, normalised))
+    return clip_figure(panels, f"What the network gets of {clip.name}")
+
+
+def _decision(answer: Answer) -> list[Component]:
+    """Return the decision in words."""
+    decided = answer.decision
+    verdict: list[Component] = []
+    if answer.right is not None:
+        verdict.append(
+            dmc.Badge(
+                "right" if answer.right else f"wrong: it is {answer.clip.label}",
+                color="teal" if answer.right else "red",
+                variant="light",
+                size="lg",
+                className="verdict-right" if answer.right else "verdict-wrong",
+            )
+        )
+    return [
+        html.Div(
+            [
+                html.Strong(decided.label, className="decided"),
+                html.Span(f"{100 * decided.posterior:.0f} %", className="posterior"),
+                *verdict,
+            ],
+            className="row",
+        ),
+        html.P(f"{answer.passes}: {answer.votes}", className="soft votes"),
+    ]
+
+
 def register(app: Dash, catalogue: Catalogue) -> None:
-    """Add the page's callbacks."""
+    """Add the page's callbacks and the routes of recordings."""
+    services = services_of(catalogue)
+    register_audio(app, services)
+
+    def figures(state: State) -> Mapping[str, Figure]:
+        network = services.network(state.one("run"), state.one("checkpoint"))
+        return figures_of(run_trial(trial_of(state), network, services.uploads), network, state)
+
+    register_exports(app, "try", figures)
+    _register_choices(app, services)
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        _ASK,
+        Output("try-wanted", "data"),
+        Input("try-clip", "value"),
+        Input("try-place", "value"),
+        Input("try-seed", "data"),
+        Input("try-form", "value"),
+        Input("try-draws", "value"),
+        Input("try-answered", "data"),
+        Given("try-wanted", "data"),
+    )
+
+    @app.callback(
+        Output("try-decision", "children"),
+        *changing_outputs("posteriors"),
+        *changing_outputs("clip"),
+        Output("try-audio", "src"),
+        Output("try-audio", "hidden"),
+        Output("try-value", "children"),
+        Output("try-seed-text", "children"),
+        Output("try-drawn", "data"),
+        Output(link_store("try"), "data"),
+        Output("try-answered", "data"),
+        Input("try-wanted", "data"),
+        Input(THEME, "data"),
+        Given("try-page", "data"),
+        Given("try-drawn", "data"),
+        prevent_initial_call=True,
+    )
+    def answer(
+        wanted: Mapping[str, Any] | None, theme: str | None, page: Mapping[str, str], drawn: Any
+    ) -> tuple[Any, ...]:
+        """Run the network, and show what it says."""
+        if wanted is None:
+            raise PreventUpdate
+        return _answer(services, wanted, theme or "light", page, drawn)
+
+
+def _answer(
+    services: Services, wanted: Mapping[str, Any], theme: str, page: Mapping[str, str], drawn: Any
+) -> tuple[Any, ...]:
+    seed, number, heard = int(wanted["seed"]), wanted["number"], wanted["clip"]
+    upload = page["upload"] if heard is None else ""
+    try:
+        network = services.network(page["run"], page["checkpoint"])
+        dial = dial_of(page["hardware"] or GAUSSIAN, network)
+        value = None if dial is None else dial.at(float(wanted["place"]))
+        state = State("try").choosing(
+            run=page["run"],
+            checkpoint=page["checkpoint"] or None,
+            clip=None if upload else int(heard or 0),
+            upload=upload or None,
+            hardware=page["hardware"] or None,
+            value=None if dial is None or value == dial.value else value,
+            seed=seed or None,
+            draws=None if int(wanted["draws"]) == DRAWS else int(wanted["draws"]),
+            form="map" if wanted["form"] == "map" else None,
+        )
+        found = run_trial(trial_of(state), network, services.uploads)
+        shown = figures_of(found, network, state)
+    except UserError as error:
+        refusal = [html.P(str(error), role="alert")]
+        return (refusal, *(no_update,) * 8, no_update, True, *(no_update,) * 4, number)
+    now = [page["run"], page["checkpoint"], heard, upload, theme]
+    source = (
+        upload_address(upload) if upload else clip_address(page["run"], page["checkpoint"], int(heard or 0))
+    )
+    silent = found.clip.samples is None
+    return (
+        _decision(found),
+        *changed("posteriors", shown["posteriors"], state, theme),
+        *((no_update,) * 4 if drawn == now else changed("clip", shown["clip"], state, theme)),
+        no_update if silent else source,
+        silent,
+        "" if dial is None or value is None else dial.text(value),
+        f"seed {seed}",
+        now,
+        state.url,
+        number,
+    )
+
+
+def trial_of(state: State) -> Trial:
+    """Return what a link tries."""
+    value = state.one("value")
+    return Trial(
+        int(state.number("clip", 0)),
+        state.one("upload"),
+        state.one("hardware", GAUSSIAN),
+        state.number("value", 0.0) if value else None,
+        int(state.number("seed", 0)),
+        _draws(state.number("draws", DRAWS)),
+    )
+
+
+def figures_of(answer: Answer, network: Network, state: State) -> dict[str, Figure]:
+    """Specify the figures that the page shows of an answer, by name."""
+    form = "map" if state.one("form") == "map" else "lines"
+    return {
+        "posteriors": answer.figure(seconds_of(network), form),
+        "clip": clip_seen(answer, network),
+    }
+
+
+def _register_choices(app: Dash, services: Services) -> None:
+    """Add what the buttons do, and what opens another link."""
+
+    @app.callback(
+        Output("try-seed", "data"),
+        Input("try-again", "n_clicks"),
+        Given("try-seed", "data"),
+        prevent_initial_call=True,
+    )
+    def draw_again(clicks: int | None, seed: int) -> int:
+        if not clicks:
+            raise PreventUpdate
+        return seed + 1
+
+    @app.callback(
+        Output("try-clip", "value"),
+        Input("try-before", "n_clicks"),
+        Input("try-after", "n_clicks"),
+        Given("try-clip", "value"),
+        Given("try-clip", "data"),
+        prevent_initial_call=True,
+    )
+    def step(before: int | None, after: int | None, clip: str | None, names: list[Any]) -> str:
+        if not names or not (before or after):
+            raise PreventUpdate
+        here = 0 if clip is None else int(clip) + (1 if ctx.triggered_id == "try-after" else -1)
+        return str(here % len(names))
+
+    @app.callback(*_ADDRESS, Input("try-run", "value"), _SHOWN, prevent_initial_call=True)
+    def choose_run(run: str, shown: str) -> tuple[str, str]:
+        """Open the link of another network; what does not go with it is as at first."""
+        state = State.parse(shown)
+        if run == state.one("run", run):
+            raise PreventUpdate
+        return _address(state.choosing(run=run, checkpoint=None, clip=None, value=None))
+
+    @app.callback(*_ADDRESS, Input("try-hardware", "value"), _SHOWN, prevent_initial_call=True)
+    def choose_hardware(hardware: str, shown: str) -> tuple[str, str]:
+        state = State.parse(shown)
+        if hardware == state.one("hardware", GAUSSIAN):
+            raise PreventUpdate
+        return _address(state.choosing(hardware=None if hardware == GAUSSIAN else hardware, value=None))
+
+    @app.callback(*_ADDRESS, Input("try-checkpoint", "value"), _SHOWN, prevent_initial_call=True)
+    def choose_checkpoint(name: str, shown: str) -> tuple[str, str]:
+        state = State.parse(shown)
+        if name == state.one("checkpoint", "last.ckpt"):
+            raise PreventUpdate
+        return _address(state.choosing(checkpoint=name))
+
+    @app.callback(
+        *_ADDRESS,
+        Output("notices", "children", allow_duplicate=True),
+        Input("try-upload", "contents"),
+        Given("try-upload", "filename"),
+        _SHOWN,
+        prevent_initial_call=True,
+    )
+    def take(contents: str | None, name: str | None, shown: str) -> tuple[Any, ...]:
+        if not contents:
+            raise PreventUpdate
+        try:
+            file = base64.b64decode(contents.partition(",")[2], validate=True)
+            upload = services.uploads.add(file, name or "recording")
+        except (UserError, binascii.Error) as error:
+            return no_update, no_update, notice(str(error))
+        return *_address(State.parse(shown).choosing(upload=upload.identity, clip=None)), None
+
+
+def _address(state: State) -> tuple[str, str]:
+    path, _, query = state.url.partition("?")
+    return path, f"?{query}" if query else ""
 
 
 VIEW = View("try", "Try", layout, register)
