@@ -50,9 +50,13 @@ def test_all_tables_of_gaussian_noise(run, spoken, capsys):
     assert evaluation.clips.groupby("strength").size().tolist() == [12, 12]
     assert "clean_accuracy" in set(evaluation.summary["quantity"])
     assert evaluation.settings_of("calibration")["bins"] == 15
+    drawn = {path.name for path in folder.glob("*.png")}
+    assert drawn == {
+        f"{name}.png" for name in ("curve", "voting", "classes", "confusion", "calibration", "clips")
+    }
     # Another batch size: the same, and nothing of the tables is left from before.
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    evaluate(run, spoken, *options, "--batch_size", "5", "--only", "voting,curve")
+    evaluate(run, spoken, *options, "--batch_size", "5", "--only", "voting,curve", "--figures", "false")
     again = read_evaluation(folder)
     pd.testing.assert_frame_equal(again.voting, evaluation.voting)
     pd.testing.assert_frame_equal(again.curve.frame, evaluation.curve.frame, rtol=1e-5)
@@ -62,7 +66,7 @@ def test_all_tables_of_gaussian_noise(run, spoken, capsys):
 
 def test_several_hardwares_in_one_call(run, spoken, tmp_path, capsys):
     options = ("--hardware", "pcm,noisy_weights", "--chips", "2", "--draws", "2", "--output", str(tmp_path))
-    evaluate(run, spoken, *options, "--only", "curve,clips")
+    evaluate(run, spoken, *options, "--only", "curve,clips", "--figures", "false")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evaluation-noisy_weights-words",
         "evaluation-pcm-words",

@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
+    figures: bool = True,
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
 ) -> None:
@@ -62,13 +63,17 @@ def evaluate(
         seed: of the noise.
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
+        figures: whether to draw the tables, as PNG and SVG.
         output: folder, in which each hardware has one, evaluation or evaluation-<hardware>; by default the run's own.
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
+    from asr_dni.evaluation.evaluation_figures import evaluation_figures
+    from asr_dni.evaluation.evaluation_folder import read_evaluation
     from asr_dni.evaluation.evaluation_tables import print_result
+    from asr_dni.evaluation.figures import save_figure
     from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
     from asr_dni.inference import load
 
@@ -113,10 +118,15 @@ def evaluate(
                 paths,
                 partial(progress.advance, task),
             )
+            files = [*result.files]
+            if figures:
+                drawn = evaluation_figures(read_evaluation(folder))
+                wanted = {name: drawn[name] for name in drawn if name in result.figures}
+                files += [
+                    path for name, figure in wanted.items() for path in save_figure(figure, folder / name)
+                ]
             print_result(console, result)
-            console.print(
-                f"written: {folder}: " + ", ".join(path.name for path in result.files), soft_wrap=True
-            )
+            console.print(f"written: {folder}: " + ", ".join(path.name for path in files), soft_wrap=True)
 
 
 class _Asked(NamedTuple):

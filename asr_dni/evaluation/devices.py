@@ -7,13 +7,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from asr_dni.evaluation.axes import TIMES
 from asr_dni.noise import AgingDevice, Cells, Device
 from asr_dni.philox import derive_key, normal
 from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Style, Tick, curve_style
 from asr_dni.plotting.style import ordered_colors
 
-_TIMES = {"1 s": 1.0, "1 hour": 3600.0, "1 day": 86400.0, "1 year": 365 * 86400.0}
-_TICKS = _TIMES | {"1 min": 60.0, "1 month": 30 * 86400.0}
+_TIMES = {when: TIMES[when] for when in ("1 s", "1 hour", "1 day", "1 year")}
 _DEVICES = 8000
 """That means and deviations are of, with the same numbers at every g and time; a deviation is known to 1 %."""
 _LEVELS = 41
@@ -69,11 +69,7 @@ def _over_time(device: Cells) -> Panel:
         low, high = ([mean + side * deviation for mean, deviation in moments] for side in (-1, 1))
         label = f"g = {g.item():.4g} {device.conductance_unit}"
         lines.append(Line(times, means, low, high, label=label, style=Style(color, "none", "dash")))
-    ticks = tuple(
-        Tick(time, when)
-        for when, time in sorted(_TICKS.items(), key=lambda its: its[1])
-        if _known(device, time)
-    )
+    ticks = tuple(Tick(time, when) for when, time in TIMES.items() if _known(device, time))
     return Panel(
         Axis("time since programming", scale="log", limits=(times[0], times[-1]), ticks=ticks),
         Axis("read / target conductance"),

@@ -78,6 +78,12 @@ class Result:
     tables: Mapping[str, pd.DataFrame]
     files: Sequence[Path]
 
+    @property
+    def figures(self) -> set[str]:
+        """Names of the figures of these tables, as ``evaluation_figures`` has them."""
+        beside = {"curve": "chips", "classes": "confusion"}
+        return {*self.tables, *(figure for table, figure in beside.items() if table in self.tables)}
+
 
 def evaluate_network(
     store: OutcomeStore,

@@ -1,11 +1,12 @@
 """The figure of noise curves, specified once: as files by matplotlib, in the browser and W&B by plotly."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr_dni.evaluation.axes import TIMES
 from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, Over, curve_label
 from asr_dni.evaluation.description import (
     Curves,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 ACCURACY = Axis("accuracy", "%", limits=(0, 101.5))
 """The axis of accuracies in all figures."""
+
+_BESIDE = 1.3
+"""How far a logarithmic axis goes on beyond the levels, as a factor."""
 
 _TITLE = "Accuracy under computation noise"
 
@@ -70,19 +74,32 @@ def noise_curves_figure(curves: Curves, title: str = _TITLE, settings_line: str 
     )
 
 
-def strength_axis(strength: Strength) -> Axis:
-    """Return the axis of a strength, here and in the figures of a study: what it is, and in which unit."""
-    return Axis(strength.title, strength.measured_in)
+def strength_axis(strength: Strength, levels: Sequence[float] = ()) -> Axis:
+    """Return the axis of a strength, here and in the figures of a study: what it is, and in which unit.
+
+    Args:
+        strength: the axis.
+        levels: that are shown; a time, where all are above 0, is on a logarithmic axis with ticks as people say them.
+    """
+    if not strength.path.endswith(".time") or not levels or min(levels) <= 0:
+        return Axis(strength.title, strength.measured_in)
+    low, high = min(levels) / _BESIDE, max(levels) * _BESIDE
+    ticks = tuple(Tick(time, name) for name, time in TIMES.items() if low <= time <= high)
+    title = "time since programming" if strength.path == "weight.time" else strength.title
+    return Axis(title, "" if ticks else strength.measured_in, scale="log", limits=(low, high), ticks=ticks)
 
 
 def levels_axis(summaries: Mapping[str, CurveSummary]) -> Axis:
     """Return the axis of curves that share one: from lowest to highest level, with the SNR where all have one."""
     levels = [float(level) for summary in summaries.values() for level in summary.frame["strength"]]
     left, right = min(levels), max(levels)
+    axis = strength_axis(common_strength(summaries), levels)
+    if axis.scale == "log":
+        return axis
     margin = 0.02 * (right - left or 1.0)
     snr = common_snr(summaries)
     return replace(
-        strength_axis(common_strength(summaries)),
+        axis,
         limits=(left - margin, right + margin),
         opposite=_snr_ticks(snr, right - left) if snr else (),
         opposite_label="SNR at the noisy products (dB)" if snr else "",
