@@ -314,6 +314,16 @@ class Catalogue:
                     continue
         return found
 
+    def run_summaries(self, strength: Strength | None = None) -> dict[str, CurveSummary]:
+        """Return the summary of one curve per run, see :meth:`noise_curves`, of what is known: no file is read."""
+        named = {identity: self._curve_over(read, strength) for identity, read in self._read.items()}
+        found = {}
+        for identity, name in named.items():
+            summary = self._read[identity].curves[name].summary if name is not None else None
+            if summary is not None:
+                found[identity] = summary
+        return found
+
     @staticmethod
     def _curve_over(read: _Read, strength: Strength | None) -> str | None:
         for name in (CURVE, *read.curves):

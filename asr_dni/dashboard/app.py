@@ -41,6 +41,22 @@ _MANTINE: dict[str, Any] = {
     "fontFamily": "system-ui, 'DejaVu Sans', sans-serif",
     "primaryColor": "indigo",
     "primaryShade": {"light": 7, "dark": 4},
+    "colors": {
+        "dark": [
+            *(
+                "#e6e9f0",
+                "#c3cad8",
+                "#a3adbf",
+                "#7d889c",
+                "#4a5468",
+                "#313846",
+                "#232834",
+                "#1b1f29",
+                "#151923",
+            ),
+            "#0f1218",
+        ]
+    },
     "autoContrast": True,
     "defaultRadius": "md",
     "cursorType": "pointer",
@@ -191,10 +207,12 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
         Output("mantine", "forceColorScheme", allow_duplicate=True),
         Input("toggle-theme", "computedColorScheme"),
         State(THEME, "data"),
+        State("address", "href"),
         prevent_initial_call=True,
     )
-    def switch_theme(scheme: str | None, theme: str | None) -> tuple[Any, ...]:
-        """Take the system's theme at first, and the toggle's when it was used."""
-        if scheme is None or scheme == theme:
+    def switch_theme(scheme: str | None, theme: str | None, href: str | None) -> tuple[Any, ...]:
+        """Take the system's theme at first, but for the link's, and the toggle's when it was used."""
+        of_link = links.without_theme(links.State.parse(href or ""))[1]
+        if scheme is None or scheme == theme or (theme is None and of_link):
             raise PreventUpdate
         return (scheme, no_update, no_update) if theme is None else (scheme, scheme, scheme)

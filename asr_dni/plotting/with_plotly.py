@@ -1,5 +1,6 @@
 """Figures in the browser and in W&B: any specification rendered by plotly, alone, to choose from, or on a page."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
 _LETTERS = 11.5  # to an inch of an axis
 _LINE_OF_NOTE = 150  # characters
+_NARROW = 34  # characters of an axis' label, on a page that may be narrow
 
 
 def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Figure:
@@ -54,7 +56,7 @@ def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Fi
                     trace.hovertemplate = f"%{{hovertext}}<extra>{title} %{{fullData.name}}</extra>"
             drawing.add_trace(trace, **at)
         number = str(place + 1) if place else ""
-        _set_axes(drawing, figure, place, number, theme)
+        _set_axes(drawing, figure, place, number, theme, None if captions else _NARROW)
         _add_references(drawing, panel, number, theme)
     for place in range(len(figure.panels), rows * columns):
         drawing.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
@@ -109,8 +111,14 @@ def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Fi
 
 def _read_by_column(figure: Figure) -> bool:
     """Return whether all that is at one place of the horizontal axis can be shown together."""
-    lines = all(isinstance(one, Line | Reference) for panel in figure.panels for one in panel.elements)
-    return lines and not any(panel.x.scale == "symlog" for panel in figure.panels)
+    if any(panel.x.scale == "symlog" for panel in figure.panels):
+        return False
+    elements = [one for panel in figure.panels for one in panel.elements if not isinstance(one, Reference)]
+    places = [set(one.x) for one in elements if isinstance(one, Line) and one.x]
+    # Curves that were measured at other places have nothing at the same one.
+    return all(isinstance(one, Line) for one in elements) and all(
+        one & other for one, other in itertools.combinations(places, 2)
+    )
 
 
 def _numbered(scales: Mapping[ColorScale, Any]) -> Iterator[tuple[int, ColorScale]]:
@@ -138,8 +146,12 @@ def _color_axis(scale: ColorScale, x: float) -> dict[str, Any]:
     return {"colorscale": list(scale.stops), "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str, theme: Theme) -> None:
+def _set_axes(
+    drawing: go.Figure, figure: Figure, place: int, number: str, theme: Theme, narrow: int | None
+) -> None:
     panel = figure.panels[place]
+    wide = [int(_LETTERS * size) for size in figure.panel_size]
+    letters = wide if narrow is None else [min(narrow, size) for size in wide]
     x: dict[str, Any] = {"anchor": f"y{number}"}
     y: dict[str, Any] = {"anchor": f"x{number}"}
     # By the paper: an axis without data is none that anything can be placed by.
@@ -171,13 +183,13 @@ def _set_axes(drawing: go.Figure, figure: Figure, place: int, number: str, theme
         x["unifiedhovertitle"] = {"text": f"{in_template(panel.x.label)} %{{x}}"}
         x |= _axis(
             panel.x,
-            int(_LETTERS * figure.panel_size[0]),
+            letters[0],
             below is None or below.x != panel.x,
             grid,
             theme.color(FAINT_GRID),
         )
         same = left is not None and left.y == panel.y
-        y |= _axis(panel.y, int(_LETTERS * figure.panel_size[1]), not same, grid, theme.color(GRID))
+        y |= _axis(panel.y, letters[1], not same, grid, theme.color(GRID))
         if same and panel.y.scale != "category":
             first = place - place % figure.grid[1]
             y |= {"showticklabels": False, "matches": f"y{first + 1 if first else ''}"}
