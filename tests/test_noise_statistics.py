@@ -449,12 +449,11 @@ class TestSameWords:
             flags == ["-mavx2"] and not torch.backends.cpu.get_cpu_capability().startswith("AVX")
         ):
             pytest.skip("no compiler by its usual name, or a machine without AVX2")
-        source = Path(native.__file__).with_name("recurrence.c").read_text()
-        generator, function, _ = source.partition("INLINE float ")  # what comes before the arithmetic
-        assert function
-        assert generator.count("void philox_block(") == 2
+        header = Path(native.__file__).with_name("philox.h")
+        assert header.read_text().count("void philox_block(") == 2
         (tmp_path / "words.c").write_text(
-            f"{generator}\n#include <stdio.h>\n#include <inttypes.h>\n"
+            f'#include "{header}"\n'
+            "#include <stdio.h>\n#include <inttypes.h>\n"
             "int main(void) {\n"
             "    uint32_t first, step, low, high, k0, k1, words[4][BLOCK];\n"
             '    while (scanf("%" SCNu32 "%" SCNu32 "%" SCNu32 "%" SCNu32 "%" SCNu32 "%" SCNu32, '
@@ -466,7 +465,7 @@ class TestSameWords:
             "    }\n    return 0;\n}\n"
         )
         program = str(tmp_path / "words")
-        command = [compiler, "-O1", "-std=gnu11", *flags, str(tmp_path / "words.c"), "-o", program]
+        command = [compiler, "-O1", "-std=gnu11", *flags, str(tmp_path / "words.c"), "-o", program, "-lm"]
         subprocess.run(command, check=True, capture_output=True)
         random = np.random.default_rng(0)
         cases = [[0] * 6, [0] + [0xFFFFFFFF] * 5, *random.integers(0, 2**32, (40, 6)).tolist()]

@@ -27,6 +27,7 @@ from asr_dni.nn.operations import GaussianNoise
 from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
+_INCLUDED = tuple(_SOURCE.with_name(name) for name in ("philox.h", "products.h", "cells.h"))
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
 _COMPILE_FLAGS = (
     "-O3",
@@ -285,7 +286,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         compiler = shlex.split(name)
         version = subprocess.run([*compiler, "--version"], check=True, capture_output=True).stdout
         identity = [
-            _SOURCE.read_text(),
+            *(file.read_text() for file in (_SOURCE, *_INCLUDED)),
             " ".join(_COMPILE_FLAGS),
             version.decode(errors="replace"),
             _cpu_identity(),
