@@ -367,7 +367,7 @@ class TestImplementations:
     @pytest.mark.parametrize("kind", ["multiplicative", "converters", "tiles", "two outputs"])
     def test_what_no_kernel_declares_is_run_by_the_loop_and_said(self, kind):
         torch.manual_seed(0)
-        layer, x = NoisyLSTM(F, H), torch.randn(T, N, F)
+        layer, x = NoisyLSTM(F, H, dtype=DOUBLE), torch.randn(T, N, F, dtype=DOUBLE)
         with layer.under(KINDS[kind], Realisation(draw=0)):
             got, _ = layer(x)
             with use_implementation("reference"):

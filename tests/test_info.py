@@ -84,7 +84,14 @@ def test_what_is_for_another_device_is_no_reason():
 @needs_compiler
 @pytest.mark.parametrize(
     ("case", "name", "why"),
-    [("float32", "fused", ""), ("float64", "reference", "float64"), ("autocast to bfloat16", "fused", "")],
+    [
+        ("float32", "fused", ""),
+        ("multiplicative noise", "fused", ""),
+        ("an ADC", "fused", ""),
+        ("a DAC", "fused", ""),
+        ("float64", "reference", "float64"),
+        ("autocast to bfloat16", "fused", ""),
+    ],
 )
 def test_on_a_machine_with_a_compiler(case, name, why):
     use = implementation_of("lstm", BY_NAME[case], CPU)

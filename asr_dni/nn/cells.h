@@ -49,14 +49,39 @@ typedef struct {
     const layer_noise *noise;
     int64_t sample;
     uint32_t step;
-    float *products; /* scratch of 3 H */
+    float *products;      /* scratch of 3 H: what is added to the products inside a cell */
+    const float *factors; /* what they are multiplied by before: then `products` is filled already. NULL: by 1 */
 } row_noise;
 
-/* Draw the noise of the products inside a cell into scratch. */
-INLINE const float *product_noise(const row_noise *noise, ptrdiff_t width) {
+/* Of the products inside a cell: as they are, with numbers added, or with factors too. */
+enum { EXACT, ADDED_TO, SCALED };
+
+/* Return which, with the added numbers drawn. */
+INLINE int noise_of_products(const row_noise *noise, ptrdiff_t width) {
+    if (noise->factors) return SCALED;
+    if (noise->noise->elementwise.std == 0.0f) return EXACT;
     for (ptrdiff_t k = 0; k < 3 * width; k++) noise->products[k] = 0.0f;
     add_noise(noise->products, width, 3, noise->noise->elementwise, noise->sample, noise->step);
-    return noise->products;
+    return ADDED_TO;
+}
+
+/* `kind` is known where this is compiled, as are all arguments of that name below. */
+INLINE float noisy_product(float product, const int kind, const row_noise *noise, ptrdiff_t at) {
+    if (kind == EXACT) return product;
+    return (kind == SCALED ? product * noise->factors[at] : product) + noise->products[at];
+}
+
+INLINE void lstm_units(const float *clean, float *row, const float *before, float *cell, float *out, ptrdiff_t width,
+                       const row_noise *noise, const int kind) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float i = sigmoid(clean[u]), f = sigmoid(clean[width + u]);
+        float g = tanh_(clean[2 * width + u]), o = sigmoid(clean[3 * width + u]);
+        float state = noisy_product(f * before[u], kind, noise, u) + noisy_product(i * g, kind, noise, width + u);
+        row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o;
+        cell[u] = state;
+        out[u] = noisy_product(o * tanh_(state), kind, noise, 2 * width + u);
+    }
 }
 
 /* clean: pre-activations on entry, scratch. row: i, f, g, o after activation on return; may be `clean`. */
@@ -64,19 +89,22 @@ INLINE void lstm_row(float *clean, float *row, const float *before, float *cell,
                      const row_noise *noise) {
     add_noise(clean, width, 4, noise->noise->input, noise->sample, noise->step);
     add_noise(clean, width, 4, noise->noise->recurrent, noise->sample, noise->step);
-    const int noisy_products = noise->noise->elementwise.std != 0.0f;
-    const float *extra = noisy_products ? product_noise(noise, width) : NULL;
-#define LSTM_UNITS(FIRST, SECOND, THIRD) \
-    _Pragma("omp simd") for (ptrdiff_t u = 0; u < width; u++) { \
-        float i = sigmoid(clean[u]), f = sigmoid(clean[width + u]); \
-        float g = tanh_(clean[2 * width + u]), o = sigmoid(clean[3 * width + u]); \
-        float state = f * before[u] FIRST + i * g SECOND; \
-        row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o; \
-        cell[u] = state; \
-        out[u] = o * tanh_(state) THIRD; \
+    const int kind = noise_of_products(noise, width);
+    if (kind == EXACT) lstm_units(clean, row, before, cell, out, width, noise, EXACT);
+    else if (kind == ADDED_TO) lstm_units(clean, row, before, cell, out, width, noise, ADDED_TO);
+    else lstm_units(clean, row, before, cell, out, width, noise, SCALED);
+}
+
+INLINE void gru_units(const float *inward, const float *hidden, float *row, const float *before, float *kept,
+                      float *out, ptrdiff_t width, const row_noise *noise, const int kind) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float r = sigmoid(inward[u] + hidden[u]), z = sigmoid(inward[width + u] + hidden[width + u]);
+        float candidate = tanh_(inward[2 * width + u] + noisy_product(r * hidden[2 * width + u], kind, noise, u));
+        row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hidden[2 * width + u];
+        out[u] = noisy_product((1.0f - z) * candidate, kind, noise, width + u) +
+                 noisy_product(z * before[u], kind, noise, 2 * width + u);
     }
-    if (noisy_products) LSTM_UNITS(+ extra[u], + extra[width + u], + extra[2 * width + u])
-    else LSTM_UNITS(, , )
 }
 
 /* inward: W_ih x + b_ih, scratch. hidden: W_hh h + b_hh, scratch, of which the last third with its noise goes to `kept`,
@@ -90,17 +118,10 @@ INLINE void gru_row(float *inward, float *hidden, float *row, const float *befor
     else
         add_noise(inward, width, 3, noise->noise->input, noise->sample, noise->step);
     add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
-    const int noisy_products = noise->noise->elementwise.std != 0.0f;
-    const float *extra = noisy_products ? product_noise(noise, width) : NULL;
-#define GRU_UNITS(FIRST, SECOND, THIRD) \
-    _Pragma("omp simd") for (ptrdiff_t u = 0; u < width; u++) { \
-        float r = sigmoid(inward[u] + hidden[u]), z = sigmoid(inward[width + u] + hidden[width + u]); \
-        float candidate = tanh_(inward[2 * width + u] + r * hidden[2 * width + u] FIRST); \
-        row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hidden[2 * width + u]; \
-        out[u] = (1.0f - z) * candidate SECOND + z * before[u] THIRD; \
-    }
-    if (noisy_products) GRU_UNITS(+ extra[u], + extra[width + u], + extra[2 * width + u])
-    else GRU_UNITS(, , )
+    const int kind = noise_of_products(noise, width);
+    if (kind == EXACT) gru_units(inward, hidden, row, before, kept, out, width, noise, EXACT);
+    else if (kind == ADDED_TO) gru_units(inward, hidden, row, before, kept, out, width, noise, ADDED_TO);
+    else gru_units(inward, hidden, row, before, kept, out, width, noise, SCALED);
 }
 
 /* row: clean pre-activation on entry, h on return. */
@@ -116,39 +137,62 @@ INLINE void rnn_row(float *row, ptrdiff_t width, int relu, const row_noise *nois
     }
 }
 
-/* row: activations. drow: gradient of the pre-activations. dcell: gradient of the cell state, from this step's on entry
- * to the step before's on return. from_later: gradient of h from the later step; from_out: from this step's output. */
-INLINE void lstm_row_backward(const float *row, float *drow, const float *before, const float *cell,
-                              const float *from_out, const float *from_later, float *dcell, ptrdiff_t width) {
+/* A factor of the gradient of a product inside a cell. */
+INLINE float factor_at(const float *factors, ptrdiff_t at, const int scaled) { return scaled ? factors[at] : 1.0f; }
+
+INLINE void lstm_units_backward(const float *row, float *drow, const float *before, const float *cell,
+                                const float *from_out, const float *from_later, float *dcell, const float *factors,
+                                ptrdiff_t width, const int scaled) {
 #pragma omp simd
     for (ptrdiff_t u = 0; u < width; u++) {
         float i = row[u], f = row[width + u], g = row[2 * width + u], o = row[3 * width + u];
-        float t = tanh_(cell[u]), grad = from_out[u] + from_later[u];
+        float t = tanh_(cell[u]), grad = (from_out[u] + from_later[u]) * factor_at(factors, 2 * width + u, scaled);
         float d = dcell[u] + grad * o * (1.0f - t * t);
-        drow[u] = d * g * i * (1.0f - i);
-        drow[width + u] = d * before[u] * f * (1.0f - f);
-        drow[2 * width + u] = d * i * (1.0f - g * g);
+        float d_kept = d * factor_at(factors, u, scaled), d_new = d * factor_at(factors, width + u, scaled);
+        drow[u] = d_new * g * i * (1.0f - i);
+        drow[width + u] = d_kept * before[u] * f * (1.0f - f);
+        drow[2 * width + u] = d_new * i * (1.0f - g * g);
         drow[3 * width + u] = grad * t * o * (1.0f - o);
-        dcell[u] = d * f;
+        dcell[u] = d_kept * f;
+    }
+}
+
+/* row: activations. drow: gradient of the pre-activations. dcell: gradient of the cell state, from this step's on entry
+ * to the step before's on return. from_later: gradient of h from the later step; from_out: from this step's output.
+ * factors: of the products inside the cell, or NULL. */
+INLINE void lstm_row_backward(const float *row, float *drow, const float *before, const float *cell,
+                              const float *from_out, const float *from_later, float *dcell, const float *factors,
+                              ptrdiff_t width) {
+    if (factors) lstm_units_backward(row, drow, before, cell, from_out, from_later, dcell, factors, width, 1);
+    else lstm_units_backward(row, drow, before, cell, from_out, from_later, dcell, NULL, width, 0);
+}
+
+INLINE void gru_units_backward(const float *row, const float *kept, const float *before, const float *from_out,
+                               float *drow, float *later, const float *factors, ptrdiff_t width, const int scaled) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float r = row[u], z = row[width + u], candidate = row[2 * width + u];
+        float grad = from_out[u] + later[u];
+        float d_old = grad * factor_at(factors, 2 * width + u, scaled);
+        float d_new = grad * factor_at(factors, width + u, scaled);
+        float d_candidate = d_new * (1.0f - z) * (1.0f - candidate * candidate);
+        float d_reset = d_candidate * factor_at(factors, u, scaled);
+        drow[u] = d_reset * kept[u] * r * (1.0f - r);
+        float d_gate = scaled ? d_old * before[u] - d_new * candidate : grad * (before[u] - candidate);
+        drow[width + u] = d_gate * z * (1.0f - z);
+        drow[2 * width + u] = d_candidate;
+        drow[3 * width + u] = d_reset * r;
+        later[u] = d_old * z;
     }
 }
 
 /* row: activations. drow: gradient of W_ih x + b_ih, whose first two thirds are also that of W_hh h + b_hh, and then the
  * last third of the latter. later: gradient of h from the later step on entry; on return the part of the step before's
- * that does not come through W_hh. */
+ * that does not come through W_hh. factors: of the products inside the cell, or NULL. */
 INLINE void gru_row_backward(const float *row, const float *kept, const float *before, const float *from_out,
-                             float *drow, float *later, ptrdiff_t width) {
-#pragma omp simd
-    for (ptrdiff_t u = 0; u < width; u++) {
-        float r = row[u], z = row[width + u], candidate = row[2 * width + u];
-        float grad = from_out[u] + later[u];
-        float d_candidate = grad * (1.0f - z) * (1.0f - candidate * candidate);
-        drow[u] = d_candidate * kept[u] * r * (1.0f - r);
-        drow[width + u] = grad * (before[u] - candidate) * z * (1.0f - z);
-        drow[2 * width + u] = d_candidate;
-        drow[3 * width + u] = d_candidate * r;
-        later[u] = grad * z;
-    }
+                             float *drow, float *later, const float *factors, ptrdiff_t width) {
+    if (factors) gru_units_backward(row, kept, before, from_out, drow, later, factors, width, 1);
+    else gru_units_backward(row, kept, before, from_out, drow, later, NULL, width, 0);
 }
 
 /* out: h. drow: gradient of the pre-activation. */

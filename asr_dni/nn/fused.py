@@ -4,7 +4,8 @@ The C function goes through all steps by itself: products, gates, noise and weig
 :func:`asr_dni.nn.reference.run_reference` by the tests.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,18 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.native_operations import noted_width
+from asr_dni.nn.operations import AffineNoise, GaussianNoise, Quantisation
 from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites
 from asr_dni.nn.reference import run_reference
 
-CAPABILITIES = Capabilities("fused", native.CELLS, (torch.float32,))
+CAPABILITIES = Capabilities(
+    "fused",
+    native.CELLS,
+    (torch.float32,),
+    operations=(GaussianNoise, AffineNoise, Quantisation),
+    arrays=True,
+)
 
 
 def why_not(problem: Recurrence) -> str | None:
@@ -29,9 +38,22 @@ def why_not(problem: Recurrence) -> str | None:
     reason = CAPABILITIES.why_not(problem, torch.float32 if lowered else dtype)
     if reason is not None:
         return reason
+    inside = problem.sites.elementwise
+    if inside is not None and any(isinstance(its, Quantisation) for its in inside.arrays[0]):
+        return "no fused recurrence for converters of the products inside the cell"
+    if any(numbers.requires_grad for numbers in _drawn(problem.sites)):
+        return "no fused recurrence for drawn numbers that have gradients"
     if native.library() is None:
         return native.status()
     return None
+
+
+def _drawn(sites: Sites) -> Iterator[Tensor]:
+    """Return the numbers of all affine operations."""
+    for product in sites.products:
+        for operation in itertools.chain(*product.arrays):
+            if isinstance(operation, AffineNoise):
+                yield from (its for its in (operation.gain, operation.add) if its is not None)
 
 
 class _Fused(torch.autograd.Function):
@@ -62,6 +84,8 @@ class _Fused(torch.autograd.Function):
         if cell in ("lstm", "gru"):
             kept = h.new_empty(networks, steps if keep else 1, rows, width)
             gates = h.new_empty(networks, steps, rows, len(CELLS[cell].gates) * width) if keep else None
+        noted = noted_width(cell, sites, width) if keep else 0
+        passed = h.new_empty(networks, steps, rows, noted, dtype=torch.uint8) if noted else None
         native.run_recurrence(
             "forward",
             cell,
@@ -78,9 +102,12 @@ class _Fused(torch.autograd.Function):
             outputs=outputs,
             gates=gates,
             kept=kept,
+            passed=passed,
         )
         if keep:
-            ctx.save_for_backward(inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept)
+            ctx.save_for_backward(
+                inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept, passed
+            )
             ctx.cell, ctx.sites = cell, sites
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
@@ -89,7 +116,7 @@ class _Fused(torch.autograd.Function):
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:
         d_outputs, d_last = gradients
-        inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept = ctx.saved_tensors
+        inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept, passed = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
             arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c
             its = _differentiable_gradients(
@@ -130,6 +157,7 @@ class _Fused(torch.autograd.Function):
             outputs=outputs,
             gates=gates,
             kept=kept,
+            passed=passed,
             d_outputs=d_outputs,
             d_inputs=d_inputs,
             d_projection=d_projection,

@@ -23,11 +23,19 @@ from torch import Tensor
 
 from asr_dni.files import write_atomically
 from asr_dni.nn.cells import CELLS as EQUATIONS
-from asr_dni.nn.operations import GaussianNoise
+from asr_dni.nn.native_operations import (
+    ArrayStructure,
+    LayerNoise,
+    fields,
+    hardware_structures,
+    noise_structures,
+    noted_width,
+)
+from asr_dni.nn.operations import GaussianNoise, Quantisation
 from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
-_INCLUDED = tuple(_SOURCE.with_name(name) for name in ("philox.h", "products.h", "cells.h"))
+_INCLUDED = tuple(_SOURCE.with_name(name) for name in ("philox.h", "operations.h", "products.h", "cells.h"))
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
 _COMPILE_FLAGS = (
     "-O3",
@@ -46,39 +54,16 @@ CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
 logger = logging.getLogger(__name__)
 
 
-class _SiteNoise(ctypes.Structure):
-    _fields_ = (("std", ctypes.c_float), ("k0", ctypes.c_uint32), ("k1", ctypes.c_uint32))
-
-
-class _LayerNoise(ctypes.Structure):
-    _fields_ = (("input", _SiteNoise), ("recurrent", _SiteNoise), ("elementwise", _SiteNoise))
-
-
-def _sites_of(noise: GaussianNoise | None, networks: int) -> list[_SiteNoise]:
-    if noise is None:
-        return [_SiteNoise(0.0, 0, 0)] * networks
-    return [_SiteNoise(std, *key) for std, key in zip(noise.std.tolist(), noise.keys, strict=True)]
-
-
-def _layers_of(sites: Sites) -> list[_LayerNoise]:
-    networks = len(sites.sample_ids)
-    each = [_sites_of(sites.gaussian(site), networks) for site in ("input", "recurrent", "elementwise")]
-    return [_LayerNoise(*its) for its in zip(*each, strict=True)]
-
-
-def _fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
-    return tuple((name, kind) for name in names.split())
-
-
 class _Recurrence(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_int64, "networks steps rows features width first_step"),
-        *_fields(ctypes.c_int32, "cell joint keep shared threads"),
-        *_fields(
+        *fields(ctypes.c_int64, "networks steps rows features width first_step noted"),
+        *fields(ctypes.c_int32, "cell joint keep shared threads n_arrays n_pieces n_operations"),
+        *fields(
             ctypes.c_void_p,
-            "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept noise samples packed scratch sums "
-            "d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
+            "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept passed noise arrays pieces operations dac "
+            "samples packed scratch sums d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
         ),
+        ("inside", ArrayStructure),
     )
 
 
@@ -86,6 +71,7 @@ _WRITTEN = (
     "outputs",
     "gates",
     "kept",
+    "passed",
     "d_inputs",
     "d_projection",
     "d_w_ih",
@@ -124,13 +110,15 @@ def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tens
     shapes |= dict.fromkeys(("projection", "d_projection", "gates"), (networks, steps, rows, gates))
     shapes |= dict.fromkeys(("h", "c", "dh", "dc"), (networks, rows, width))
     shapes |= dict.fromkeys(("outputs", "d_outputs"), (networks, steps, rows, width))
+    shapes["passed"] = (networks, steps, rows, noted_width(cell, sites, width))
     for name, array in arrays.items():
         if array is None:
             continue
-        if tuple(array.shape) != shapes[name] or array.dtype != torch.float32 or array.device.type != "cpu":
+        dtype = torch.uint8 if name == "passed" else torch.float32
+        if tuple(array.shape) != shapes[name] or array.dtype != dtype or array.device.type != "cpu":
             raise ValueError(
                 f"{name} are {tuple(array.shape)}, {array.dtype}, on {array.device}: recurrence.c takes"
-                f" {shapes[name]}, float32, on the CPU"
+                f" {shapes[name]}, {dtype}, on the CPU"
             )
         if name in _WRITTEN and not array.is_contiguous():
             raise ValueError(f"{name} are not contiguous, and are written to")
@@ -138,13 +126,15 @@ def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tens
     needed = ["w_hh", "h", *of_lstm, *(("gates",) if of_lstm and keep else ())]
     needed += ["projection"] if inputs is None and "d_outputs" not in arrays else []
     needed += ["w_ih"] if inputs is not None else []
+    needed += ["passed"] if keep and shapes["passed"][-1] else []
     missing = [name for name in needed if arrays.get(name) is None]
     if missing:
         raise ValueError(f"recurrence.c needs {missing[0]} for the cell {cell}")
     if len(sites.sample_ids) != networks:
         raise ValueError(f"got {len(sites.sample_ids)} noises for {networks} networks")
-    if any(product.gaussian is None for product in sites.products):
-        raise ValueError("recurrence.c knows no operation on outputs but Gaussian noise")
+    inside = sites.elementwise
+    if inside is not None and any(isinstance(its, Quantisation) for its in inside.arrays[0]):
+        raise ValueError("recurrence.c knows no converters of the products inside a cell")
     for ids in sites.sample_ids:
         _check_draw(ids, rows, sites.first_step, steps)
 
@@ -170,7 +160,7 @@ def run_recurrence(
     Args:
         direction: which.
         cell: which equations.
-        sites: the noise; the backward pass does not look at it.
+        sites: the hardware.
         keep: whether activations are kept for the backward pass.
         **arrays: float32 tensors on the CPU; the C file says their names and shapes. Those that are written to must be
             contiguous, the others are made so.
@@ -189,17 +179,35 @@ def run_recurrence(
     }
     outputs, inputs = arrays["outputs"], arrays.get("inputs")
     assert outputs is not None
+    features = None if inputs is None else inputs.shape[-1]
+    hardware = hardware_structures(cell, sites, outputs.shape, features)
+    lists = {
+        name: (type(its[0]) * len(its))(*its)
+        for name, its in {
+            "noise": hardware.noise,
+            "arrays": hardware.arrays,
+            "pieces": hardware.pieces,
+            "operations": [its for of_network in hardware.operations for its in of_network],
+            "dac": [its for of_network in hardware.dac for its in of_network],
+        }.items()
+        if its
+    }
     problem = _Recurrence(
         *outputs.shape[:3],
-        0 if inputs is None else inputs.shape[-1],
+        features or 0,
         outputs.shape[3],
         sites.first_step,
+        hardware.noted,
         CELLS.index(cell),
         sites.joint,
         keep,
         inputs is not None and inputs.dim() == 3,
         torch.get_num_threads(),
-        noise=ctypes.addressof(noises := (_LayerNoise * len(ids))(*_layers_of(sites))),
+        len(hardware.arrays),
+        len(hardware.pieces),
+        len(hardware.operations[0]),
+        inside=hardware.inside,
+        **{name: ctypes.addressof(its) for name, its in lists.items()},
         samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(ids))(*(i.data_ptr() for i in ids))),
         **{name: None if array is None else array.data_ptr() for name, array in arrays.items()},
     )
@@ -209,7 +217,7 @@ def run_recurrence(
     scratch = [torch.empty(size, dtype=torch.float32) for size in sizes]
     problem.packed, problem.scratch, problem.sums = (array.data_ptr() for array in scratch)
     getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
-    del noises, pointers  # kept alive until here
+    del hardware, lists, pointers  # kept alive until here
 
 
 def cache_directory() -> Path:
@@ -349,7 +357,7 @@ def draw_gaussian(
     for its in sample_ids:
         _check_draw(its, rows, first_step, steps)
     drawn = torch.empty(len(sample_ids), steps, rows, groups * width, dtype=torch.float32)
-    for site, its, of_network in zip(_sites_of(noise, len(sample_ids)), sample_ids, drawn, strict=True):
+    for site, its, of_network in zip(noise_structures(noise, len(sample_ids)), sample_ids, drawn, strict=True):
         ids = its.to("cpu", torch.int64).contiguous()
         kernels.draw_gaussian(
             ctypes.c_void_p(of_network.data_ptr()),

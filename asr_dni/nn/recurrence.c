@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include "cells.h"
+#include "operations.h"
 #include "products.h"
 
 /* out: (steps, rows, groups * width). */
@@ -23,30 +24,62 @@ void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width,
 
 enum { RNN_TANH, RNN_RELU, LSTM, GRU }; /* the order is that of CELLS in native.py */
 
+/* Of an array: with W_ih, with W_hh, or with both, where outputs of a gate that a cell keeps apart are there twice, as
+ * gradients of pre-activations are. */
+enum { INWARD, HIDDEN, BOTH };
+
+typedef struct {
+    int32_t kind;
+    int32_t first, count; /* of the operations on its outputs, among those of a network */
+    int32_t noted;        /* where clipping is noted in a row of `passed`; -1: nothing is clipped */
+} array;
+
+/* Columns of W_ih or of W_hh that lie on one array. */
+typedef struct {
+    int32_t array, of_hidden; /* of at most one piece of each matrix */
+    int64_t first, columns;
+} piece;
+
 /* K networks, T steps, N rows, F features, H units, G gates. Where there are no inputs their projection is given.
  * `kept` is c (LSTM) or W_hn h + b_hn and its noise (GRU). Where the activations are not kept, `kept` has one step only,
- * which every step overwrites, and gates is NULL. */
+ * which every step overwrites, and gates and passed are NULL.
+ * Without arrays all that happens to the outputs of both matrices is the Gaussian noise of `noise`. */
 typedef struct {
-    int64_t networks, steps, rows, features, width, first_step;
+    int64_t networks, steps, rows, features, width, first_step, noted; /* noted: width of `passed` */
     int32_t cell, joint, keep, shared, threads; /* shared: one input for all networks */
+    int32_t n_arrays, n_pieces, n_operations;   /* operations of each network */
     const float *inputs;                      /* (T, N, F), (K, T, N, F) or NULL */
     const float *w_ih, *b_ih;                 /* (K, G H, F), (K, G H) or NULL */
     const float *projection;                  /* (K, T, N, G H) or NULL */
     const float *w_hh, *b_hh;                 /* (K, G H, H), (K, G H) or NULL */
     const float *h, *c;                       /* (K, N, H), before the first step */
     float *outputs, *gates, *kept;            /* (K, T, N, H), (K, T, N, G H), (K, T, N, H) */
+    uint8_t *passed;                          /* (K, T, N, noted), which outputs of arrays were not clipped, or NULL */
     const layer_noise *noise;                 /* (K) */
+    const array *arrays;                      /* (n_arrays) */
+    const piece *pieces;                      /* (n_pieces); without arrays all of W_hh, then all of W_ih, if any */
+    const operation *operations;              /* (K, n_operations) */
+    const converter *dac;                     /* (K, 2), of x and of h */
     const int64_t *const *samples;            /* K pointers to (N) */
     float *packed, *scratch, *sums;           /* see scratch_sizes */
     const float *d_outputs;                   /* (K, T, N, H) */
     float *d_inputs, *d_projection;           /* (K, T, N, F), (K, T, N, G H), or NULL where they are not wanted */
     float *d_w_ih, *d_b_ih, *d_w_hh, *d_b_hh; /* shaped as what they are gradients of, or NULL */
     float *dh, *dc;                           /* (K, N, H) */
+    array inside;                             /* the products inside the cell, where they have more than Gaussian noise */
 } recurrence;
 
 static const int GATES[] = {1, 1, 4, 3};
 /* Gradients of pre-activations: a GRU's n gate has two. */
 static const int GRADIENTS[] = {1, 1, 4, 4};
+/* Products inside the cell. */
+static const int INSIDE[] = {0, 0, 3, 3};
+
+/* Whether the cell keeps its last gate's two parts apart. */
+INLINE int keeps_apart(const recurrence *p) { return GRADIENTS[p->cell] > GATES[p->cell]; }
+
+/* Whether a step's h goes into the next one by another way than W_hh. */
+INLINE int has_direct_way(const recurrence *p) { return p->cell == GRU; }
 
 /* Rows of a block: few enough for a step of them to stay near the core. */
 enum { BLOCK_ROWS = 192 };
@@ -77,23 +110,42 @@ INLINE ptrdiff_t panel_width(const recurrence *p) { return rounded(p->width, PAN
 
 INLINE ptrdiff_t inputs_width(const recurrence *p) { return p->inputs ? p->features : 0; }
 
-/* Floats of the packed matrices of one network: of the recurrent weights, and after them of the input weights. */
-INLINE ptrdiff_t packed_hidden(const recurrence *p, int backward) {
+/* Floats of a packed piece of one network. */
+INLINE ptrdiff_t packed_piece(const recurrence *p, int backward, const piece *its) {
     ptrdiff_t gates = GATES[p->cell] * p->width;
-    return backward ? packed_size(gates, p->width) : packed_size(p->width, gates);
+    if (!backward) return packed_size(its->columns, gates);
+    return its->of_hidden || p->d_inputs ? packed_size(gates, its->columns) : 0;
 }
 
-INLINE ptrdiff_t packed_inputs(const recurrence *p, int backward) {
-    ptrdiff_t gates = GATES[p->cell] * p->width, features = inputs_width(p);
-    if (backward) return p->d_inputs ? packed_size(gates, features) : 0;
-    return packed_size(features, gates);
+/* Floats of the packed pieces of one network that come before one of them. */
+INLINE ptrdiff_t packed_before(const recurrence *p, int backward, ptrdiff_t piece) {
+    ptrdiff_t size = 0;
+    for (ptrdiff_t j = 0; j < piece; j++) size += packed_piece(p, backward, p->pieces + j);
+    return size;
+}
+
+/* Numbers that an array gives for a row. */
+INLINE int groups_of(const recurrence *p, const array *its) {
+    return its->kind == BOTH ? GRADIENTS[p->cell] : GATES[p->cell];
+}
+
+/* Floats of what went into the products for `room` rows, before one of the pieces. */
+INLINE ptrdiff_t turned_before(const recurrence *p, ptrdiff_t room, ptrdiff_t piece) {
+    ptrdiff_t size = 0;
+    for (ptrdiff_t j = 0; j < piece; j++) size += room * rounded(p->pieces[j].columns, ROWS);
+    return size;
 }
 
 INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
-    ptrdiff_t rows = rows_of_block(p), H = p->width;
-    if (!backward) return (rows * (GATES[p->cell] + 3 * (p->cell == GRU)) + 3) * H;
-    ptrdiff_t chunk = steps_of_chunk(p) * rows;
-    return chunk * (GRADIENTS[p->cell] * (H + panel_width(p)) + rounded(H, ROWS) + rounded(inputs_width(p), ROWS));
+    const ptrdiff_t rows = rows_of_block(p), H = p->width, F = inputs_width(p), D = GRADIENTS[p->cell] * H;
+    const ptrdiff_t converted = p->n_arrays ? H + F : 0, inside = 3 * H + 3 * H;
+    if (!backward) {
+        const ptrdiff_t gates = (keeps_apart(p) ? 2 : 1) * GATES[p->cell] * H;
+        return inside + rows * (gates + converted + (p->n_arrays ? 2 * D : 0));
+    }
+    const ptrdiff_t chunk = steps_of_chunk(p) * rows, buffers = p->n_arrays > 1 ? 1 + p->n_arrays : 1;
+    return inside + converted + (has_direct_way(p) && p->n_arrays ? rows * H : 0) + turned_before(p, chunk, p->n_pieces) +
+           chunk * (buffers * D + GRADIENTS[p->cell] * panel_width(p));
 }
 
 /* Sums of one block: a row for each unit, each feature and the biases. */
@@ -103,7 +155,7 @@ INLINE ptrdiff_t sums_of_block(const recurrence *p) {
 
 /* Numbers of floats that `packed`, `scratch` and `sums` must have room for. */
 void scratch_sizes(const recurrence *p, int backward, int64_t sizes[3]) {
-    sizes[0] = p->networks * (packed_hidden(p, backward) + packed_inputs(p, backward));
+    sizes[0] = p->networks * packed_before(p, backward, p->n_pieces);
     sizes[1] = p->threads * scratch_of_thread(p, backward);
     sizes[2] = backward ? p->networks * blocks_of(p) * sums_of_block(p) : 0;
 }
@@ -118,37 +170,174 @@ INLINE const float *hidden_before(const recurrence *p, ptrdiff_t k, ptrdiff_t t,
              : p->h + (k * p->rows + row) * p->width;
 }
 
+INLINE place place_of(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
+    return (place){.t = t, .n = row, .sample = p->samples[k][row], .step = (uint32_t)(p->first_step + t)};
+}
+
+INLINE const operation *operations_of(const recurrence *p, ptrdiff_t k, const array *its) {
+    return p->operations + k * p->n_operations + its->first;
+}
+
+/* Where an array's clipping of a row is noted. */
+INLINE uint8_t *noted_at(const recurrence *p, const array *its, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
+    if (!p->passed || its->noted < 0) return NULL;
+    return p->passed + ((k * p->steps + t) * p->rows + row) * p->noted + its->noted;
+}
+
+/* The factors that affine operations have for the products inside a cell, and with `added` what they and noise add. */
+INLINE const float *inside_cell(const recurrence *p, ptrdiff_t k, place at, float *factors, float *added) {
+    if (!p->inside.count) return NULL;
+    const ptrdiff_t products = INSIDE[p->cell] * p->width;
+    const operation *its = operations_of(p, k, &p->inside);
+    for (ptrdiff_t u = 0; u < products; u++) factors[u] = 1.0f;
+    pull_back_operations(its, p->inside.count, factors, products, at, NULL);
+    if (added) {
+        for (ptrdiff_t u = 0; u < products; u++) added[u] = 0.0f;
+        apply_operations(its, p->inside.count, added, p->width, INSIDE[p->cell], at, NULL);
+    }
+    return factors;
+}
+
+/* ---- Forward ---------------------------------------------------------------------------------------------------- */
+
+/* What a block of rows works with. */
+typedef struct {
+    float *inward, *hidden;     /* (rows, G): parts of the pre-activations; one and the same where they only add up */
+    float *outputs, *of_hidden; /* (rows, D): of an array, and of W_hh on an array of both */
+    float *inputs, *state;      /* (rows, F), (rows, H): what a DAC gives */
+} forward_rows;
+
+/* x or h as it goes into the arrays. */
+INLINE const float *through_dac(const float *from, float *to, ptrdiff_t numbers, converter dac) {
+    if (dac.step == 0.0f) return from;
+    convert_row(from, to, numbers, dac);
+    return to;
+}
+
+INLINE void add_row(float *to, const float *from, ptrdiff_t width) {
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) to[u] += from[u];
+}
+
+/* The clean outputs of an array for a block of rows. Returns which matrices it has: 1, W_ih; 2, W_hh. */
+static int outputs_of_array(const recurrence *p, ptrdiff_t number, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first,
+                            ptrdiff_t rows, const float *x, const float *h, const forward_rows *to) {
+    const array *its = p->arrays + number;
+    const ptrdiff_t H = p->width, G = GATES[p->cell] * H, width = groups_of(p, its) * H;
+    const int split = its->kind == BOTH && keeps_apart(p);
+    const float *packed = p->packed + k * packed_before(p, 0, p->n_pieces);
+    float *out = to->outputs;
+    int matrices = 0;
+    if (split)
+        for (ptrdiff_t j = 0; j < rows * width; j++) out[j] = 0.0f;
+    if (p->projection && its->kind != HIDDEN) {
+        const float *from = p->projection + ((k * p->steps + t) * p->rows + first) * G;
+        for (ptrdiff_t n = 0; n < rows; n++)
+            for (ptrdiff_t u = 0; u < G; u++) out[n * width + u] = from[n * G + u];
+        matrices = 1;
+    }
+    for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
+        const piece *part = p->pieces + j;
+        if (part->array != number) continue;
+        product sum = {.a = (part->of_hidden ? h : x) + part->first, .b = packed + packed_before(p, 0, j),
+                       .add = matrices ? out : NULL, .out = out, .a_stride = part->of_hidden ? H : p->features,
+                       .b_stride = PANEL * part->columns, .out_stride = width, .rows = rows, .depth = part->columns,
+                       .columns = G};
+        if (split && part->of_hidden) { /* the gate that is kept apart comes after those of W_ih */
+            sum.add = NULL, sum.out = to->of_hidden, sum.out_stride = G;
+            multiply(&sum);
+            for (ptrdiff_t n = 0; n < rows; n++) {
+                add_row(out + n * width, to->of_hidden + n * G, G - H);
+                add_row(out + n * width + G, to->of_hidden + n * G + G - H, H);
+            }
+        } else {
+            multiply(&sum);
+        }
+        matrices |= part->of_hidden ? 2 : 1;
+    }
+    return matrices;
+}
+
+/* The pre-activations of a block of rows, of matrices on arrays: what comes out of each array, and the biases. */
+static void gates_on_arrays(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first, ptrdiff_t rows,
+                            const forward_rows *to) {
+    const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
+    const int apart = keeps_apart(p);
+    const float *b_ih = p->b_ih ? p->b_ih + k * G : NULL, *b_hh = p->b_hh ? p->b_hh + k * G : NULL;
+    const float *h = through_dac(hidden_before(p, k, t, first), to->state, rows * H, p->dac[2 * k + 1]);
+    const float *x = p->inputs ? through_dac(inputs_of(p, k, t, first), to->inputs, rows * F, p->dac[2 * k]) : NULL;
+    for (ptrdiff_t a = 0; a < p->n_arrays; a++) {
+        const array *its = p->arrays + a;
+        const operation *operations = operations_of(p, k, its);
+        const int groups = groups_of(p, its), matrices = outputs_of_array(p, a, k, t, first, rows, x, h, to);
+        for (ptrdiff_t n = 0; n < rows; n++) {
+            float *row = to->outputs + n * groups * H, *inward = to->inward + n * G, *hidden = to->hidden + n * G;
+            if (a == 0) {
+                for (ptrdiff_t u = 0; u < G; u++) hidden[u] = b_hh ? b_hh[u] : 0.0f;
+                if (apart)
+                    for (ptrdiff_t u = 0; u < G; u++) inward[u] = b_ih ? b_ih[u] : 0.0f;
+                else if (b_ih)
+                    add_row(inward, b_ih, G);
+            }
+            apply_operations(operations, its->count, row, H, groups, place_of(p, k, t, first + n),
+                             noted_at(p, its, k, t, first + n));
+            if (its->kind == BOTH && apart) {
+                /* What has no weights on this array gives nothing. */
+                add_row(inward, row, G - H);
+                if (matrices & 1) add_row(inward + G - H, row + G - H, H);
+                if (matrices & 2) add_row(hidden + G - H, row + G, H);
+            } else {
+                add_row(its->kind == HIDDEN ? hidden : inward, row, G);
+            }
+        }
+    }
+}
+
+/* The same where all that the matrices' outputs will have is Gaussian noise, which the cells' rows add. */
+static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first, ptrdiff_t rows,
+                        const forward_rows *to) {
+    const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H, at = (k * p->steps + t) * p->rows + first;
+    const int apart = keeps_apart(p);
+    const float *packed = p->packed + k * packed_before(p, 0, p->n_pieces);
+    product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = p->b_hh ? p->b_hh + k * G : NULL,
+                           .out = to->hidden, .a_stride = H, .b_stride = PANEL * H, .out_stride = G, .rows = rows,
+                           .depth = H, .columns = G};
+    if (p->inputs) {
+        product from_inputs = {.a = inputs_of(p, k, t, first), .b = packed + packed_before(p, 0, 1),
+                               .bias = p->b_ih ? p->b_ih + k * G : NULL, .out = to->inward, .a_stride = F,
+                               .b_stride = PANEL * F, .out_stride = G, .rows = rows, .depth = F, .columns = G};
+        multiply(&from_inputs);
+        from_hidden.add = apart ? NULL : to->inward;
+    } else if (apart) {
+        for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = p->projection[at * G + j];
+    } else {
+        from_hidden.add = p->projection + at * G;
+    }
+    multiply(&from_hidden);
+}
+
 static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch) {
-    const ptrdiff_t T = p->steps, N = p->rows, F = p->features, H = p->width, G = GATES[p->cell] * H;
-    float *products = scratch, *block = scratch + 3 * H, *inward = block + rows * G;
-    const float *packed = p->packed + k * (packed_hidden(p, 0) + packed_inputs(p, 0));
+    const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
+    float *products = scratch, *factors = products + 3 * H, *block = factors + 3 * H;
+    float *inward = keeps_apart(p) ? block + rows * G : block;
+    forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G};
+    to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
+    to.state = to.inputs + rows * inputs_width(p);
     row_noise noise = {.noise = p->noise + k, .products = products};
-    product from_hidden = {.b = packed, .bias = p->b_hh ? p->b_hh + k * G : NULL, .a_stride = H,
-                           .b_stride = PANEL * H, .out_stride = G, .rows = rows, .depth = H, .columns = G};
-    product from_inputs = {.b = packed + packed_hidden(p, 0), .bias = p->b_ih ? p->b_ih + k * G : NULL, .a_stride = F,
-                           .b_stride = PANEL * F, .out_stride = G, .rows = rows, .depth = F,
-                           .columns = G};
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
         const float *before = hidden_before(p, k, t, first), *cell_before = NULL;
         float *out = p->outputs + at * H, *kept = p->kept ? p->kept + slot * H : NULL;
-        from_hidden.a = before;
-        from_hidden.out = p->cell == LSTM || p->cell == GRU ? block : out;
-        if (p->inputs) {
-            from_inputs.a = inputs_of(p, k, t, first);
-            from_inputs.out = p->cell == GRU ? inward : from_hidden.out;
-            multiply(&from_inputs);
-            from_hidden.add = p->cell == GRU ? NULL : from_hidden.out;
-        } else if (p->cell == GRU) {
-            for (ptrdiff_t j = 0; j < rows * G; j++) inward[j] = p->projection[at * G + j];
-        } else {
-            from_hidden.add = p->projection + at * G;
-        }
-        multiply(&from_hidden);
-        noise.step = (uint32_t)(p->first_step + t);
+        if (p->cell == RNN_TANH || p->cell == RNN_RELU) to.hidden = to.inward = out;
+        if (p->n_arrays)
+            gates_on_arrays(p, k, t, first, rows, &to);
+        else
+            gates_exact(p, k, t, first, rows, &to);
         if (p->cell == LSTM) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
         for (ptrdiff_t n = 0; n < rows; n++) {
-            noise.sample = p->samples[k][first + n];
+            const place here = place_of(p, k, t, first + n);
+            noise.sample = here.sample, noise.step = here.step;
+            noise.factors = inside_cell(p, k, here, factors, products);
             if (p->cell == LSTM) {
                 float *row = p->keep ? p->gates + (at + n) * G : block + n * G;
                 lstm_row(block + n * G, row, cell_before + n * H, kept + n * H, out + n * H, H, &noise);
@@ -163,89 +352,157 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
     }
 }
 
-/* Add to the sums for the weight gradients what `count` rows give.
- *
- * gradients: of the pre-activations. hidden, inputs: what went into the products, packed with room for so many rows. */
-static void sum_weight_gradients(const recurrence *p, const float *gradients, const float *hidden, const float *inputs,
-                                 ptrdiff_t count, ptrdiff_t room, float *panels, float *sums) {
-    const ptrdiff_t H = p->width, F = inputs_width(p), S = H + F, D = GRADIENTS[p->cell] * H, W = panel_width(p);
-    const ptrdiff_t width = GRADIENTS[p->cell] * W;
-    for (int gate = 0; gate < GRADIENTS[p->cell]; gate++)
-        for (ptrdiff_t column = 0; column < H; column += PANEL)
-            pack_panel(gradients + gate * H, D, 1, count, H, column, panels + gate * W * count);
-    product to_sums = {.a = hidden, .b = panels, .add = sums, .out = sums, .b_stride = PANEL * count,
-                       .out_stride = width, .rows = H, .depth = count, .columns = p->cell == GRU ? 2 * W : width,
-                       .packed = room};
-    multiply(&to_sums);
-    if (p->cell == GRU) {
-        to_sums.b = panels + 3 * W * count, to_sums.add = to_sums.out = sums + 3 * W, to_sums.columns = W;
-        multiply(&to_sums);
+/* ---- Backward --------------------------------------------------------------------------------------------------- */
+
+/* What a block of rows works with: a chunk of `room` rows of several steps, of which all weight gradients are summed at
+ * once. */
+typedef struct {
+    ptrdiff_t room;
+    float *gradients; /* (room, D): of the pre-activations */
+    float *of_arrays; /* (n_arrays, room, D): of the outputs of each array; `gradients` where there are no two arrays */
+    float *turned;    /* what went into the products, piece by piece, packed */
+    float *panels;    /* (room, D), packed */
+    float *inputs, *state, *products, *factors; /* a row each */
+    float *of_state;  /* (rows, H) */
+} chunk;
+
+/* The gradients of an array's outputs that begin with a row of the chunk. */
+INLINE float *of_array(const recurrence *p, const chunk *c, ptrdiff_t number, ptrdiff_t row) {
+    const ptrdiff_t width = (p->n_arrays > 1 ? groups_of(p, p->arrays + number) : GRADIENTS[p->cell]) * p->width;
+    return c->of_arrays + number * c->room * GRADIENTS[p->cell] * p->width + row * width;
+}
+
+INLINE ptrdiff_t width_of_array(const recurrence *p, ptrdiff_t number) {
+    return (p->n_arrays ? groups_of(p, p->arrays + number) : GRADIENTS[p->cell]) * p->width;
+}
+
+/* Where W_hh's part of the gate that the cell keeps apart, or else of the last gate, is among an array's outputs. */
+INLINE ptrdiff_t last_gate_of_hidden(const recurrence *p, ptrdiff_t number) {
+    const int twice = keeps_apart(p) && (!p->n_arrays || p->arrays[number].kind == BOTH);
+    return (GATES[p->cell] - !twice) * p->width;
+}
+
+/* Make a row of gradients of pre-activations one of what came out of each array, before its operations. */
+static void pull_back_arrays(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row, ptrdiff_t at_row,
+                             const chunk *c) {
+    const ptrdiff_t H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
+    const float *from = c->gradients + at_row * D;
+    for (ptrdiff_t a = 0; a < p->n_arrays; a++) {
+        const array *its = p->arrays + a;
+        float *to = of_array(p, c, a, at_row);
+        if (to != from) {
+            const ptrdiff_t together = its->kind == BOTH ? D : its->kind == INWARD ? G : G - H;
+            for (ptrdiff_t u = 0; u < together; u++) to[u] = from[u];
+            for (ptrdiff_t u = 0; together < G && u < H; u++) to[together + u] = from[D - H + u];
+        }
+        pull_back_operations(operations_of(p, k, its), its->count, to, groups_of(p, its) * H, place_of(p, k, t, row),
+                             noted_at(p, its, k, t, row));
     }
-    if (F) {
-        to_sums.a = inputs, to_sums.b = panels, to_sums.add = to_sums.out = sums + H * width;
-        to_sums.rows = F, to_sums.columns = p->cell == GRU ? 3 * W : width;
-        multiply(&to_sums);
+}
+
+/* Add to the sums for the weight gradients what `count` rows give. */
+static void sum_weight_gradients(const recurrence *p, const chunk *c, ptrdiff_t count, float *sums) {
+    const ptrdiff_t H = p->width, G = GATES[p->cell], W = panel_width(p), width = GRADIENTS[p->cell] * W;
+    for (ptrdiff_t a = 0; a < (p->n_arrays ? p->n_arrays : 1); a++) {
+        const float *gradients = of_array(p, c, a, 0);
+        const ptrdiff_t outputs = width_of_array(p, a), last = last_gate_of_hidden(p, a) / H;
+        for (ptrdiff_t gate = 0; gate < outputs / H; gate++)
+            for (ptrdiff_t column = 0; column < H; column += PANEL)
+                pack_panel(gradients + gate * H, outputs, 1, count, H, column, c->panels + gate * W * count);
+        for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
+            const piece *its = p->pieces + j;
+            if (its->array != a) continue;
+            float *to = sums + (its->of_hidden ? its->first : H + its->first) * width;
+            product to_sums = {.a = c->turned + turned_before(p, c->room, j), .b = c->panels, .add = to, .out = to,
+                               .b_stride = PANEL * count, .out_stride = width, .rows = its->columns, .depth = count,
+                               .columns = G * W, .packed = c->room};
+            if (its->of_hidden && keeps_apart(p)) {
+                to_sums.columns = (G - 1) * W;
+                multiply(&to_sums);
+                to_sums.b += last * W * count, to_sums.out += G * W, to_sums.add = to_sums.out;
+                to_sums.columns = W;
+            }
+            multiply(&to_sums);
+        }
     }
-    float *biases = sums + S * width;
-    for (ptrdiff_t row = 0; row < count; row++) {
-#pragma omp simd
-        for (ptrdiff_t j = 0; j < D; j++) biases[j] += gradients[row * D + j];
+}
+
+/* The gradients of what went into the products of a step: of x, and of h, to which the direct way's has been written. */
+static void gradients_of_inputs(const recurrence *p, const chunk *c, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first,
+                                ptrdiff_t rows, ptrdiff_t at_row, float *dh) {
+    const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
+    const float *packed = p->packed + k * packed_before(p, 1, p->n_pieces);
+    const converter *dac = p->dac + 2 * k;
+    const int direct = has_direct_way(p), aside = direct && dac[1].step != 0.0f;
+    float *d_inputs = p->d_inputs ? p->d_inputs + ((k * p->steps + t) * p->rows + first) * F : NULL;
+    float *d_state = aside ? c->of_state : dh;
+    for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
+        const piece *its = p->pieces + j;
+        if (!its->of_hidden && !d_inputs) continue;
+        product back = {.a = of_array(p, c, its->array, at_row), .b = packed + packed_before(p, 1, j),
+                        .out = its->of_hidden ? d_state + its->first : d_inputs + its->first,
+                        .a_stride = width_of_array(p, its->array), .b_stride = PANEL * G,
+                        .out_stride = its->of_hidden ? H : F, .rows = rows, .depth = G, .columns = its->columns};
+        if (its->of_hidden && direct && !aside) back.add = back.out;
+        const ptrdiff_t last = last_gate_of_hidden(p, its->array);
+        if (its->of_hidden && last != G - H) { /* the gate that is kept apart comes after those of W_ih */
+            back.depth = G - H;
+            multiply(&back);
+            back.a += last, back.b += (G - H) * PANEL, back.depth = H, back.add = back.out;
+        }
+        multiply(&back);
     }
+    if (dac[0].step != 0.0f && d_inputs) pull_back_converter(inputs_of(p, k, t, first), d_inputs, rows * F, dac[0]);
+    if (dac[1].step != 0.0f) pull_back_converter(hidden_before(p, k, t, first), d_state, rows * H, dac[1]);
+    if (aside) add_row(dh, d_state, rows * H);
 }
 
 static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch,
                            float *sums) {
     const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
-    const ptrdiff_t F = inputs_width(p), chunk = steps_of_chunk(p);
+    const ptrdiff_t F = inputs_width(p), steps = steps_of_chunk(p);
     float *dh = p->dh + (k * N + first) * H, *dc = p->dc ? p->dc + (k * N + first) * H : NULL;
-    const ptrdiff_t room = chunk * rows;
-    float *gradients = scratch, *hidden = gradients + room * D, *inputs = hidden + room * rounded(H, ROWS);
-    float *panels = inputs + room * rounded(F, ROWS);
-    const float *packed = p->packed + k * (packed_hidden(p, 1) + packed_inputs(p, 1));
-    /* Of a GRU the gradient of W_hh h lies in two places. */
-    const ptrdiff_t depth = p->cell == GRU ? 2 * H : G;
-    product to_hidden = {.b = packed, .out = dh, .a_stride = D, .b_stride = PANEL * G, .out_stride = H,
-                         .rows = rows, .depth = depth, .columns = H, .add = p->cell == GRU ? dh : NULL};
-    product rest = to_hidden, to_inputs = to_hidden;
-    rest.b = packed + depth * PANEL, rest.depth = H, rest.add = dh;
-    to_inputs.b = packed + packed_hidden(p, 1), to_inputs.out_stride = to_inputs.columns = F, to_inputs.depth = G;
-    to_inputs.add = NULL;
+    chunk c = {.room = steps * rows, .products = scratch, .factors = scratch + 3 * H, .state = scratch + 6 * H};
+    c.inputs = c.state + (p->n_arrays ? H : 0), c.of_state = c.inputs + (p->n_arrays ? F : 0);
+    c.gradients = c.of_state + (has_direct_way(p) && p->n_arrays ? rows * H : 0);
+    c.of_arrays = p->n_arrays > 1 ? c.gradients + c.room * D : c.gradients;
+    c.turned = c.of_arrays + (p->n_arrays > 1 ? p->n_arrays : 1) * c.room * D;
+    c.panels = c.turned + turned_before(p, c.room, p->n_pieces);
     for (ptrdiff_t j = 0; j < sums_of_block(p); j++) sums[j] = 0.0f;
+    float *biases = sums + (H + F) * GRADIENTS[p->cell] * panel_width(p);
     ptrdiff_t filled = 0;
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         const ptrdiff_t at = (k * T + t) * N + first;
         const float *row = p->gates ? p->gates + at * G : NULL, *before = hidden_before(p, k, t, first);
         const float *out = p->outputs + at * H, *from_out = p->d_outputs + at * H;
-        float *drow = gradients + filled * rows * D;
         for (ptrdiff_t n = 0; n < rows; n++) {
+            const ptrdiff_t at_row = filled * rows + n;
+            float *drow = c.gradients + at_row * D;
+            const float *factors = inside_cell(p, k, place_of(p, k, t, first + n), c.factors, NULL);
             if (p->cell == LSTM) {
                 const float *cell = p->kept + (at + n) * H;
                 const float *cell_before = t ? cell - N * H : p->c + (k * N + first + n) * H;
-                lstm_row_backward(row + n * G, drow + n * D, cell_before, cell, from_out + n * H, dh + n * H,
-                                  dc + n * H, H);
+                lstm_row_backward(row + n * G, drow, cell_before, cell, from_out + n * H, dh + n * H, dc + n * H,
+                                  factors, H);
             } else if (p->cell == GRU) {
-                gru_row_backward(row + n * G, p->kept + (at + n) * H, before + n * H, from_out + n * H, drow + n * D,
-                                 dh + n * H, H);
+                gru_row_backward(row + n * G, p->kept + (at + n) * H, before + n * H, from_out + n * H, drow,
+                                 dh + n * H, factors, H);
             } else {
-                rnn_row_backward(out + n * H, drow + n * D, from_out + n * H, dh + n * H, H, p->cell == RNN_RELU);
+                rnn_row_backward(out + n * H, drow, from_out + n * H, dh + n * H, H, p->cell == RNN_RELU);
             }
-            pack_transposed(before + n * H, H, filled * rows + n, room, hidden);
-            if (F) pack_transposed(inputs_of(p, k, t, first + n), F, filled * rows + n, room, inputs);
+            add_row(biases, drow, D);
             if (p->d_projection)
-                for (ptrdiff_t j = 0; j < G; j++) p->d_projection[(at + n) * G + j] = drow[n * D + j];
+                for (ptrdiff_t j = 0; j < G; j++) p->d_projection[(at + n) * G + j] = drow[j];
+            pull_back_arrays(p, k, t, first + n, at_row, &c);
+            const float *h = through_dac(before + n * H, c.state, H, p->dac[2 * k + 1]);
+            const float *x = F ? through_dac(inputs_of(p, k, t, first + n), c.inputs, F, p->dac[2 * k]) : NULL;
+            for (ptrdiff_t j = 0; j < p->n_pieces; j++)
+                pack_transposed((p->pieces[j].of_hidden ? h : x) + p->pieces[j].first, p->pieces[j].columns, at_row,
+                                c.room, c.turned + turned_before(p, c.room, j));
         }
-        to_hidden.a = drow;
-        multiply(&to_hidden);
-        if (p->cell == GRU) {
-            rest.a = drow + 3 * H;
-            multiply(&rest);
-        }
-        if (p->d_inputs) {
-            to_inputs.a = drow, to_inputs.out = p->d_inputs + at * F;
-            multiply(&to_inputs);
-        }
-        if (++filled == chunk || t == 0) {
-            sum_weight_gradients(p, gradients, hidden, inputs, filled * rows, room, panels, sums);
+        gradients_of_inputs(p, &c, k, t, first, rows, filled * rows, dh);
+        if (++filled == steps || t == 0) {
+            sum_weight_gradients(p, &c, filled * rows, sums);
             filled = 0;
         }
     }
@@ -277,25 +534,30 @@ static void write_gradients(const recurrence *p, ptrdiff_t k, ptrdiff_t gate, pt
     }
 }
 
+/* Pack one panel of a piece of one network's matrices. */
+static void pack_piece(const recurrence *p, int backward, ptrdiff_t k, ptrdiff_t number, ptrdiff_t panel) {
+    const piece *its = p->pieces + number;
+    const ptrdiff_t G = GATES[p->cell] * p->width, fan_in = its->of_hidden ? p->width : p->features;
+    const float *matrix = (its->of_hidden ? p->w_hh : p->w_ih) + k * G * fan_in + its->first;
+    float *packed = p->packed + k * packed_before(p, backward, p->n_pieces) + packed_before(p, backward, number);
+    if (backward)
+        pack_panel(matrix, fan_in, 1, G, its->columns, panel * PANEL, packed);
+    else
+        pack_panel(matrix, 1, fan_in, its->columns, G, panel * PANEL, packed);
+}
+
 static void run(const recurrence *p, int backward) {
-    const ptrdiff_t H = p->width, gates = GATES[p->cell], G = gates * H, F = inputs_width(p);
+    const ptrdiff_t H = p->width, gates = GATES[p->cell];
     const ptrdiff_t blocks = blocks_of(p), size = scratch_of_thread(p, backward), parts = (H + UNITS - 1) / UNITS;
-    const ptrdiff_t of_hidden = packed_hidden(p, backward), of_inputs = packed_inputs(p, backward);
-    const ptrdiff_t panels = ((backward ? H : G) + PANEL - 1) / PANEL;
-    const ptrdiff_t more = of_inputs ? ((backward ? F : G) + PANEL - 1) / PANEL : 0;
 #pragma omp parallel num_threads(p->threads)
     {
-#pragma omp for schedule(static)
-        for (ptrdiff_t j = 0; j < p->networks * (panels + more); j++) {
-            ptrdiff_t k = j / (panels + more), panel = j % (panels + more), fan_in = H;
-            float *packed = p->packed + k * (of_hidden + of_inputs);
-            const float *matrix = p->w_hh + k * G * H;
-            if (panel >= panels) packed += of_hidden, panel -= panels, matrix = p->w_ih + k * G * F, fan_in = F;
-            if (backward)
-                pack_panel(matrix, fan_in, 1, G, fan_in, panel * PANEL, packed);
-            else
-                pack_panel(matrix, 1, fan_in, fan_in, G, panel * PANEL, packed);
+        for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
+            const ptrdiff_t columns = backward ? p->pieces[j].columns : gates * H;
+            const ptrdiff_t panels = packed_piece(p, backward, p->pieces + j) ? (columns + PANEL - 1) / PANEL : 0;
+#pragma omp for schedule(static) nowait
+            for (ptrdiff_t i = 0; i < p->networks * panels; i++) pack_piece(p, backward, i / panels, j, i % panels);
         }
+#pragma omp barrier
 #pragma omp for schedule(dynamic)
         for (ptrdiff_t j = 0; j < p->networks * blocks; j++) {
             ptrdiff_t k = j / blocks, block = j % blocks;

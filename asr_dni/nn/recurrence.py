@@ -3,6 +3,7 @@
 The equations of a step are the cell's, see :mod:`asr_dni.nn.cells`; there are always K networks, one being K = 1.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -122,7 +123,8 @@ class Capabilities:
         dtypes: of what is given.
         projection: whether with ``proj_size``.
         lengths: whether sequences with lengths of their own (packed ones).
-        operations: on the outputs of products, one at a site.
+        operations: on the outputs of products.
+        arrays: whether with a DAC, tiles and several operations on one output.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Capabilities:
     projection: bool = False
     lengths: bool = False
     operations: tuple[type[LoweredOperation], ...] = (GaussianNoise,)
+    arrays: bool = False
 
     def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
         """Return in a line why a problem is not among what is declared, or ``None`` where it is.
@@ -149,12 +152,12 @@ class Capabilities:
         if dtype not in self.dtypes:
             return f"no {self.name} recurrence for {dtype}"
         for product in problem.sites.products:
-            if not product.whole:
+            if not product.whole and not self.arrays:
                 return f"no {self.name} recurrence for a DAC or for tiles"
-            for operation in product.arrays[0]:
+            for operation in itertools.chain(*product.arrays):
                 if not isinstance(operation, self.operations):
                     return f"no {self.name} recurrence for {_IN_WORDS[type(operation)]}"
-            if len(product.arrays[0]) > 1:
+            if len(product.arrays[0]) > 1 and not self.arrays:
                 return f"no {self.name} recurrence for several operations on one output"
         return None
 
@@ -249,7 +252,7 @@ def _check_sites(sites: Sites, networks: int, rows: int, steps: int, projected: 
             "the clean projection of the inputs was given, but this hardware does not only add to it: give the inputs"
         )
     for product in sites.products:
-        for operation in product.arrays[0]:
+        for operation in itertools.chain(*product.arrays):
             if isinstance(operation, GaussianNoise) and len(operation.keys) != networks:
                 raise UserError(
                     f"got {len(operation.keys)} noises for {networks} networks: give one for each"
