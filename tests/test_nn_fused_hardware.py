@@ -1,4 +1,4 @@
-"""Hardware of all kinds in the compiled recurrence: held to the plain loop, and independent of threads, batch and company.
+"""Hardware of all kinds in the compiled recurrence: held to the plain loop, whatever threads, batch and company.
 
 Converters are coarse here, so that no number lies so near to a level's edge that the order of a sum decides.
 """

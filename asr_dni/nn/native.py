@@ -25,7 +25,6 @@ from asr_dni.files import write_atomically
 from asr_dni.nn.cells import CELLS as EQUATIONS
 from asr_dni.nn.native_operations import (
     ArrayStructure,
-    LayerNoise,
     fields,
     hardware_structures,
     noise_structures,
@@ -181,17 +180,7 @@ def run_recurrence(
     assert outputs is not None
     features = None if inputs is None else inputs.shape[-1]
     hardware = hardware_structures(cell, sites, outputs.shape, features)
-    lists = {
-        name: (type(its[0]) * len(its))(*its)
-        for name, its in {
-            "noise": hardware.noise,
-            "arrays": hardware.arrays,
-            "pieces": hardware.pieces,
-            "operations": [its for of_network in hardware.operations for its in of_network],
-            "dac": [its for of_network in hardware.dac for its in of_network],
-        }.items()
-        if its
-    }
+    lists = {name: (type(its[0]) * len(its))(*its) for name, its in hardware.lists().items() if its}
     problem = _Recurrence(
         *outputs.shape[:3],
         features or 0,
@@ -357,7 +346,9 @@ def draw_gaussian(
     for its in sample_ids:
         _check_draw(its, rows, first_step, steps)
     drawn = torch.empty(len(sample_ids), steps, rows, groups * width, dtype=torch.float32)
-    for site, its, of_network in zip(noise_structures(noise, len(sample_ids)), sample_ids, drawn, strict=True):
+    for site, its, of_network in zip(
+        noise_structures(noise, len(sample_ids)), sample_ids, drawn, strict=True
+    ):
         ids = its.to("cpu", torch.int64).contiguous()
         kernels.draw_gaussian(
             ctypes.c_void_p(of_network.data_ptr()),

@@ -1,8 +1,10 @@
 """What the C kernels are told of a layer's hardware: arrays, what lies on them, and what happens to their outputs."""
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,11 +95,23 @@ class HardwareStructures:
     _numbers: list[Tensor] = field(default_factory=list)
     """Kept alive: the structures have their addresses."""
 
+    def lists(self) -> dict[str, list[Any]]:
+        """Return the structures that ``recurrence.c`` is given lists of, by the names that it has for them."""
+        return {
+            "noise": self.noise,
+            "arrays": self.arrays,
+            "pieces": self.pieces,
+            "operations": list(itertools.chain(*self.operations)),
+            "dac": list(itertools.chain(*self.dac)),
+        }
+
     def place(self, kind: int, operations: Sequence[LoweredOperation], shape: Sequence[int]) -> None:
         """Add an array of the matrices, see :meth:`structure`."""
         self.arrays.append(self.structure(kind, operations, shape))
 
-    def structure(self, kind: int, operations: Sequence[LoweredOperation], shape: Sequence[int]) -> ArrayStructure:
+    def structure(
+        self, kind: int, operations: Sequence[LoweredOperation], shape: Sequence[int]
+    ) -> ArrayStructure:
         """Return an array with operations on outputs of a shape ``(K, T, N, out)``."""
         first, noted = len(self.operations[0]), -1
         for its in operations:
@@ -116,6 +130,7 @@ class HardwareStructures:
         if isinstance(operation, AffineNoise):
             gains, adds = self._drawn(operation.gain, shape), self._drawn(operation.add, shape)
             return [_Operation(kind, gain=gain, add=add) for gain, add in zip(gains, adds, strict=True)]
+        assert isinstance(operation, Quantisation)
         return [_Operation(kind, levels=its) for its in _converters(operation, networks)]
 
     def _drawn(self, numbers: Tensor | None, shape: Sequence[int]) -> list[_Drawn]:
@@ -130,9 +145,7 @@ class HardwareStructures:
         of_network, step, row, unit = whole.stride()
         unit = unit if numbers.shape[-1] > 1 else 0
         size = whole.element_size()
-        return [
-            _Drawn(whole.data_ptr() + size * k * of_network, step, row, unit) for k in range(shape[0])
-        ]
+        return [_Drawn(whole.data_ptr() + size * k * of_network, step, row, unit) for k in range(shape[0])]
 
 
 def _converters(its: Quantisation | None, networks: int) -> list[_Converter]:
