@@ -66,6 +66,7 @@ from asr_dni.model import (
     averages_weights,
     load_checkpoint,
 )
+from asr_dni.model.foreign_weights import begin_with
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 from asr_dni.terminal import make_console
 
@@ -145,6 +146,8 @@ class SpotterCLI(RunParser):
         config = self.config[self.subcommand]
         contents, self._checkpoint = self._checkpoint, {}
         check_optimizer(self.model)
+        if self.subcommand == "fit" and config.weights is not None and not contents:
+            begin_with(self.model, config.weights)
         if self.subcommand == "fit":
             check_annealing(self.model, vars(config.annealing))
         if contents:
@@ -345,14 +348,34 @@ def run_lightning(subcommand: str, arguments: Sequence[str]) -> SpotterCLI:
     naming = ("--name", "--runs", "--config", "-c")
     folder_is_named = any(argument.partition("=")[0] in naming for argument in arguments)
     with ExitStack() as held, only_named_classes():
-        return _run_lightning(
-            subcommand, with_configuration(subcommand, list(arguments)), held, folder_is_named
-        )
+        parsed = with_configuration(subcommand, list(arguments))
+        return build(SpotterCLI, subcommand, parsed, held, folder_is_named=folder_is_named)
 
 
-def _run_lightning(
-    subcommand: str, arguments: list[str], held: ExitStack, folder_is_named: bool
+def build(
+    kind: Callable[..., SpotterCLI],
+    subcommand: str,
+    arguments: list[str],
+    held: ExitStack,
+    command: str | None = None,
+    description: str | None = None,
+    **keywords: Any,
 ) -> SpotterCLI:
+    """Parse a run's command line, build its objects and do what its subcommand says.
+
+    Args:
+        kind: the command line.
+        subcommand: the trainer's, whose settings it has.
+        arguments: with the text of configurations in place of their files' names.
+        held: what is to be let go in the end.
+        command: what the user calls it, where that is not the subcommand.
+        description: what its help begins with, if it has one of its own.
+        **keywords: further arguments of ``kind``.
+
+    Raises:
+        UserError: the settings are not valid or do not go together.
+    """
+    command = command or subcommand
     defaults: dict[str, Any] = {
         "max_epochs": 30,
         "log_every_n_steps": 10,
@@ -361,13 +384,11 @@ def _run_lightning(
     }
     if subcommand == "predict":
         defaults["callbacks"] = [PredictionTable()]
-    description = describe(subcommand)
     try:
-        return SpotterCLI(
+        return kind(
             subcommand,
             held,
             name_of_data_class(arguments),
-            folder_is_named,
             args=[subcommand, *arguments],
             seed_everything_default=0,
             trainer_defaults=defaults,
@@ -381,13 +402,14 @@ def _run_lightning(
                 "allow_abbrev": False,
                 subcommand: {
                     "allow_abbrev": False,
-                    "description": description,
-                    "usage": f"asr-dni {subcommand} [--config FILE] [--KEY VALUE ...]",
+                    "description": description or describe(subcommand),
+                    "usage": f"asr-dni {command} [--config FILE] [--KEY VALUE ...]",
                 },
             },
+            **keywords,
         )
     except ArgumentError as error:
-        raise UserError(f"{explain(error)} (asr-dni {subcommand} --help lists the settings)") from error
+        raise UserError(f"{explain(error)} (asr-dni {command} --help lists the settings)") from error
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
 

@@ -45,6 +45,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.predict",
         "run",
     ),
+    "convert": Command(
+        "make a checkpoint of weights that torch's own RNN, LSTM or GRU was trained to",
+        "asr_dni.cli.convert",
+        "convert",
+    ),
     "noise-curve": Command(
         "measure a checkpoint's accuracy against inference noise, on its test split or any folder of clips",
         "asr_dni.cli.noise_curve",

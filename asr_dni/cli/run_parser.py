@@ -98,6 +98,13 @@ class RunParser(LightningCLI):
             help="log the checkpoint that is the result as an artifact in W&B",
         )
         parser.add_argument(
+            "--weights",
+            type=str | None,
+            default=None,
+            help="begin with the weights of this file: a .ckpt that asr-dni fit or convert wrote, or what torch.save"
+            " made of the state_dict of a network with torch's RNN, LSTM or GRU and a linear layer",
+        )
+        parser.add_argument(
             "--test_after_fit",
             type=bool,
             default=True,
