@@ -50,10 +50,16 @@ def test_all_tables_of_gaussian_noise(run, spoken, capsys):
     assert evaluation.clips.groupby("strength").size().tolist() == [12, 12]
     assert "clean_accuracy" in set(evaluation.summary["quantity"])
     assert evaluation.settings_of("calibration")["bins"] == 15
+    parts = ["recurrent.l0 input+recurrent", "classifier output"]
+    gates = [f"{parts[0]} {gate}" for gate in "ifgo"]
+    assert set(evaluation.sensitivity["part"]) == {"all", *parts, *gates}
+    assert evaluation.budget["part"].tolist() == [*parts, *gates]
+    least = evaluation.settings["clean_accuracy"] - 0.01
+    assert evaluation.settings_of("budget")["together_accuracy"] >= least - 1e-9
     drawn = {path.name for path in folder.glob("*.png")}
     assert drawn == {
         f"{name}.png" for name in ("curve", "voting", "classes", "confusion", "calibration", "clips")
-    }
+    } | {"sensitivity.png", "budget.png"}
     # Another batch size: the same, and nothing of the tables is left from before.
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     evaluate(run, spoken, *options, "--batch_size", "5", "--only", "voting,curve", "--figures", "false")

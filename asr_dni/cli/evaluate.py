@@ -108,7 +108,7 @@ def evaluate(
         for its, request in zip(asked, requests, strict=True):
             folder = (output or run) / _folder_name(checkpoint, data, split, its)
             store = OutcomeStore(spotter.network, clips, folder / PARTS)
-            task = progress.add_task(its.name or "gaussian", total=request.passes * len(clips.batches))
+            task = progress.add_task(its.name or "gaussian", total=request.passes(store) * len(clips.batches))
             result = evaluate_network(
                 store,
                 request,

@@ -17,12 +17,13 @@ from asr_dni.evaluation.evaluation_folder import write_table
 from asr_dni.evaluation.measuring import assemble_curve
 from asr_dni.evaluation.outcomes import Outcomes, OutcomeStore, measure_sweep
 from asr_dni.evaluation.scoring import NoisyClassifier
+from asr_dni.evaluation.sensitivity import has_budget, noise_budget, parts_to_ask, sensitivity_table
 from asr_dni.evaluation.summary import summary_table
 from asr_dni.evaluation.sweep import Level, Sweep
 from asr_dni.evaluation.voting import INTERVALS, check_votes, usual_votes, voting_table
 from asr_dni.noise import Noise
 
-Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips"]
+Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips", "sensitivity"]
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 PARTS = "passes"
@@ -37,7 +38,8 @@ class Request:
         sweep: hardware, levels, chips, draws and seed.
         subjects: which tables.
         votes: numbers of votes; ``None``: what the draws suffice for.
-        tolerated_loss: as a share of 1: what ``tolerable`` means in the summary.
+        tolerated_loss: as a share of 1: what ``tolerable`` means in the summary, and what a budget is for.
+        draws_per_part: realisations of the noise per part, level and chip, for the sensitivity.
 
     Raises:
         UserError: there are more votes than draws.
@@ -47,6 +49,7 @@ class Request:
     subjects: Collection[Subject] = SUBJECTS
     votes: Sequence[int] | None = None
     tolerated_loss: float = 0.01
+    draws_per_part: int = 3
 
     def __post_init__(self) -> None:
         draws = self.sweep.draws
@@ -58,10 +61,10 @@ class Request:
         """The network without any noise, as a level."""
         return Level(0.0, Noise.of(replace(self.sweep.noise.hardware, sites=())), 1, 1)
 
-    @property
-    def passes(self) -> int:
-        """Passes over each batch."""
-        return 1 + len(self.sweep.passes)
+    def passes(self, store: OutcomeStore) -> int:
+        """Return how many passes over each batch this takes, those that look for a budget aside."""
+        parts = parts_to_ask(store, self.sweep, self.draws_per_part).passes
+        return 1 + len(self.sweep.passes) + (parts if "sensitivity" in self.subjects else 0)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ def evaluate_network(
         settings: noted with every table, see :class:`~asr_dni.evaluation.curve.NoiseCurve`.
         label_names: in the order of the network's outputs.
         paths: of the clips, in their order.
-        progress: see :meth:`~asr_dni.evaluation.outcomes.OutcomeStore.outcomes`; of :attr:`Request.passes` times the
-            number of batches in all.
+        progress: see :meth:`~asr_dni.evaluation.outcomes.OutcomeStore.outcomes`; there are :meth:`Request.passes` times
+            the number of batches in all.
 
     Raises:
         UserError: there are too many passes for memory.
@@ -131,6 +134,18 @@ def evaluate_network(
         own["voting"] = {"votes": list(request.votes), "intervals": INTERVALS}
     if "clips" in request.subjects:
         tables["clips"] = clips_table(outcomes, label_names, paths)
+    if "sensitivity" in request.subjects:
+        asked = parts_to_ask(store, request.sweep, request.draws_per_part)
+        tables["sensitivity"] = sensitivity_table(store, asked, clean_accuracy, outcomes, progress)
+        own["sensitivity"] = {"draws": request.draws_per_part}
+        if has_budget(request.sweep) and asked.parts:
+            budget = noise_budget(store, asked, tables["sensitivity"], clean_accuracy, request.tolerated_loss)
+            tables["budget"] = budget.table
+            own["budget"] = {
+                "tolerated_loss": request.tolerated_loss,
+                **own["sensitivity"],
+                **budget.settings(),
+            }
     if "curve" in request.subjects:
         whole = request.sweep.noise.hardware.counts(request.sweep.strength)
         tables["curve"] = curve.frame

@@ -11,6 +11,7 @@ from asr_dni.evaluation.figures_outcomes import (
     confusion_figure,
     voting_figure,
 )
+from asr_dni.evaluation.figures_sensitivity import budget_figure, sensitivity_figure
 from asr_dni.evaluation.summary import worst_chip
 from asr_dni.plotting import Figure
 
@@ -38,4 +39,8 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
         )
     if evaluation.clips is not None:
         figures["clips"] = clips_figure(evaluation.clips, settings_of("clips"))
+    if evaluation.sensitivity is not None:
+        figures["sensitivity"] = sensitivity_figure(evaluation.sensitivity, settings_of("sensitivity"))
+    if evaluation.budget is not None:
+        figures["budget"] = budget_figure(evaluation.budget, settings_of("budget"))
     return figures

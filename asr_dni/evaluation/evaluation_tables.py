@@ -64,6 +64,25 @@ def calibration_rows(calibration: pd.DataFrame) -> Table:
     return table
 
 
+def sensitivity_rows(sensitivity: pd.DataFrame) -> Table:
+    """Return the accuracy with noise at one part, a column for each strength."""
+    wide = sensitivity.pivot_table(index="part", columns="strength", values="accuracy", sort=False)
+    title = "Accuracy (%) with noise at one part only, by its strength"
+    table = _table(title, "part", *(f"{strength:g}" for strength in wide.columns))
+    for part, row in wide.iterrows():
+        table.add_row(Text(str(part)), *(f"{100 * value:.1f}" for value in row))
+    return table
+
+
+def budget_rows(budget: pd.DataFrame) -> Table:
+    """Return how much each part bears alone, and all together."""
+    table = _table("Strength that a part bears", "part", "alone", "all at once")
+    for row in budget.to_dict("records"):
+        values = ("–" if math.isnan(row[name]) else f"{row[name]:.3g}" for name in ("alone", "together"))
+        table.add_row(Text(row["part"]), *values)
+    return table
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):

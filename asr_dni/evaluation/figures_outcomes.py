@@ -114,7 +114,7 @@ def voting_figure(voting: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     return Figure(
         "Votes of several noisy inferences",
         tuple(panels),
-        f"{_who(settings)}; bands: 95 % intervals over clips, draws included (Wilson)",
+        f"{describe_evaluation(settings)}; bands: 95 % intervals over clips, draws included (Wilson)",
         columns=2,
         panel_size=(5.2, 4.2),
         legend=Legend(_symbol(strength)),
@@ -172,7 +172,8 @@ def calibration_figure(
                 "Accuracy of decisions by their confidence",
             )
         )
-    note = f"{_who(settings)}; {settings.get('bins', '')} bins of equal width, mean over chips, draws pooled"
+    binned = f"{settings.get('bins', '')} bins of equal width, mean over chips, draws pooled"
+    note = f"{describe_evaluation(settings)}; {binned}"
     return Figure(
         "Confidence under noise", tuple(panels), note, columns=2, panel_size=(5.2, 4.2), legend=Legend()
     )
@@ -202,7 +203,7 @@ def classes_figure(classes: pd.DataFrame, settings: Mapping[str, Any]) -> Figure
     return Figure(
         "Accuracy by class",
         (Panel(axis, ACCURACY, tuple(lines)),),
-        f"{_who(settings)}; means over chips and draws",
+        f"{describe_evaluation(settings)}; means over chips and draws",
         legend=Legend(),
     )
 
@@ -249,7 +250,13 @@ def confusion_figure(
                 f"{_symbol(strength)} {level:g}{' ' + strength.unit if strength.unit else ''}",
             )
         )
-    return Figure("What words are taken for", tuple(panels), _who(settings), columns=2, panel_size=(5.4, 4.8))
+    return Figure(
+        "What words are taken for",
+        tuple(panels),
+        describe_evaluation(settings),
+        columns=2,
+        panel_size=(5.4, 4.8),
+    )
 
 
 def clips_figure(clips: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
@@ -289,7 +296,8 @@ def clips_figure(clips: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
             (HeatMap(shares.tolist(), colors),),
             "The most fragile clips that were right at first, and what they are taken for",
         )
-    note = f"{_who(settings)}; a clip breaks at the first strength at which it is right in under half of the passes"
+    breaks = "a clip breaks at the first strength at which it is right in under half of the passes"
+    note = f"{describe_evaluation(settings)}; {breaks}"
     return Figure("Which clips break first", (first, second), note, columns=1, panel_size=(8.6, 4.4))
 
 
@@ -310,7 +318,7 @@ def _labels(classes: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]:
     return list(noted) if noted else sorted({*classes["label"], *classes["predicted"]})
 
 
-def _who(settings: Mapping[str, Any]) -> str:
+def describe_evaluation(settings: Mapping[str, Any]) -> str:
     """Return which network was evaluated on what."""
     parts = [str(settings[key]) for key in ("data", "protocol") if settings.get(key)]
     parts = [" · ".join(dict.fromkeys(parts))] if parts else []

@@ -149,7 +149,14 @@ class OutcomeStore:
 
     def _file(self, level: Level) -> Path:
         assert self.folder is not None
-        realisation = level.noise.realisation
+        realisation, placed = level.noise.realisation, level.noise.placed
+        parts = [
+            (
+                *(its.part.module, its.part.layer, its.part.sites, its.part.gate),
+                None if its.hardware is None else its.hardware.as_settings(),
+            )
+            for its in placed or ()
+        ]
         what = json.dumps(
             [
                 _FORMAT,
@@ -158,6 +165,7 @@ class OutcomeStore:
                 realisation.seed,
                 level.chips,
                 level.draws,
+                None if placed is None else parts,
             ],
             sort_keys=True,
         )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_dni.noise import Hardware, Noise
+from asr_dni.noise import Hardware, Noise, Part
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
@@ -44,6 +44,10 @@ class NoisyClassifier(_Projecting, Protocol):
 
     def snr_db(self, noise: Noise) -> float | None:
         """Return the signal-to-noise ratio of ``noise`` in dB; ``None`` where it is not known."""
+        ...
+
+    def parts(self, hardware: Hardware, gates: bool = False) -> list[Part]:
+        """Return the parts that a hardware makes inexact, see :meth:`asr_dni.noise.NoisyModule.parts`."""
         ...
 
 

@@ -2,14 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.intervals import wilson_interval
 from asr_dni.evaluation.voting import votes_needed
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ def tolerated_strength(curve: NoiseCurve, clean: float, loss: float, whole: bool
     means = curve.frame.groupby("strength")["accuracy"].mean()
     levels, accuracy = means.index.to_numpy(dtype=float), means.to_numpy(dtype=float)
     least = clean - loss
-    good = accuracy >= least - 1e-12
+    good = accuracy >= least - _ROUNDING
     name = curve.strength.symbol
     within = f"within {100 * loss:g} points of clean"
     if curve.strength.path.endswith(".bits"):
@@ -53,16 +59,36 @@ def tolerated_strength(curve: NoiseCurve, clean: float, loss: float, whole: bool
         at_least = "at most " if enough == 0 else ""
         return Tolerated(levels[enough], f"{at_least}{levels[enough]:g} {name} are enough: {within}")
     unit = f" {curve.strength.unit}" if curve.strength.unit else ""
+    value = last_tolerable(levels, accuracy, least, whole)
+    if math.isinf(value):
+        return Tolerated(value, f"{name} of more than {levels[-1]:g}{unit} is tolerable: {within}")
+    if math.isnan(value):
+        return Tolerated(value, f"no measured {name}, from {levels[0]:g}{unit} on, is tolerable: {within}")
+    return Tolerated(value, f"{name} up to {value:.4g}{unit} is tolerable: {within}")
+
+
+def last_tolerable(levels: Array, accuracy: Array, least: float, whole: bool = False) -> float:
+    """Return the largest strength with an accuracy of at least ``least`` there and at all lower ones.
+
+    Args:
+        levels: ascending, N.
+        accuracy: N; linear between levels.
+        least: the accuracy.
+        whole: whether only levels that were measured count.
+
+    Returns:
+        Infinite where all levels are good enough, NaN where the first is not.
+    """
+    good = accuracy >= least - _ROUNDING
     if good.all():
-        return Tolerated(math.inf, f"{name} of more than {levels[-1]:g}{unit} is tolerable: {within}")
+        return math.inf
     bad = int(np.argmin(good))
     if bad == 0:
-        return Tolerated(math.nan, f"no measured {name}, from {levels[0]:g}{unit} on, is tolerable: {within}")
-    value = levels[bad - 1]
-    if not whole:
-        share = (accuracy[bad - 1] - least) / (accuracy[bad - 1] - accuracy[bad])
-        value += share * (levels[bad] - levels[bad - 1])
-    return Tolerated(float(value), f"{name} up to {value:.4g}{unit} is tolerable: {within}")
+        return math.nan
+    if whole:
+        return float(levels[bad - 1])
+    share = (accuracy[bad - 1] - least) / (accuracy[bad - 1] - accuracy[bad])
+    return float(levels[bad - 1] + max(0.0, share) * (levels[bad] - levels[bad - 1]))
 
 
 def chip_accuracies(curve: NoiseCurve) -> pd.DataFrame:

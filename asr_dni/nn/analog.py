@@ -1,6 +1,7 @@
 """What layers on analog hardware share: matrices as they are programmed, products as the hardware lowers to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,7 +12,7 @@ from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
-from asr_dni.noise import ForwardPass, Hardware, Scale, Site
+from asr_dni.noise import ForwardPass, Hardware, Part, Scale, Site
 from asr_dni.philox import Key, derive_key
 
 
@@ -48,23 +49,33 @@ class AnalogModule(CalibratedModule):
             name: of the parameter, ``(out, *)``, in a population ``(K, out, *)``.
         """
         weight: Tensor = getattr(self, name)
-        hardware = [noise.hardware for noise in now.noises]
-        if site not in hardware[0].sites or not any(its.weights_on for its in hardware):
+        _, _, kind_and_layer = name.partition("_")
+        kind, _, layer = kind_and_layer.partition("_")
+        placed = [
+            (hardware, self._outputs_of(part, {"ih": "input", "hh": "recurrent"}.get(kind, "")))
+            for part, hardware in _placed(now, layer or "l0", site)
+        ]
+        if not any(its.weights_on for hardware, _ in placed for its in hardware):
             return weight
         chips = [(noise.realisation.seed, noise.realisation.chip) for noise in now.noises]
         # Elsewhere than on the CPU, to compare would be to wait for the device.
         keep = not torch.is_grad_enabled() and weight.is_cpu and type(weight) is torch.nn.Parameter
-        kept, named = self._kept_matrices(), (tuple(hardware), tuple(chips), now.stream)
+        kept = self._kept_matrices()
+        named = (tuple((noise.hardware, noise.placed) for noise in now.noises), tuple(chips), now.stream)
         if keep and name in kept:
             made_of, made_as, programmed = kept[name]
             if made_as == named and made_of.dtype == weight.dtype and torch.equal(made_of, weight):
                 return programmed
         keys = [derive_key(seed, "weight", now.stream, name, chip) for seed, chip in chips]
         members = weight[None] if self.networks is None else weight
-        matrices = [
-            _program(matrix.flatten(1), its, key).view_as(matrix)
-            for matrix, its, key in zip(members, hardware, keys, strict=True)
-        ]
+        matrices = []
+        for member, (matrix, key) in enumerate(zip(members, keys, strict=True)):
+            exact = matrix.flatten(1)
+            made = exact
+            for hardware, rows in placed:
+                its = _program(exact, hardware[member], key)
+                made = its if rows is None else torch.where(rows[:, None], its, made)
+            matrices.append(made.view_as(matrix))
         programmed = matrices[0] if self.networks is None else torch.stack(matrices)
         if keep:
             kept[name] = weight.detach().clone(), named, programmed
@@ -107,17 +118,52 @@ class AnalogModule(CalibratedModule):
         def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
             return self._unit_of_pass(part, site, scale, needed, inward)
 
-        hardware, which = zip(*((noise.hardware, noise.realisation) for noise in now.noises), strict=True)
+        which = [noise.realisation for noise in now.noises]
         keys = [
             derive_key(its.seed, site, now.stream, *place, draw)
             for its, draw in zip(which, now.draws, strict=True)
         ]
-        chips = keys  # which no model asks for where none is of a chip
-        if any(model.of_chip for model in hardware[0].output):
-            chips = [
-                derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip) for its in which
-            ]
-        return lower_product(hardware, keys, chips, unit, drawing, columns)
+        products = []
+        for placed, hardware in _placed(now, part, switch):
+            chips = keys  # which no model asks for where none is of a chip
+            if any(model.of_chip for model in hardware[0].output):
+                chips = [
+                    derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip)
+                    for its in which
+                ]
+            product = lower_product(hardware, keys, chips, unit, drawing, columns)
+            outputs = self._outputs_of(placed, site)
+            if product is not None:
+                products.append(product if outputs is None else product.at_outputs(outputs, drawing))
+        if len(products) < 2:
+            return products[0] if products else None
+        arrays = zip(*(product.arrays for product in products), strict=True)
+        return replace(products[0], arrays=tuple(sum(operations, ()) for operations in arrays))
+
+    def _outputs_of(self, part: Part | None, site: str) -> Tensor | None:
+        """Return which outputs of a product a part has, ``(out,)`` booleans; ``None``: all of them.
+
+        Args:
+            part: ``None``: the whole network.
+            site: of the signal statistics.
+        """
+        return None
+
+
+def _placed(now: ForwardPass, layer: str, switch: Site) -> Iterator[tuple[Part | None, list[Hardware]]]:
+    """Yield the parts that a product belongs to, and the hardware of each network there; the whole is ``None``."""
+    first = now.noises[0]
+    if switch not in first.hardware.sites:
+        return
+    if first.placed is None:
+        yield None, [noise.hardware for noise in now.noises]
+        return
+    for place, its in enumerate(first.placed):
+        if its.part.covers(now.stream, layer, switch):
+            yield (
+                its.part,
+                [(noise.placed or first.placed)[place].hardware or noise.hardware for noise in now.noises],
+            )
 
 
 class OneProduct(AnalogModule):
@@ -132,6 +178,10 @@ class OneProduct(AnalogModule):
 
     def _set_up(self) -> None:
         self._statistics = {"l0": SignalStatistics((self._site,))}
+
+    def _own_parts(self, hardware: Hardware) -> list[tuple[str, tuple[Site, ...], tuple[str, ...]]]:
+        """Return its only part, which has no gates."""
+        return [("l0", (self._site,), ())] if hardware.on_at(self._site) else []
 
     def _observe(self, clean: Tensor, input: Tensor) -> None:
         """Take the size of clean outputs and of inputs."""

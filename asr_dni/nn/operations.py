@@ -4,7 +4,7 @@ Every model of :mod:`asr_dni.noise` comes down to these, so that an implementati
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import torch
@@ -176,6 +176,28 @@ class Product:
     def whole(self) -> bool:
         """Whether exact inputs meet an array that has the whole matrix."""
         return self.columns is None and self.dac is None
+
+    def at_outputs(self, which: Tensor, drawing: "Drawing") -> "Product":
+        """Return the same at some outputs only; it has to be of Gaussians and affine maps.
+
+        Args:
+            which: ``(out,)`` booleans.
+            drawing: what numbers are drawn for.
+        """
+        arrays = []
+        for operations in self.arrays:
+            masked = []
+            for its in operations:
+                if isinstance(its, GaussianNoise):
+                    its = AffineNoise(add=drawing.gaussian(its))
+                assert isinstance(its, AffineNoise)
+                gain, add = (
+                    None if numbers is None else numbers * which.to(numbers)
+                    for numbers in (its.gain, its.add)
+                )
+                masked.append(AffineNoise(gain, add))
+            arrays.append(tuple(masked))
+        return replace(self, arrays=tuple(arrays))
 
     @property
     def additive(self) -> bool:

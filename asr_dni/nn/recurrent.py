@@ -21,7 +21,7 @@ from asr_dni.nn.operations import Drawing, Product
 from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
 from asr_dni.nn.reference import run_reference
 from asr_dni.nn.statistics import SignalStatistics
-from asr_dni.noise import ForwardPass, Hardware, Site
+from asr_dni.noise import ForwardPass, Hardware, Part, Site
 
 Sequences: TypeAlias = Tensor | PackedSequence
 
@@ -95,6 +95,28 @@ class NoisyLayers(AnalogModule, DroppingModule):
             projection=at("projection", "recurrent", 1, fed_back, width),
             joint=first.joint,
         )
+
+    def _own_parts(self, hardware: Hardware) -> list[tuple[str, tuple[Site, ...], tuple[str, ...]]]:
+        """Return each layer and direction at each site; gates are those of the products with matrices."""
+        weights_alone = not hardware.outputs_on and hardware.dac is None and hardware.adc is None
+        each: list[tuple[Site, ...]] = [("input",), ("recurrent",)]
+        if hardware.joint and not weights_alone:
+            each = [("input", "recurrent")]
+        parts: list[tuple[str, tuple[Site, ...], tuple[str, ...]]] = []
+        for layer in self._statistics:
+            parts += [(layer, its, self._equations.gates) for its in each if hardware.on_at(its[0])]
+            if self._equations.products and hardware.on_at("elementwise") and hardware.outputs_on:
+                parts.append((layer, ("elementwise",), ()))
+        return parts
+
+    def _outputs_of(self, part: Part | None, site: str) -> Tensor | None:
+        if part is None or not part.gate:
+            return None
+        cell = self._equations
+        gates = list(cell.gates) if site in ("input", "recurrent", "gates") else []
+        second = list(cell.apart) if site == "gates" else []
+        its = torch.tensor([gate == part.gate for gate in gates + second], dtype=torch.bool)
+        return its.repeat_interleave(self.hidden_size) if gates else torch.zeros(1, dtype=torch.bool)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         kinds = {"input": "i", "recurrent": "h", "gates": "ih"}.get(site, "")

@@ -47,6 +47,7 @@ from asr_dni.noise.output import (
     Multiplicative,
     Uniform,
 )
+from asr_dni.noise.parts import Part, Placed
 from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
 from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
@@ -95,6 +96,8 @@ __all__ = [
     "OutputModel",
     "OutputNumbers",
     "PCMJoshi",
+    "Part",
+    "Placed",
     "PowerLawDevice",
     "Quantise",
     "QuantisedWeights",

@@ -158,6 +158,12 @@ class Hardware:
         return exact and all(model.additive or model.neutral for model in self.output)
 
     @property
+    def by_output(self) -> bool:
+        """Whether each output of an array has its errors for itself, so that gates can differ in them."""
+        whole = any(model.of_arrays for model in self.output)
+        return self.dac is None and self.adc is None and not whole
+
+    @property
     def inputs_exact(self) -> bool:
         """Whether W_ih x of clean x may be computed once, for any number of noisy passes."""
         return self.additive or not self.on_at("input")

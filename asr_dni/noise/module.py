@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from asr_dni.errors import UserError
 from asr_dni.noise.hardware import Hardware, Realisation
 from asr_dni.noise.noise import Noise
+from asr_dni.noise.parts import Part
 from asr_dni.noise.recomputation import backward_task, settings_of_pass
+from asr_dni.noise.sites import Site
 from asr_dni.stackable import Stackable
 
 
@@ -131,12 +133,18 @@ class NoisyModule(Stackable):
             )
         first = noises[0]
         for other in noises[1:]:
-            if other.hardware is first.hardware and other.realisation is first.realisation:
+            if (
+                other.hardware is first.hardware
+                and other.realisation is first.realisation
+                and other.placed is first.placed
+            ):
                 continue
             differs = first.hardware.alike(other.hardware)
             steps = [its.realisation.first_step for its in (first, other)]
             if differs is None and steps[0] != steps[1]:
                 differs = f"first_step is {steps[0]} for one member of a population and {steps[1]}"
+            if differs is None and first.parts != other.parts:
+                differs = "is at other parts for one member of a population and"
             if differs is not None:
                 raise UserError(
                     f"noise {differs} for another: give all the same (the models' numbers, seed, chip, draw and"
@@ -193,6 +201,37 @@ class NoisyModule(Stackable):
         """
         with under(self, noise, realisation):
             yield
+
+    def parts(self, hardware: Hardware, gates: bool = False) -> list[Part]:
+        """Return the parts of the network that a hardware makes inexact: each layer at each site.
+
+        Input and recurrent products that are one output of one array are one part.
+
+        Args:
+            hardware: what there is.
+            gates: whether to return the gates of these products instead, of layers that have some. Converters, and read
+                noise that follows inputs, are of a whole array and do not differ by gate.
+
+        Raises:
+            UserError: gates are asked for on hardware that is of whole arrays.
+        """
+        if gates and not hardware.by_output:
+            raise UserError(
+                "the hardware has converters, read noise or wires, which are of a whole array: gates can't differ in it"
+            )
+        found = []
+        named = [(name, its) for name, its in self.named_modules() if isinstance(its, NoisyModule)]
+        for place, (name, module) in enumerate(named):
+            own = module._own_parts(hardware)
+            for layer, sites, of_gates in own:
+                called = f"{name}.{layer}" if not name or len(own) > 1 or of_gates else name
+                names = of_gates if gates else ("",)
+                found += [Part(place, layer, sites, gate, called.lstrip(".")) for gate in names]
+        return found
+
+    def _own_parts(self, hardware: Hardware) -> list[tuple[str, tuple[Site, ...], tuple[str, ...]]]:
+        """Return layers of this module alone, their sites that are one part, and their gates."""
+        return []
 
     def stack_members(self, members: Sequence[Any]) -> None:
         """Become a population, without noise."""

@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from asr_dni.errors import UserError
 from asr_dni.noise.hardware import Hardware, Realisation
 from asr_dni.noise.output import Gaussian
+from asr_dni.noise.parts import Part, Placed
 from asr_dni.noise.sites import MVM_SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
 
@@ -35,6 +37,7 @@ class Noise:
     Attributes:
         hardware: what there is.
         realisation: which.
+        placed: the parts of a network that it is at, all others being exact; ``None``: it is everywhere.
 
     Raises:
         UserError: a value is out of its range, or a site or scale is unknown.
@@ -42,6 +45,7 @@ class Noise:
 
     hardware: Hardware
     realisation: Realisation
+    placed: tuple[Placed, ...] | None
 
     def __init__(
         self,
@@ -57,21 +61,27 @@ class Noise:
         hardware = Hardware(output=(Gaussian(sigma, scale),), sites=sites, arrays=arrays)
         self._set(hardware, Realisation(seed, 0, draw, first_step, sample_ids))
 
-    def _set(self, hardware: Hardware, realisation: Realisation) -> None:
+    def _set(
+        self, hardware: Hardware, realisation: Realisation, placed: tuple[Placed, ...] | None = None
+    ) -> None:
         object.__setattr__(self, "hardware", hardware)
         object.__setattr__(self, "realisation", realisation)
+        object.__setattr__(self, "placed", placed)
 
     @classmethod
     def of(cls, hardware: Hardware, realisation: Realisation | None = None) -> "Noise":
         """Return what runs on a hardware in a realisation."""
-        noise = cls.__new__(cls)
-        noise._set(hardware, Realisation() if realisation is None else realisation)
-        return noise
+        return cls._with(hardware, Realisation() if realisation is None else realisation, None)
 
     @property
     def on(self) -> bool:
         """Whether anything differs from exact arithmetic."""
         return self.hardware.on
+
+    @property
+    def parts(self) -> tuple[Part, ...] | None:
+        """The parts of a network that it is at; ``None``: everywhere."""
+        return None if self.placed is None else tuple(its.part for its in self.placed)
 
     @property
     def sigma(self) -> float:
@@ -88,7 +98,7 @@ class Noise:
         Raises:
             UserError: it has no such strength, or not this value.
         """
-        return Noise.of(self.hardware.at(value, strength), self.realisation)
+        return self._with(self.hardware.at(value, strength), self.realisation, self.placed)
 
     def realised(self, **changes: Any) -> "Noise":
         """Return the same noise in another realisation.
@@ -96,4 +106,31 @@ class Noise:
         Args:
             **changes: of the attributes of :class:`Realisation`.
         """
-        return Noise.of(self.hardware, dataclasses.replace(self.realisation, **changes))
+        return self._with(self.hardware, dataclasses.replace(self.realisation, **changes), self.placed)
+
+    def only_at(self, *placed: Part | Placed) -> "Noise":
+        """Return the same noise at some parts of a network only, see :meth:`NoisyModule.parts`.
+
+        Numbers that are drawn there are those that it has there where it is everywhere.
+
+        Args:
+            *placed: parts that have no product in common, or what hardware there is at each of them: it is like
+                :attr:`hardware`, but for the models' numbers.
+
+        Raises:
+            UserError: the hardware of a part differs in more.
+        """
+        each = tuple(Placed(its) if isinstance(its, Part) else its for its in placed)
+        for its in each:
+            differs = None if its.hardware is None else self.hardware.alike(its.hardware)
+            if differs is not None:
+                raise UserError(f"the hardware at {its.part} is to be like the network's: {differs}")
+        return self._with(self.hardware, self.realisation, each)
+
+    @classmethod
+    def _with(
+        cls, hardware: Hardware, realisation: Realisation, placed: tuple[Placed, ...] | None
+    ) -> "Noise":
+        noise = cls.__new__(cls)
+        noise._set(hardware, realisation, placed)
+        return noise
