@@ -215,8 +215,7 @@ def _varying(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
 def _grouped(runs: pd.DataFrame, by: Key) -> tuple["pd.Series[str]", dict[str, str]]:
     """Return each run's group, and the groups' labels."""
     if by[0] == RUN:
-        labels = {run: f"{label}, {run}" for run, label in zip(runs["run"], runs["label"], strict=True)}
-        return runs["run"], labels
+        return runs["run"], {run: run for run in runs["run"]}
     if by[0] == EXPERIMENT:
         return runs["experiment"], dict(zip(runs["experiment"], runs["label"], strict=True))
     texts = runs[list(by)].apply(

@@ -3,15 +3,17 @@
 They are specifications (:mod:`asr_dni.plotting`), rendered as files by matplotlib and on the report's page by plotly.
 """
 
-from asr_dni.study.figures.curves import curves_figure, units_figure
+from asr_dni.study.figures.curves import curves_figure, row_figure, units_figure
 from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
-from asr_dni.study.figures.whole_study import study_figures
+from asr_dni.study.figures.whole_study import grouped, study_figures
 
 __all__ = [
     "best_figure",
     "curves_figure",
     "differences_figure",
+    "grouped",
     "matrices_figure",
+    "row_figure",
     "study_figures",
     "units_figure",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures import ACCURACY, chance_line, strength_axis
 from asr_dni.evaluation.tables import format_accuracy
-from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Points, Style, Tick
+from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Points, Reference, Style, Tick
 from asr_dni.plotting.specification import Element
 from asr_dni.plotting.style import MARKERS, ordered_colors
 from asr_dni.study.figures.frame import check, explain_intervals, make_figure, panel_titles
@@ -28,28 +28,55 @@ def curves_figure(matrices: Sequence[Matrix]) -> Figure:
     styles = _train_styles(matrices, 1.7, 4.5)
     panels = []
     for matrix, title in zip(matrices, panel_titles(matrices), strict=True):
-        mean, (low, high) = matrix.mean, matrix.interval()
-        lines = []
-        for sigma, style in styles.items():
-            # A panel without a level has its name all the same, so that the legend is in their order.
-            row = matrix.sigma_train.index(sigma) if sigma in matrix.sigma_train else None
-            own = [] if row is None else list(zip(mean[row], low[row], high[row], strict=True))
-            lines.append(
-                Line(
-                    matrix.levels if own else (),
-                    [100 * one for one, _, _ in own],
-                    [100 * one for _, one, _ in own],
-                    [100 * one for _, _, one in own],
-                    label=_train_label(sigma, matrix),
-                    style=style,
-                    hover=[f"{format_accuracy(*one)} %" for one in own],
-                )
-            )
+        # A panel without a level has its name all the same, so that the legend is in their order.
+        lines = [_line(matrix, sigma, style) for sigma, style in styles.items()]
         elements: tuple[Element, ...] = (*lines, chance_line(matrix.chance))
         panels.append(Panel(strength_axis(matrix.strength), ACCURACY, elements, title))
     note = f"lines: mean over seeds; {explain_intervals(matrices, 'bands')}"
     return make_figure(
         "Noise curves", matrices, panels, (3.7, 3.2), note, legend=Legend(matrices[0].train_symbol)
+    )
+
+
+def row_figure(matrix: Matrix, sigma_train: float, level: float | None = None) -> Figure:
+    """Specify accuracy against the strength of one training noise, and of conventional training beside it.
+
+    Args:
+        matrix: that both are in.
+        sigma_train: the level of the training's noise.
+        level: strength that is marked.
+
+    Raises:
+        UserError: the matrix has no such training.
+    """
+    styles = _train_styles([matrix], 1.9, 5.0)
+    if sigma_train not in styles:
+        known = ", ".join(map(matrix.train_text, matrix.sigma_train))
+        raise UserError(f"there is no training at {matrix.train_symbol} {sigma_train:g}: there are {known}")
+    shown = [one for one in styles if one == sigma_train or matrix.is_conventional(one)]
+    elements: list[Element] = [_line(matrix, one, styles[one]) for one in shown]
+    elements.append(chance_line(matrix.chance))
+    if level is not None:
+        elements.append(Reference(level, f"{level:g}", axis="x"))
+    panel = Panel(strength_axis(matrix.strength, matrix.levels), ACCURACY, tuple(elements))
+    note = f"lines: mean over seeds; {explain_intervals([matrix], 'bands')}"
+    title = f"Noise curve of {matrix.train_symbol} {matrix.train_text(sigma_train)}"
+    return make_figure(title, [matrix], [panel], (5.2, 3.6), note, legend=Legend(matrix.train_symbol))
+
+
+def _line(matrix: Matrix, sigma_train: float, style: Style) -> Line:
+    """Return the curve of one training noise; without points where the matrix has none."""
+    mean, (low, high) = matrix.mean, matrix.interval()
+    row = matrix.sigma_train.index(sigma_train) if sigma_train in matrix.sigma_train else None
+    own = [] if row is None else list(zip(mean[row], low[row], high[row], strict=True))
+    return Line(
+        matrix.levels if own else (),
+        [100 * one for one, _, _ in own],
+        [100 * one for _, one, _ in own],
+        [100 * one for _, _, one in own],
+        label=_train_label(sigma_train, matrix),
+        style=style,
+        hover=[f"{format_accuracy(*one)} %" for one in own],
     )
 
 

@@ -28,14 +28,14 @@ def study_figures(findings: Findings) -> dict[str, Figure]:
         ``difference_to_clean``, and per setting ``best`` and ``units``, as far as there is something to show.
     """
     figures: dict[str, Figure] = {}
-    for name, group in _groups(findings, ("units",)):
+    for name, group in grouped(findings, ("units",)):
         figures[f"matrix{name}"] = matrices_figure(group)
         figures[f"curves{name}"] = curves_figure(group)
         if any(matrix.conventional is not None and len(matrix.sigma_train) > 1 for matrix in group):
             figures[f"difference{name}"] = differences_figure(group, findings)
             if any(matrix.clean for matrix in group):
                 figures[f"difference_to_clean{name}"] = differences_figure(group, findings, to_clean=True)
-    for name, group in _groups(findings, ("units", "cell")):
+    for name, group in grouped(findings, ("units", "cell")):
         if any(len(matrix.sigma_train) > 1 for matrix in group):
             figures[f"best{name}"] = best_figure(group, findings)
         if len({matrix.key["units"] for matrix in group}) > 1:
@@ -43,8 +43,13 @@ def study_figures(findings: Findings) -> dict[str, Figure]:
     return figures
 
 
-def _groups(findings: Findings, together: Sequence[str]) -> Iterator[tuple[str, list[Matrix]]]:
-    """Yield matrices that differ only in the names given, and the rest of their name as part of a file's name."""
+def grouped(findings: Findings, together: Sequence[str]) -> Iterator[tuple[str, list[Matrix]]]:
+    """Yield matrices that share a figure, and the rest of its name, see :func:`study_figures`.
+
+    Args:
+        findings: those the matrices are of.
+        together: names of :data:`~asr_dni.study.matrix.KEYS` that matrices of one figure may differ in.
+    """
     varying = [name for name in varying_keys(findings.matrices) if name not in together]
     groups: dict[tuple[Any, ...], list[Matrix]] = {}
     for matrix in findings.matrices:
