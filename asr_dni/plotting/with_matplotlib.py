@@ -1,5 +1,6 @@
 """Figures as files: any specification rendered by matplotlib, without pyplot and its global state."""
 
+import io
 import re
 import textwrap
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -97,6 +98,15 @@ class _Sizes:
 def _math(text: str) -> str:
     """Set ``σ_name`` with a subscript, and everything else as it is."""
     return re.sub(r"([α-ωΑ-Ω])_([A-Za-z]+)", r"$\1_\\mathrm{\2}$", text.replace("$", r"\$"))
+
+
+class Drawing(MatplotlibFigure):
+    """matplotlib's figure; a notebook shows it without pyplot, which would keep all figures."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
 
 
 def render(figure: Figure) -> Drawing:
@@ -376,7 +386,7 @@ def _draw_color_bar(drawing: Drawing, panels: Sequence[Axes], scale: ColorScale,
 
 
 def save(
-    figure: Figure | Drawing, stem: Path | str, formats: Sequence[Format] = ("png", "svg")
+    figure: Figure | MatplotlibFigure, stem: Path | str, formats: Sequence[Format] = ("png", "svg")
 ) -> list[Path]:
     """Write a figure, each file whole or not at all; the same figure gives the same files.
 
