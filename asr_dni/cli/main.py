@@ -80,6 +80,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.demo",
         "run",
     ),
+    "wandb": Command(
+        "upload offline runs to Weights & Biases, and build the team's dashboard there",
+        "asr_dni.cli.wandb",
+        "wandb",
+    ),
     "conf": Command(
         "list, show or copy the configurations that come with the project", "asr_dni.cli.conf", "conf"
     ),

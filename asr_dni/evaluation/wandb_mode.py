@@ -1,7 +1,7 @@
 """How Weights & Biases is started: never with a question, and never so that a training waits for it.
 
 W&B itself asks for a login where there is none, and gives a run up after a minute and a half where its server does not
-answer. Here such a run is offline, which one line says, and can be uploaded later (``wandb sync``).
+answer. Here such a run is offline, which one line says, and can be uploaded later (``asr-dni wandb sync``).
 """
 
 import logging
@@ -143,9 +143,23 @@ def working_wandb_mode(mode: WandbMode | None = None) -> WandbMode:
     return "offline"
 
 
+def why_not_online() -> str | None:
+    """Return in one line why nothing can be sent to W&B now: no login, none that is one, or no network; else ``None``.
+
+    Raises:
+        UserError: see :func:`wandb_settings`.
+    """
+    settings = wandb_settings()
+    if not _has_login(settings):
+        return f"there is no login at {settings.base_url}: run `wandb login`, or set WANDB_API_KEY"
+    return _problem_of_key(settings.api_key) or _problem_of_network(settings.base_url)
+
+
 def say_offline(problem: str) -> None:
     """Say in one line that a run is offline though it was to be online."""
-    logger.warning("W&B: %s; this run is offline, wandb sync uploads it later", " ".join(problem.split()))
+    logger.warning(
+        "W&B: %s; this run is offline, asr-dni wandb sync uploads it later", " ".join(problem.split())
+    )
 
 
 def _problem_of_key(key: str | None) -> str | None:
