@@ -12,12 +12,13 @@ from dash.development.base_component import Component
 from asr_dni.dashboard.groups import SETTING, Group, Groups, Listing
 
 # The page's colours, which follow its theme.
-_THEME = (
+GRID_THEME = (
     "themeQuartz.withParams({backgroundColor: 'var(--surface)', foregroundColor: 'var(--ink)',"
     " headerBackgroundColor: 'var(--ground)', borderColor: 'var(--line)', accentColor: 'var(--accent)',"
     " browserColorScheme: 'inherit', selectedRowBackgroundColor: 'var(--accent-soft)',"
     " rowHoverColor: 'var(--accent-soft)', menuBackgroundColor: 'var(--surface)', fontSize: 13})"
 )
+"""How tables of ag-grid look, in the colours of the page."""
 
 _FEW_COLUMNS = 5
 _BEYOND = 1e12  # stands for what is beyond the measured levels: JSON has no infinity
@@ -181,7 +182,7 @@ def table(
             "quickFilterText": search,
             "rowHeight": 36,
             "headerHeight": 38,
-            "theme": {"function": _THEME},
+            "theme": {"function": GRID_THEME},
         },
         className="grid",
         style={"height": "560px"},

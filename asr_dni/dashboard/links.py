@@ -43,6 +43,12 @@ class State:
         query = urlencode(pairs, safe="/:,", quote_via=quote)
         return f"/{quote(self.view)}{'?' if query else ''}{query}"
 
+    @property
+    def address(self) -> tuple[str, str]:
+        """Path and query of the link, as ``dcc.Location`` has them."""
+        path, _, query = self.url.partition("?")
+        return path, f"?{query}" if query else ""
+
     def all(self, name: str) -> tuple[str, ...]:
         """Return everything that was chosen for a name; empty where nothing was."""
         return self.values.get(name, ())

@@ -10,7 +10,7 @@ from asr_dni.data.split_clips import SplitClip
 from asr_dni.errors import UserError
 from asr_dni.evaluation.axes import usual_levels, usual_strength
 from asr_dni.hardware_files import hardware_names, read_hardware
-from asr_dni.inference.figures import decision_figure
+from asr_dni.inference.figures import clip_figure, decision_figure, features_panel, waveform_panel
 from asr_dni.inference.over_time import DecisionOverTime, decide_over_time
 from asr_dni.noise import Hardware, Noise, Realisation, Strength
 from asr_dni.plotting import Figure
@@ -250,3 +250,15 @@ def seconds_of(network: Network) -> float | None:
     """Return how long a clip of a network is; None: it was not trained on recordings."""
     features = network.spotter.features
     return None if features is None else features.clip_seconds
+
+
+def heard_figure(network: Network, clip: SplitClip) -> Figure:
+    """Specify the figure of what a network gets of a clip: samples, where there are some, and its features."""
+    features = network.spotter.features
+    panels = []
+    if clip.samples is not None and clip.sample_rate is not None:
+        panels.append(waveform_panel(clip.samples, clip.sample_rate))
+    front_end = None if features is None else features.front_end
+    normalised = features is None or features.normalize
+    panels.append(features_panel(clip.features, seconds_of(network), front_end, normalised))
+    return clip_figure(panels, f"What the network gets of {clip.name}")

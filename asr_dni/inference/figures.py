@@ -59,7 +59,7 @@ def features_panel(
     """
     values = features.T.numpy()
     if normalised:
-        label = "standard deviations from the training split's mean"
+        label = "standard deviations from mean"
         colors = ColorScale(RED_BLUE, _NORMALISED, label, extend="both")
     else:
         low, high = float(values.min()), float(values.max())

@@ -32,12 +32,12 @@ from asr_dni.dashboard.trying import (
     Trial,
     dial_of,
     hardware_choices,
+    heard_figure,
     run_trial,
     seconds_of,
 )
 from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
-from asr_dni.inference.figures import clip_figure, features_panel, waveform_panel
 from asr_dni.plotting import Figure
 
 _ROOM = 0.16
@@ -309,19 +309,6 @@ def _marks(dial: Dial) -> list[dict[str, Any]]:
     return marks[::-1]
 
 
-def clip_seen(answer: Answer, network: Network) -> Figure:
-    """Specify the figure of what a network hears: samples, where there are some, and its features."""
-    clip, features = answer.clip, network.spotter.features
-    seconds = seconds_of(network)
-    panels = []
-    if clip.samples is not None and clip.sample_rate is not None:
-        panels.append(waveform_panel(clip.samples, clip.sample_rate))
-    front_end = None if features is None else features.front_end
-    normalised = features is None or features.normalize
-    panels.append(features_panel(clip.features, seconds, front_end, normalised))
-    return clip_figure(panels, f"What the network gets of {clip.name}")
-
-
 def _decision(answer: Answer) -> list[Component]:
     """Return the decision in words."""
     decided = answer.decision
@@ -460,7 +447,7 @@ def figures_of(answer: Answer, network: Network, state: State) -> dict[str, Figu
     form = "map" if state.one("form") == "map" else "lines"
     return {
         "posteriors": answer.figure(seconds_of(network), form),
-        "clip": clip_seen(answer, network),
+        "clip": heard_figure(network, answer.clip),
     }
 
 
@@ -498,21 +485,21 @@ def _register_choices(app: Dash, services: Services) -> None:
         state = State.parse(shown)
         if run == state.one("run", run):
             raise PreventUpdate
-        return _address(state.choosing(run=run, checkpoint=None, clip=None, value=None))
+        return state.choosing(run=run, checkpoint=None, clip=None, value=None).address
 
     @app.callback(*_ADDRESS, Input("try-hardware", "value"), _SHOWN, prevent_initial_call=True)
     def choose_hardware(hardware: str, shown: str) -> tuple[str, str]:
         state = State.parse(shown)
         if hardware == state.one("hardware", GAUSSIAN):
             raise PreventUpdate
-        return _address(state.choosing(hardware=None if hardware == GAUSSIAN else hardware, value=None))
+        return state.choosing(hardware=None if hardware == GAUSSIAN else hardware, value=None).address
 
     @app.callback(*_ADDRESS, Input("try-checkpoint", "value"), _SHOWN, prevent_initial_call=True)
     def choose_checkpoint(name: str, shown: str) -> tuple[str, str]:
         state = State.parse(shown)
         if name == state.one("checkpoint", "last.ckpt"):
             raise PreventUpdate
-        return _address(state.choosing(checkpoint=name))
+        return state.choosing(checkpoint=name).address
 
     @app.callback(
         *_ADDRESS,
@@ -530,12 +517,7 @@ def _register_choices(app: Dash, services: Services) -> None:
             upload = services.uploads.add(file, name or "recording")
         except (UserError, binascii.Error) as error:
             return no_update, no_update, notice(str(error))
-        return *_address(State.parse(shown).choosing(upload=upload.identity, clip=None)), None
-
-
-def _address(state: State) -> tuple[str, str]:
-    path, _, query = state.url.partition("?")
-    return path, f"?{query}" if query else ""
+        return *State.parse(shown).choosing(upload=upload.identity, clip=None).address, None
 
 
 VIEW = View("try", "Try", layout, register)
