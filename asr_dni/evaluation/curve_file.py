@@ -3,9 +3,9 @@
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ VERSION = 2
 COLUMNS = ("strength", "chip", "draw", "snr_db", "accuracy", "loss", "n_clips")
 """Columns of a noise curve's table, one row per strength, chip and draw."""
 
+_HEADER = ",".join(COLUMNS)
 _FIRST_COLUMNS = ("sigma", "draw", "snr_db", "accuracy", "loss", "n_clips")
 _ABOUT = "noise_curve"
 """Key of what a file says of itself: version, number of rows, strength."""
@@ -101,48 +102,187 @@ def read_curve_file(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         UserError: the file can't be read, is not a noise curve, or lacks something of one. The message names the file
             and the line.
     """
-    settings: dict[str, Any] = {}
+    settings, table = parse_curve(path, read_curve_text(path))
+    whole = ("chip", "draw", "n_clips")
+    return settings, pd.DataFrame(
+        {name: values.astype(np.int64) if name in whole else values for name, values in table.items()}
+    )
+
+
+def read_curve_text(path: Path) -> str:
+    """Return what is in a curve's file.
+
+    Raises:
+        UserError: it can't be read, or is not text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        for line in text.split("\n"):
-            if not line.startswith("#"):
-                break
-            key, _, value = line[1:].partition(":")
-            settings[key.strip()] = json.loads(value)
-        frame = pd.read_csv(io.StringIO(text), comment="#")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    except ValueError as error:  # includes JSON, Unicode and pandas parser errors
-        raise UserError(f"{path} is not a noise curve: {str(error).splitlines()[0]}") from error
-    # The first line that is no comment is the header.
-    lines = [
-        number
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
+    except ValueError as error:  # Unicode
+        raise UserError(f"{path} is not a noise curve: {error}") from error
+
+
+Loads: TypeAlias = Callable[[str], Any]
+"""Reads JSON."""
+
+Table: TypeAlias = dict[str, _Values]
+"""Columns of a curve, see :data:`COLUMNS`, in ascending order of strength, chip and draw."""
+
+
+def parse_curve(path: Path, text: str, loads: Loads = json.loads) -> tuple[dict[str, Any], Table]:
+    """Return settings and columns of a noise curve from the text of its file, see :func:`read_curve_file`.
+
+    Args:
+        path: the file, for messages.
+        text: what is in it.
+        loads: reads a setting's JSON.
+
+    Raises:
+        UserError: see :func:`read_curve_file`.
+    """
+    (regular,) = parse_regular_curves([text], loads)
+    if regular is not None:
+        return regular
     try:
-        about = settings.pop(_ABOUT, None)
-        if about is None and "strength" in frame.columns:
-            raise UserError(f"its line {_ABOUT!r}, which says what it is, is missing")
-        rows = None if about is None else _rows_of(about, settings)
-        check_columns(frame, _FIRST_COLUMNS if rows is None else COLUMNS)
-        if frame.empty:
-            raise UserError("it has no rows")
-        if not isinstance(frame.index, pd.RangeIndex):
-            raise UserError(f"line {lines[1]} has more values than there are columns")
-        if len(lines) != 1 + len(frame):
-            raise UserError("it needs one row of numbers per line")
-        frame = _checked(frame, lines[1:], strength_of(settings))
-        if rows is None:
-            _check_draws_of_first_version(frame, lines[1:], settings.get("draws"))
-            frame = frame.rename(columns={"sigma": "strength"}).assign(chip=0)[list(COLUMNS)]
-        else:
-            _check_passes(frame, lines[1:], rows, strength_of(settings).word)
-        if not text.endswith("\n"):
-            raise UserError(f"line {lines[-1]}, the last, is cut: no line break ends it")
+        lines = text.split("\n")
+        settings = _settings_of(lines, loads)
+        frame = pd.read_csv(io.StringIO(text), comment="#")
+    except ValueError as error:  # JSON and pandas' parser
+        raise UserError(f"{path} is not a noise curve: {str(error).splitlines()[0]}") from error
+    try:
+        frame = _checked_table(text, lines, settings, frame)
     except UserError as error:
         raise UserError(f"{path} is not a noise curve: {error}") from error
-    return settings, frame
+    return settings, {name: frame[name].to_numpy(dtype=float) for name in COLUMNS}
+
+
+def _settings_of(lines: list[str], loads: Loads) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for line in itertools.takewhile(lambda line: line.startswith("#"), lines):
+        key, _, value = line[1:].partition(":")
+        settings[key.strip()] = loads(value)
+    return settings
+
+
+def parse_regular_curves(
+    texts: Sequence[str], loads: Loads = json.loads
+) -> list[tuple[dict[str, Any], Table] | None]:
+    """Return settings and columns of many curves; quickly, all together, of files of this version without any fault.
+
+    Args:
+        texts: what is in their files.
+        loads: reads a setting's JSON; one may keep what it has read before.
+
+    Returns:
+        For each file; ``None`` where it may be of another version, or something may be wrong with it:
+        :func:`parse_curve` says what.
+    """
+    found = [_regular_values(text, loads) for text in texts]
+    lengths = [0 if one is None else len(one[1]) for one in found]
+    if not sum(lengths):
+        return [None] * len(texts)
+    columns = np.concatenate([one[1] for one in found if one is not None]).T
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    columns = columns[:, np.lexsort((columns[2], columns[1], columns[0], owner))]
+    table = dict(zip(COLUMNS, columns, strict=True))
+    wrong = np.zeros(len(texts), dtype=bool)
+    for name in COLUMNS:
+        wrong[owner[~_RULES[name][0](table[name])]] = True
+    wrong[owner[1:][(np.diff(table["n_clips"]) != 0) & (np.diff(owner) == 0)]] = True
+    if not wrong.any():  # what is no whole number cannot be counted
+        starts = level_starts(table["strength"], owner)
+        wrong[owner[starts[~_complete_levels(table, starts)]]] = True
+    ends = np.cumsum(lengths)
+    if wrong.any() and len(texts) > 1:
+        return [parse_regular_curves([text], loads)[0] for text in texts]
+    return [
+        None
+        if one is None or wrong[index]
+        else (
+            one[0],
+            {name: values[ends[index] - lengths[index] : ends[index]] for name, values in table.items()},
+        )
+        for index, one in enumerate(found)
+    ]
+
+
+def _regular_values(text: str, loads: Loads) -> tuple[dict[str, Any], _Values] | None:
+    """Return settings and numbers, a row each, of a file of this version that looks right at first sight."""
+    lines = text.split("\n")
+    begin = next((number for number, line in enumerate(lines) if not line.startswith("#")), 0)
+    rows = lines[begin + 1 : -1]
+    joined = ",".join(rows)
+    if (
+        lines[-1] != ""
+        or lines[begin] != _HEADER
+        or not all(row.count(",") == len(COLUMNS) - 1 for row in rows)
+        or any(character in joined for character in '_#"')
+    ):
+        return None
+    try:
+        settings = _settings_of(lines[:begin], loads)
+        if _rows_of(settings.pop(_ABOUT, None), settings) != len(rows) or not rows:
+            return None
+        # What is not known is written as nothing.
+        values = np.array([float(value or "nan") for value in joined.split(",")]).reshape(-1, len(COLUMNS))
+        is_sigma = strength_of(settings).is_sigma
+    except (ValueError, UserError):
+        return None
+    return None if is_sigma and not (values[:, 0] >= 0).all() else (settings, values)
+
+
+def level_starts(strength: _Values, owner: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.intp]:
+    """Return where each strength begins in an ordered table of one curve, or of several, whose rows have an owner."""
+    begins = np.diff(strength, prepend=np.nan) != 0
+    if owner is not None:
+        begins |= np.diff(owner, prepend=-1) != 0
+    return np.flatnonzero(begins)
+
+
+def _complete_levels(table: Table, starts: npt.NDArray[np.intp]) -> _Holds:
+    """Return for each strength of an ordered table whether it has all draws of all of its chips, each once."""
+    counts = np.diff(starts, append=len(table["strength"]))
+    draws = np.maximum.reduceat(table["draw"], starts) + 1
+    place = np.arange(len(table["strength"])) - np.repeat(starts, counts)
+    expected = table["chip"] * np.repeat(draws, counts) + table["draw"] == place
+    chips = np.maximum.reduceat(table["chip"], starts) + 1
+    complete: _Holds = np.logical_and.reduceat(expected, starts) & (draws * chips == counts)
+    return complete
+
+
+def _checked_table(
+    text: str, lines: list[str], settings: dict[str, Any], frame: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the table of a file of either version.
+
+    Raises:
+        UserError: something is wrong with it; the message says what and in which line.
+    """
+    # The first line that is no comment is the header.
+    numbers = [
+        number for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")
+    ]
+    about = settings.pop(_ABOUT, None)
+    if about is None and "strength" in frame.columns:
+        raise UserError(f"its line {_ABOUT!r}, which says what it is, is missing")
+    rows = None if about is None else _rows_of(about, settings)
+    check_columns(frame, _FIRST_COLUMNS if rows is None else COLUMNS)
+    if frame.empty:
+        raise UserError("it has no rows")
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise UserError(f"line {numbers[1]} has more values than there are columns")
+    if len(numbers) != 1 + len(frame):
+        raise UserError("it needs one row of numbers per line")
+    frame = _checked(frame, numbers[1:], strength_of(settings))
+    if rows is None:
+        _check_draws_of_first_version(frame, numbers[1:], settings.get("draws"))
+        frame = frame.rename(columns={"sigma": "strength"}).assign(chip=0)[list(COLUMNS)]
+    else:
+        _check_passes(frame, numbers[1:], rows, strength_of(settings).word)
+    if not text.endswith("\n"):
+        raise UserError(f"line {numbers[-1]}, the last, is cut: no line break ends it")
+    return frame.sort_values(["strength", "chip", "draw"], ignore_index=True)
 
 
 def _rows_of(about: Any, settings: dict[str, Any]) -> int:
