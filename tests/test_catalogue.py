@@ -83,7 +83,7 @@ def test_links_out_of_the_folder_are_not_followed(runs, tmp_path_factory):
     assert "linked" not in frame.index
     assert frame.loc["lstm_0/seed_1", "state"] == "damaged"
     assert "leads out of the folder" in frame.loc["lstm_0/seed_1", "message"]
-    with pytest.raises(UserError, match="not below"):
+    with pytest.raises(UserError, match="no run 'linked'"):
         catalogue.run("linked")
 
 

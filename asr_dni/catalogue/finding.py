@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr_dni.errors import printable
+
 CURVE = "noise_curve"
 """A run's own curve, of its test; ``noise_curve.csv``."""
 VALIDATION_CURVE = "noise_curve_validation"
@@ -45,7 +47,13 @@ class FoundRun:
         identity: its path relative to the catalogue's folder, with slashes; "." for that folder itself.
         files: by path relative to the catalogue's folder: configuration, metrics, curves and checkpoints.
         curves: path of each curve by the curve's name.
-        outside: links, by path, that lead out of the catalogue's folder: they are not followed.
+        configuration: path of ``config.yaml``.
+        metrics: path of ``metrics.csv``.
+        lock: path of the lock that its process holds.
+        checkpoints: their paths.
+        evaluations: paths of the folders that ``asr-dni evaluate`` wrote, by their names.
+        predicted: whether decisions on recordings were written.
+        faults: what can't be read, by path: links that lead out of the catalogue's folder, folders without permission.
     """
 
     identity: str
@@ -56,16 +64,16 @@ class FoundRun:
     lock: str | None = None
     checkpoints: list[str] = field(default_factory=list)
     evaluations: dict[str, str] = field(default_factory=dict)
-    outside: list[str] = field(default_factory=list)
+    predicted: bool = False
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Found:
-    """What there is below a folder: runs and studies by identity, in natural order, and what could not be looked at."""
+    """What there is below a folder: runs and studies by identity, in natural order."""
 
     runs: dict[str, FoundRun] = field(default_factory=dict)
     studies: list[str] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def find_results(folder: Path) -> Found:
@@ -88,24 +96,28 @@ class _Search:
         self.root = root
         self.found = found
 
-    def _entries(self, place: str) -> list[os.DirEntry[str]]:
+    def _entries(self, place: str, run: FoundRun) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(os.path.join(self.root, place)) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(os.path.join(self.root, place)) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
         except FileNotFoundError:  # removed just now
             return []
         except OSError as error:
-            self.found.unreadable[place or "."] = error.strerror or str(error)
+            run.faults[place or "."] = f"can't be looked into: {error.strerror or error}"
             return []
+        for entry in entries:
+            if entry.name != printable(entry.name):
+                run.faults[printable(f"{place}/{entry.name}")] = "has a name that is not UTF-8: rename it"
+        return [entry for entry in entries if entry.name == printable(entry.name)]
 
     def look(self, place: str, depth: int) -> None:
         """Look at one folder, then at those below it."""
-        entries = self._entries(place)
+        run = FoundRun(place or ".")
+        entries = self._entries(place, run)
         names = {entry.name for entry in entries}
         if "study.yaml" in names or ("ledger" in names and "common.json" in names):
             self.found.studies.append(place or ".")
             return
-        run = FoundRun(place or ".")
         below = []
         for entry in entries:
             path = f"{place}/{entry.name}" if place else entry.name
@@ -114,25 +126,27 @@ class _Search:
                     self._look_at_checkpoints(run, path)
                 elif entry.name.startswith(FURTHER_CURVES):
                     self._look_at_further(run, path)
-                elif _EVALUATION.fullmatch(entry.name) and self._is_evaluation(path):
+                elif _EVALUATION.fullmatch(entry.name) and self._is_evaluation(path, run):
                     run.evaluations[entry.name] = path
                 elif not entry.name.startswith(".") and entry.name not in _NO_RUNS:
                     below.append(path)
             elif entry.name == LOCK:
                 run.lock = path
+            elif entry.name == "predictions.csv":
+                run.predicted = True
             elif entry.name == CONFIGURATION and self._note(run, entry, path):
                 run.configuration = path
             elif entry.name == METRICS and self._note(run, entry, path):
                 run.metrics = path
             elif entry.name in (f"{CURVE}.csv", f"{VALIDATION_CURVE}.csv") and self._note(run, entry, path):
                 run.curves[entry.name.removesuffix(".csv")] = path
-        if run.configuration or run.metrics or run.checkpoints or run.curves or run.outside:
+        if run.files or run.faults:
             self.found.runs[run.identity] = run
         for path in below if depth < _DEEPEST else ():
             self.look(path, depth + 1)
 
     def _look_at_checkpoints(self, run: FoundRun, place: str) -> None:
-        for entry in self._entries(place):
+        for entry in self._entries(place, run):
             path = f"{place}/{entry.name}"
             if _is_folder(entry):
                 if entry.name.startswith(FURTHER_CURVES):
@@ -141,13 +155,13 @@ class _Search:
                 run.checkpoints.append(path)
 
     def _look_at_further(self, run: FoundRun, place: str) -> None:
-        for entry in self._entries(place):
+        for entry in self._entries(place, run):
             path = f"{place}/{entry.name}"
             if entry.name == f"{CURVE}.csv" and self._note(run, entry, path):
                 run.curves[place.rpartition("/")[2]] = path
 
-    def _is_evaluation(self, place: str) -> bool:
-        return any(entry.name.endswith(".parquet") for entry in self._entries(place))
+    def _is_evaluation(self, place: str, run: FoundRun) -> bool:
+        return any(entry.name.endswith(".parquet") for entry in self._entries(place, run))
 
     def _note(self, run: FoundRun, entry: os.DirEntry[str], path: str) -> bool:
         """Note a file's stamp; not that of a link out of the folder, or of a file that is gone by now."""
@@ -155,13 +169,13 @@ class _Search:
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if os.path.commonpath([self.root, target]) != self.root:
-                    run.outside.append(path)
+                    run.faults[path] = "is a link that leads out of the folder"
                     return False
             stat = entry.stat()
         except FileNotFoundError:
             return False
         except OSError as error:
-            self.found.unreadable[path] = error.strerror or str(error)
+            run.faults[path] = f"can't be read: {error.strerror or error}"
             return False
         run.files[path] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
         return True

@@ -16,20 +16,29 @@ def check_metrics(contents: bytes) -> str:
     if b"\0" in contents:
         return "is not text"
     try:
-        header, *rows = contents.decode("utf-8").split("\n")
+        text = contents.decode("utf-8")
     except UnicodeDecodeError:
         return "is not text"
+    header, *rows = text.split("\n")
     if "step" not in header.split(","):
         return "has no column step"
-    if rows[-1:] != [""]:
+    if not rows or rows.pop():
         return "is cut: no line break ends its last line"
-    if '"' in contents.decode("utf-8"):
-        return ""
     values = header.count(",")
-    for number, row in enumerate(rows[:-1], start=2):
-        if row.count(",") != values:
-            return f"line {number} has {row.count(',') + 1} values in place of {values + 1}"
-    return ""
+    if text.count(",") == values * (len(rows) + 1) and all(row.count(",") == values for row in rows):
+        return ""
+    if '"' in text:  # a value with a comma: pandas says whether it fits
+        return ""
+    number, row = next((n, row) for n, row in enumerate(rows, start=2) if row.count(",") != values)
+    return f"line {number} has {row.count(',') + 1} values in place of {values + 1}"
+
+
+def last_epoch(contents: bytes) -> int:
+    """Return the epoch of the last row of a metrics file; -1 where there is none."""
+    names = contents.partition(b"\n")[0].split(b",")
+    row = contents.rstrip(b"\n").rpartition(b"\n")[2].split(b",")
+    value = row[names.index(b"epoch")] if b"epoch" in names and len(row) == len(names) else b""
+    return int(value) if value.isdigit() else -1
 
 
 def read_metrics(path: Path) -> pd.DataFrame:

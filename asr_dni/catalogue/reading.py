@@ -1,17 +1,30 @@
-"""What each file of a run says: its settings, its curve, whether it was tested, or what is wrong with it."""
+"""What each file of a run says: its settings, its curve, how far it is, or what is wrong with it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
-from asr_dni.bounded_yaml import load_yaml
 from asr_dni.catalogue.finding import CONFIGURATION, METRICS
-from asr_dni.catalogue.metrics_file import check_metrics
+from asr_dni.catalogue.metrics_file import check_metrics, last_epoch
+from asr_dni.catalogue.settings_book import Parts, SettingsBook
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve
+from asr_dni.evaluation.curve_file import (
+    Table,
+    level_starts,
+    parse_curve,
+    parse_regular_curves,
+    read_curve_text,
+)
+from asr_dni.evaluation.level_means import MEASURED, level_means
+
+Means = npt.NDArray[np.float64]
+"""A curve's means, a row for each strength, columns as :data:`~asr_dni.evaluation.level_means.MEASURED` has them."""
 
 
 @dataclass(frozen=True)
@@ -20,82 +33,108 @@ class Contents:
 
     Attributes:
         fault: what is wrong with it, after its name; "" where nothing is.
-        settings: of a configuration: nested, as YAML has them; of a curve: its settings.
-        summary: of a curve: its means over chips and draws.
+        parts: settings: of a configuration, or of a curve.
+        means: of a curve.
         tested: of metrics: whether those of a test are among them.
+        epoch: of metrics: of the last row; -1 where there is none.
     """
 
     fault: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    summary: CurveSummary | None = None
+    parts: Parts = ()
+    means: Means | None = None
     tested: bool = False
+    epoch: int = -1
 
 
-def read_contents(path: Path) -> Contents:
-    """Read a file of a run; whatever is wrong with it becomes its fault."""
+def read_files(paths: Sequence[Path], book: SettingsBook) -> list[Contents]:
+    """Read files of runs; whatever is wrong with one becomes its fault."""
+    found: list[Contents] = [Contents()] * len(paths)
+    texts: dict[int, str] = {}
+    for index, path in enumerate(paths):
+        try:
+            if path.name == CONFIGURATION:
+                found[index] = _read_configuration(path, book)
+            elif path.name == METRICS:
+                contents = path.read_bytes()
+                tested = b"test/accuracy" in contents.partition(b"\n")[0].split(b",")
+                found[index] = Contents(check_metrics(contents), tested=tested, epoch=last_epoch(contents))
+            elif path.suffix == ".ckpt":
+                found[index] = Contents(_check_checkpoint(path))
+            else:
+                texts[index] = read_curve_text(path)
+        except UserError as error:
+            found[index] = _faulty(path, error)
+        except OSError as error:
+            found[index] = Contents(f"can't be read: {error.strerror or error}")
+    for index, curve in _read_curves(paths, texts).items():
+        found[index] = curve
+    return found
+
+
+def _faulty(path: Path, error: UserError) -> Contents:
+    return Contents(" ".join(str(error).removeprefix(str(path)).lstrip(": ").split()))
+
+
+def _read_curves(paths: Sequence[Path], texts: Mapping[int, str]) -> dict[int, Contents]:
+    loads = lru_cache(maxsize=10_000)(json.loads)
+    found: dict[int, Contents] = {}
+    tables: dict[int, Table] = {}
+    for (index, text), regular in zip(
+        texts.items(), parse_regular_curves(list(texts.values()), loads), strict=True
+    ):
+        try:
+            settings, tables[index] = regular or parse_curve(paths[index], text)
+        except UserError as error:
+            found[index] = _faulty(paths[index], error)
+        else:
+            found[index] = Contents(parts=_parts_of_curve(text, settings.get("strength")))
+    if tables:
+        lengths = [len(table["strength"]) for table in tables.values()]
+        owner = np.repeat(np.arange(len(tables)), lengths)
+        every = {name: np.concatenate([table[name] for table in tables.values()]) for name in tables[index]}
+        means = level_means(every, owner)
+        matrix = np.column_stack([means[name] for name in MEASURED])
+        levels = np.bincount(owner[level_starts(every["strength"], owner)])
+        for index, own in zip(tables, np.split(matrix, np.cumsum(levels)[:-1]), strict=True):
+            found[index] = replace(found[index], means=own)
+    return found
+
+
+def _parts_of_curve(text: str, strength: object) -> Parts:
+    """Return the settings that a curve's file begins with, but for what it says of itself."""
+    parts = {}
+    for line in text.split("\n"):
+        if not line.startswith("#"):
+            break
+        key, _, value = line[1:].partition(":")
+        parts[key.strip()] = value.strip()
+    parts.pop("noise_curve", None)
+    if strength is not None:
+        parts["strength"] = json.dumps(strength)
+    return tuple(f"{key}\n{value}" for key, value in parts.items())
+
+
+def _read_configuration(path: Path, book: SettingsBook) -> Contents:
     try:
-        if path.name == CONFIGURATION:
-            return Contents(settings=_read_configuration(path))
-        if path.name == METRICS:
-            contents = path.read_bytes()
-            header = contents.partition(b"\n")[0].decode("utf-8", "replace").split(",")
-            return Contents(check_metrics(contents), tested="test/accuracy" in header)
-        if path.suffix == ".ckpt":
-            return Contents(_check_checkpoint(path))
-        curve = NoiseCurve.from_csv(path)
-        return Contents(settings=curve.settings, summary=curve.summary())
-    except UserError as error:
-        return Contents(str(error).removeprefix(str(path)).lstrip(": "))
-    except OSError as error:
-        return Contents(f"can't be read: {error.strerror or error}")
-
-
-def _read_configuration(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = load_yaml(text)
+        return Contents(parts=book.read_yaml(path.read_text(encoding="utf-8")))
     except UnicodeDecodeError:
-        raise UserError("is not text") from None
+        return Contents("is not text")
     except yaml.YAMLError as error:
-        raise UserError(f"is not YAML: {_one_line(error)}") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        said = f"line {mark.line + 1}: {problem}" if mark is not None and problem else str(error)
+        return Contents(f"is not YAML: {' '.join(said.split())}")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"is not YAML: {str(error).splitlines()[0]}") from error
-    if settings is None:
-        raise UserError("is empty")
-    if not isinstance(settings, dict):
-        raise UserError("holds no settings: expected a mapping")
-    return settings
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None)
-    if mark is not None and problem:
-        return f"line {mark.line + 1}: {problem}"
-    return " ".join(str(error).split())
+        return Contents(" ".join(str(error).split()))
 
 
 def _check_checkpoint(path: Path) -> str:
     """Return what is wrong with a checkpoint: it is a ZIP archive, whose directory stands at its end."""
     with open(path, "rb") as file:
-        if not file.seek(0, 2):
+        size = file.seek(0, 2)
+        if not size:
             return "is empty"
+        file.seek(max(size - 65_557, 0))
+        ending = file.read()
         file.seek(0)
-        begins = file.read(4)
-        file.seek(max(file.seek(0, 2) - 65_557, 0))
-        return "" if begins == b"PK\x03\x04" and b"PK\x05\x06" in file.read() else "is cut, or no checkpoint"
-
-
-def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings with dotted names; of a class with arguments these stand under its own name.
-
-    >>> flat({"model": {"network": {"cell": "lstm"}}, "sites": ["input"]})
-    {'model.network.cell': 'lstm', 'sites': ['input']}
-    """
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+        whole = file.read(4) == b"PK\x03\x04" and b"PK\x05\x06" in ending
+    return "" if whole else "is cut, or no checkpoint"

@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
+from asr_dni.catalogue.entry import State
 from asr_dni.catalogue.finding import validation_curve_files
 from asr_dni.catalogue.metrics_file import read_metrics
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve
-
-State = Literal["finished", "running", "interrupted", "damaged"]
-"""``finished``: it was tested; ``running``: a process holds its lock; ``interrupted``: neither; ``damaged``: a file of
-it can't be used."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Run:
     Attributes:
         identity: path relative to the catalogue's folder, with slashes.
         path: its folder.
-        state: see :data:`State`.
+        state: see :data:`~asr_dni.catalogue.entry.State`.
         message: one line on what is wrong with it; "" where nothing is.
         faults: what is wrong, by file.
         settings: what ``config.yaml`` says, nested; of a run without it what its curve says.

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from asr_dni.catalogue import Run
-from asr_dni.catalogue.reading import flat
+from asr_dni.catalogue.settings_book import flat
 
 _EACH_START = ("ckpt_path", "name", "runs", "seed_everything")
 """Settings that differ from start to start of one training."""

@@ -162,8 +162,11 @@ class NoiseCurve:
                 how well the mean over all chips that may be programmed so is known on these very clips, draws of the
                 noise included; NaN with one chip. None of them covers training again.
         """
-        table = {name: self.frame[name].to_numpy(dtype=float) for name in COLUMNS}
-        return summary_of_means(level_means(table), self.settings, over)
+        return summary_of_means(self.means(), self.settings, over)
+
+    def means(self) -> Columns:
+        """Return means and intervals per strength, see :func:`~asr_dni.evaluation.level_means.level_means`."""
+        return level_means({name: self.frame[name].to_numpy(dtype=float) for name in COLUMNS})
 
     def midpoint(self, chance: float | None = None) -> float | None:
         """Return the midpoint of the mean over chips and draws, see :meth:`CurveSummary.midpoint`."""
@@ -284,66 +287,62 @@ def summarise_curves(curves: Sequence[NoiseCurve], over: Over = "clips") -> Curv
         raise UserError("there is no noise curve to summarise: give at least one")
     if len(curves) == 1:
         return curves[0].summary(over)
-    return pool_summaries([curve.summary() for curve in curves])
+    return pool_means([curve.means() for curve in curves], [curve.settings for curve in curves])
 
 
-def pool_summaries(summaries: Sequence[CurveSummary], repetition: str = "seed") -> CurveSummary:
+def pool_means(
+    means: Sequence[Columns], settings: Sequence[Mapping[str, Any]], repetition: str = "seed"
+) -> CurveSummary:
     """Return the mean over two or more trainings, see :func:`summarise_curves`.
 
     Args:
-        summaries: one per training.
+        means: of each training's curve, see :func:`~asr_dni.evaluation.level_means.level_means`.
+        settings: of each.
         repetition: what they differ in, for the words of the interval.
 
     Raises:
         UserError: they are over other strengths, at other levels or of other numbers of clips.
     """
-    first = summaries[0]
-    for other in summaries[1:]:
-        if other.strength != first.strength:
+    first, strength = means[0], strength_of(settings[0])
+    for other, its_settings in zip(means[1:], settings[1:], strict=True):
+        if strength_of(its_settings) != strength:
             raise UserError(
-                f"curves of one experiment are over {first.strength} and over {other.strength}: measure all"
+                f"curves of one experiment are over {strength} and over {strength_of(its_settings)}: measure all"
                 f" {repetition}s alike"
             )
         for column in ("strength", "n_clips"):
-            if not np.array_equal(other.frame[column].to_numpy(), first.frame[column].to_numpy()):
+            if not np.array_equal(other[column], first[column]):
+                called = strength.word if column == "strength" else column
                 raise UserError(
-                    f"curves of one experiment differ in {_called(column, first)} ({first.frame[column].tolist()} and"
-                    f" {other.frame[column].tolist()}): measure all {repetition}s alike"
+                    f"curves of one experiment differ in {called} ({first[column].tolist()} and"
+                    f" {other[column].tolist()}): measure all {repetition}s alike"
                 )
-    stacked = {
-        column: np.stack([summary.frame[column].to_numpy(dtype=float) for summary in summaries])
-        for column in ("accuracy", "loss", "snr_db")
-    }
-    levels = len(first.frame)
-    not_defined = np.full(levels, np.nan)
-    enough = len(summaries) >= FEWEST_SEEDS
+    stacked = {column: np.stack([own[column] for own in means]) for column in ("accuracy", "loss", "snr_db")}
+    not_defined = np.full(len(first["strength"]), np.nan)
+    enough = len(means) >= FEWEST_SEEDS
     low = high = not_defined
     if enough:
-        counted = np.array([counting_deviation(int(n_clips)) for n_clips in first.frame["n_clips"]])
+        counted = np.array([counting_deviation(int(n_clips)) for n_clips in first["n_clips"]])
         low, high = student_t_intervals(stacked["accuracy"].T, least_deviation=counted)
     frame = pd.DataFrame(
         {
-            "strength": first.frame["strength"].to_numpy(),
+            "strength": first["strength"],
             "snr_db": stacked["snr_db"].mean(axis=0),
             "accuracy": stacked["accuracy"].mean(axis=0),
             "low": low.clip(0, 1),
             "high": high.clip(0, 1),
             **dict.fromkeys(("draws_low", "draws_high", "chips_low", "chips_high"), not_defined),
             "loss": stacked["loss"].mean(axis=0),
-            **{name: first.frame[name].to_numpy() for name in ("n_draws", "n_chips", "n_clips")},
-            "n_seeds": np.full(levels, len(summaries), dtype=np.int64),
+            **{name: first[name].astype(np.int64) for name in ("n_draws", "n_chips", "n_clips")},
+            "n_seeds": np.full(len(not_defined), len(means), dtype=np.int64),
         }
     )
     shared = {
         key: value
-        for key, value in first.settings.items()
-        if all(key in summary.settings and summary.settings[key] == value for summary in summaries)
+        for key, value in settings[0].items()
+        if all(key in own and own[key] == value for own in settings)
     }
-    interval = f"95 % interval over {len(summaries)} {repetition}s, on these clips"
+    interval = f"95 % interval over {len(means)} {repetition}s, on these clips"
     if not enough:
-        interval = f"{len(summaries)} {repetition}s, too few for an interval"
+        interval = f"{len(means)} {repetition}s, too few for an interval"
     return CurveSummary(frame, interval, shared)
-
-
-def _called(column: str, summary: CurveSummary) -> str:
-    return summary.strength.word if column == "strength" else column

@@ -35,19 +35,24 @@ def group_by_experiment(settings: Mapping[_Key, Mapping[str, Any]]) -> list[list
 
 
 def older_of_one_training(
-    settings: Mapping[_Key, Mapping[str, Any]], changed: Mapping[_Key, float]
+    settings: Mapping[_Key, Mapping[str, Any]],
+    changed: Mapping[_Key, float],
+    experiments: Mapping[_Key, str] | None = None,
 ) -> list[_Key]:
     """Return keys of curves that a newer one of the same weights replaces, as when a run is tested again.
 
     Args:
         settings: of the curves.
         changed: when each was written.
+        experiments: of each, where they are known.
     """
+    if experiments is None:
+        experiments = {key: experiment_key(own) for key, own in settings.items()}
     newest: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     older = []
     for key in sorted(settings, key=lambda key: changed[key], reverse=True):
         own = settings[key]
-        known = newest.setdefault((experiment_key(own), str(own.get("seed"))), [])
+        known = newest.setdefault((experiments[key], str(own.get("seed"))), [])
         if any(_same_weights(own, other) for other in known):
             older.append(key)
         else:
@@ -152,10 +157,10 @@ def label_experiments(settings: Sequence[Mapping[str, Any]]) -> list[str]:
             for place, text in zip(places, texts, strict=True):
                 more = ([] if label == "network" and text else [label]) + ([text] if text else [])
                 labels[place] = ", ".join(more)
-    return _distinct(labels)
+    return distinct(labels)
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
+def distinct(labels: Sequence[str]) -> list[str]:
     """Number the labels that several have; no number makes a label that is there already."""
     taken, counts, distinct = set(labels), Counter(labels), []
     for label in labels:
