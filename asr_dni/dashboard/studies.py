@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from asr_dni.catalogue import Catalogue
-from asr_dni.catalogue.reading import flat
+from asr_dni.catalogue.settings_book import flat
 from asr_dni.errors import UserError
 from asr_dni.plotting import Figure, HeatMap
 from asr_dni.study.figures import grouped, row_figure, study_figures
