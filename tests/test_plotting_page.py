@@ -8,7 +8,7 @@ import pytest
 from test_plotting import LINE, figure_of, plotly_of
 
 import asr_dni
-from asr_dni.plotting import Axis, Figure, Panel, with_plotly
+from asr_dni.plotting import Axis, Figure, Panel
 from asr_dni.plotting.page import page, render_choice
 
 
@@ -41,14 +41,35 @@ def test_a_choice_shows_one_figure_at_a_time():
 
 
 def test_a_page_has_the_library_once_and_its_parts_in_their_order():
-    figure = with_plotly.render(figure_of(LINE))
+    figure = figure_of(LINE)
     text = page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
     assert text == page("Noise & more", ["<p>first</p>", figure, "<p>second</p>", figure], "p { color: red }")
-    assert "<title>Noise &amp; more</title><style>p { color: red }</style>" in text
+    assert "<title>Noise &amp; more</title><style>" in text
+    assert "p { color: red }</style>" in text
+    assert "Content-Security-Policy content=\"default-src 'none';" in text
     places = [text.index(part) for part in ("<p>first", 'id="figure-1"', "<p>second", 'id="figure-2"')]
     assert places == sorted(places)
     assert len(re.findall(r"<script[^>]*>\s*/\*\*\s*\* plotly\.js", text)) == 1
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", text)
+
+
+def test_titles_and_small_print_are_texts_of_the_page():
+    def texts(*parts):
+        return re.findall(r"<(?:figcaption|p class=note)[^>]*>(.*?)</", page("t", parts))
+
+    one = Figure("σ_train <b>", (Panel(elements=(LINE,)),), "settings of one; σ_infer")
+    assert texts(one) == ["σ<sub>train", "settings of one; σ<sub>infer"]
+    assert "σ<sub>train</sub> &lt;b&gt;" in page("t", [one])
+    others = [Figure("title", one.panels, f"run {place}; scale absolute") for place in range(5)]
+    named = {str(place): figure for place, figure in enumerate(others)}
+    # Of few all is said, of many what they share: the menu names the rest.
+    assert texts(dict(list(named.items())[:2])) == [
+        "title",
+        "0: run 0; scale absolute",
+        "1: run 1; scale absolute",
+    ]
+    assert texts(named) == ["title", "scale absolute"]
+    assert texts("<h3>title</h3>", named) == ["scale absolute"]
 
 
 def test_the_package_has_no_javascript_of_its_own():

@@ -65,6 +65,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.compare",
         "run",
     ),
+    "report": Command(
+        "put runs and studies on one page that needs no network, or into a PDF for papers",
+        "asr_dni.cli.report",
+        "run",
+    ),
     "dashboard": Command(
         "compare noise curves, studies and runs in a browser, and hear and see what noise does to a clip",
         "asr_dni.cli.dashboard",

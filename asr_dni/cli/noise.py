@@ -165,10 +165,9 @@ def _draw(name: str, cells: Sequence[Cells], path: Path) -> None:
     figure = device_figure(cells[0], name)
     if kind == "html":
         from asr_dni.plotting.page import page
-        from asr_dni.plotting.with_plotly import render
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as temporary:
-            temporary.write_text(page(figure.title, [render(figure)]), encoding="utf-8")
+            temporary.write_text(page(figure.title, [figure]), encoding="utf-8")
     else:
         save(figure, path.with_suffix(""), (kind,))

@@ -13,10 +13,9 @@ from asr_dni.catalogue import Catalogue
 from asr_dni.catalogue.settings_book import flat
 from asr_dni.errors import UserError
 from asr_dni.plotting import Figure, HeatMap
-from asr_dni.study.figures import grouped, row_figure, study_figures
+from asr_dni.study.figures import FIGURES, grouped, row_figure, study_figures
 from asr_dni.study.findings import Findings, find
 from asr_dni.study.matrix import Matrix, describe_key, varying_keys
-from asr_dni.study.report import FIGURES
 
 _OF_CELLS = ("matrix", "difference", "difference_to_clean")
 """Figures whose cells are trainings under a noise."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import NoiseCurve, curve_label, strength_of_training
 from asr_dni.evaluation.description import describe_hardware, name_hardware
-from asr_dni.identity import experiment_key, experiment_settings
+from asr_dni.identity import canonical_json, experiment_key, experiment_settings
 
 _Key = TypeVar("_Key")
 
@@ -66,6 +66,35 @@ def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         if one.get(key) and other.get(key):
             return bool(one[key] == other[key])
     return False
+
+
+def pool_by_experiment(
+    curves: Mapping[_Key, NoiseCurve], changed: Mapping[_Key, float]
+) -> dict[str, list[_Key]]:
+    """Return keys of curves by the label of their experiment, in ascending noise of the training.
+
+    Of one experiment and seed the newest counts. What was measured at other levels or on another number of clips is an
+    experiment of its own.
+
+    Args:
+        curves: the curves.
+        changed: when each was written.
+    """
+    newest: dict[tuple[str, str, Any], _Key] = {}
+    for key in sorted(curves, key=lambda key: changed[key]):
+        curve = curves[key]
+        shape = canonical_json([curve.levels, int(curve.frame["n_clips"].iloc[0])])
+        seed = curve.settings.get("seed")
+        newest[experiment_key(curve.settings), shape, key if seed is None else seed] = key
+    kept = set(newest.values())
+    names = {key: (experiment, shape) for (experiment, shape, _), key in newest.items()}
+    groups: dict[tuple[str, str], list[_Key]] = {}
+    for key in curves:
+        if key in kept:
+            groups.setdefault(names[key], []).append(key)
+    ordered = sorted(groups.values(), key=lambda keys: order_of_experiment(curves[keys[0]].settings))
+    labels = label_experiments([curves[keys[0]].settings for keys in ordered])
+    return dict(zip(labels, ordered, strict=True))
 
 
 def check_independent(members: Mapping[Path, NoiseCurve]) -> None:

@@ -41,7 +41,8 @@ def format_accuracy(accuracy: float, low: float, high: float, bounds: bool = Fal
     return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _format_midpoint(summary: CurveSummary) -> str:
+def format_midpoint(summary: CurveSummary) -> str:
+    """Return the midpoint with two digits, "> 4" where it is beyond what was measured, "–" where there is none."""
     try:
         midpoint = summary.midpoint()
     except UserError:
@@ -105,7 +106,7 @@ def _cells(
             of_chips = _OVER if int(summary.frame["n_chips"].max()) > 1 else ()
             extra += ["loss", *of_chips]
         header += [label, *extra]
-        midpoints += [_format_midpoint(summary), *([""] * len(extra))]
+        midpoints += [format_midpoint(summary), *([""] * len(extra))]
         levels = {row["strength"]: row for row in summary.frame.to_dict("records")}
         intervals = {value: (its["accuracy"], its["low"], its["high"]) for value, its in levels.items()}
         bounds = any(_lopsided(*its) for its in intervals.values())
@@ -171,8 +172,8 @@ def noise_curve_table(curves: Curves, title: str = "Accuracy (%) under computati
     return table
 
 
-def noise_curve_markdown(curves: Curves) -> str:
-    """Return the same table in Markdown, with the line on how it was measured below.
+def noise_curve_texts(curves: Curves) -> tuple[list[str], list[list[str]], str]:
+    """Return header, rows and note of the same table as texts, the midpoints in the last row.
 
     Args:
         curves: curves, or summaries of several seeds, by their label.
@@ -182,8 +183,20 @@ def noise_curve_markdown(curves: Curves) -> str:
     """
     summaries = as_summaries(curves)
     header, rows, midpoints = _cells(summaries, own_snr_columns=True)
-    lines = [header, ["---:"] * len(header), *([text for text, _ in row] for row in rows)]
-    if _has_midpoints(summaries):
-        lines.append(midpoints)
+    texts = [[text for text, _ in row] for row in rows]
+    return header, texts + ([midpoints] if _has_midpoints(summaries) else []), _describe(summaries)
+
+
+def noise_curve_markdown(curves: Curves) -> str:
+    """Return the same table in Markdown, with the line on how it was measured below.
+
+    Args:
+        curves: curves, or summaries of several seeds, by their label.
+
+    Raises:
+        UserError: no curves, or curves of different scales.
+    """
+    header, rows, note = noise_curve_texts(curves)
+    lines = [header, ["---:"] * len(header), *rows]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{text}\n\nAccuracy in %; {_describe(summaries)}.\n"
+    return f"{text}\n\nAccuracy in %; {note}.\n"

@@ -21,14 +21,14 @@ def report_study(arguments: Sequence[str]) -> None:
 
 def write_report(path: Path, console: "Console") -> None:
     """Write findings and figures, and print the findings."""
+    from asr_dni.report.study_report import report_study as write_files
     from asr_dni.study.folder import StudyFolder
-    from asr_dni.study.report import report
 
     folder = StudyFolder(path)
     if not folder.ledger.members():
         raise UserError(f"{path} holds no results yet: asr-dni study run FILE makes them")
     with _quiet_matplotlib():
-        files = report(folder.ledger, folder.report)
+        files = write_files(folder.ledger, folder.report)
     summary = next((file for file in files if file.name == "summary.txt"), None)
     if summary is None:
         from asr_dni.study.findings import find

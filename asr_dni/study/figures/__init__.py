@@ -5,9 +5,10 @@ They are specifications (:mod:`asr_dni.plotting`), rendered as files by matplotl
 
 from asr_dni.study.figures.curves import curves_figure, row_figure, units_figure
 from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
-from asr_dni.study.figures.whole_study import grouped, study_figures
+from asr_dni.study.figures.whole_study import FIGURES, grouped, study_figures
 
 __all__ = [
+    "FIGURES",
     "best_figure",
     "curves_figure",
     "differences_figure",

@@ -16,6 +16,16 @@ from asr_dni.study.matrix import KEYS, Matrix, varying_keys
 _LONGEST_PART, _LONGEST_NAME = 60, 160
 """Letters; file systems take 255."""
 
+FIGURES = {
+    "matrix": "Accuracy for every training and inference noise",
+    "difference_to_clean": "Difference to conventional training with clean inference",
+    "difference": "Difference to conventional training at the same noise",
+    "curves": "Noise curves",
+    "best": "Best training noise for each inference noise",
+    "units": "Accuracy and the number of units",
+}
+"""What a report's figures show, by the beginning of their names, in the order of the report."""
+
 
 def study_figures(findings: Findings) -> dict[str, Figure]:
     """Specify all figures of a study.
