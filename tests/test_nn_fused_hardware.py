@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from covering import thinned
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.nn import NoisyRecurrent, fused, native, stack_networks, use_implementation
 from asr_dni.nn.implementation import run_recurrence
@@ -67,6 +68,12 @@ def layer_of(cell: str, networks: int, features: int = 6, units: int = 7) -> Noi
     return members[0] if networks == 1 else stack_networks(members)
 
 
+def packed(x: torch.Tensor) -> PackedSequence:
+    """Make the samples' sequences of ``(T, N, F)`` differently long."""
+    lengths = torch.arange(x.shape[1]) % x.shape[0] + 1
+    return pack_padded_sequence(x, lengths, enforce_sorted=False)
+
+
 def under(layer, hardware, rows, first=0):
     """Set hardware; each of K networks has a strength, a seed and samples of its own."""
     ids = torch.arange(first, first + rows)
@@ -77,11 +84,13 @@ def under(layer, hardware, rows, first=0):
     return layer.under(strengths, which)
 
 
-def run(layer, hardware, x, first=0):
+def run(layer, hardware, x, first=0, given=lambda x: x):
     """Return outputs, final states and the gradients of input and parameters."""
     x = x.clone().requires_grad_()
     with under(layer, hardware, x.shape[-2], first):
-        outputs, final = layer(x)
+        outputs, final = layer(given(x))
+    if isinstance(outputs, PackedSequence):
+        outputs, _ = pad_packed_sequence(outputs)
     results = [outputs, *(final if isinstance(final, tuple) else (final,))]
     loss = sum((its * torch.linspace(-1, 1, its.numel()).view_as(its)).sum() for its in results)
     return [its.detach() for its in results], torch.autograd.grad(loss, [x, *layer.parameters()])
@@ -106,6 +115,41 @@ def test_is_the_plain_loop(cell, kind, place, networks):
     with use_implementation("reference"):
         its = run(layer, hardware, x)
     for got, expected in zip((*mine[0], *mine[1]), (*its[0], *its[1]), strict=True):
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
+
+
+@thinned(1, cell=CELLS, kind=["Gaussian", *KINDS], bidirectional=[False, True])
+def test_packed_sequences_are_the_plain_loops(cell, kind, bidirectional):
+    hardware = Hardware(**({"output": Gaussian(0.5)} if kind == "Gaussian" else KINDS[kind]), sites=SITES)
+    torch.manual_seed(0)
+    layer, x = NoisyRecurrent(cell, 6, 7, bidirectional=bidirectional), torch.randn(5, 13, 6)
+    with use_implementation("fused"):
+        mine = run(layer, hardware, x, given=packed)
+    with use_implementation("reference"):
+        its = run(layer, hardware, x, given=packed)
+    for got, expected in zip((*mine[0], *mine[1]), (*its[0], *its[1]), strict=True):
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_sequences_without_steps_leave_the_state(cell):
+    """In a population, each of whose members has lengths of its own; and second derivatives are to be had."""
+    torch.manual_seed(0)
+    layer = stack_networks([NoisyRecurrent(cell, 6, 7, bidirectional=True) for _ in range(2)])
+    x = torch.randn(3, 4, 6)
+    lengths = torch.tensor([0, 3, 1, 0])
+    results = []
+    for implementation in ("fused", "reference"):
+        with use_implementation(implementation), under(layer, Hardware(Gaussian(0.3)), 4):
+            state = tuple(its + 0.5 for its in layer.initial_state(4, x))
+            state = tuple(its.requires_grad_() for its in state)
+            outputs, final = layer.forward_projected(layer.input_projection(x), state, lengths)
+            loss = outputs.square().sum() + sum(its.square().sum() for its in final)
+            first = torch.autograd.grad(loss, state, create_graph=True)
+            (second,) = torch.autograd.grad(sum(its.square().sum() for its in first), state[:1])
+            results.append([outputs, *final, *first, second])
+        assert torch.equal(final[0][:, -1, 0], state[0][:, -1, 0])
+    for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
 
 

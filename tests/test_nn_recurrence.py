@@ -280,7 +280,6 @@ class TestChoice:
             ({"projection": torch.zeros(1, 1, 1, 8).double()}, "float64"),
             ({"projection": torch.zeros(1, 1, 1, 8).bfloat16()}, "bfloat16"),
             ({"projection": torch.zeros(1, 1, 1, 8, device="meta")}, "meta"),
-            ({"lengths": torch.ones(1, 1)}, "packed"),
         ],
     )
     def test_the_reason_is_given(self, changes, reason):

@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
     (torch.float32,),
     operations=(GaussianNoise, AffineNoise, Quantisation),
     arrays=True,
+    lengths=True,
 )
 
 
@@ -74,6 +75,7 @@ class _Fused(torch.autograd.Function):
         c: Tensor | None,
         sites: Sites,
         keep: bool,
+        lengths: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         given = inputs if projection is None else projection
         assert given is not None
@@ -99,6 +101,7 @@ class _Fused(torch.autograd.Function):
             b_hh=b_hh,
             h=h,
             c=c,
+            lengths=lengths,
             outputs=outputs,
             gates=gates,
             kept=kept,
@@ -108,7 +111,7 @@ class _Fused(torch.autograd.Function):
             ctx.save_for_backward(
                 inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept, passed
             )
-            ctx.cell, ctx.sites = cell, sites
+            ctx.cell, ctx.sites, ctx.lengths = cell, sites, lengths
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
 
@@ -120,9 +123,9 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
             arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c
             its = _differentiable_gradients(
-                ctx.cell, arguments, ctx.sites, ctx.needs_input_grad[1:9], gradients
+                ctx.cell, arguments, ctx.sites, ctx.lengths, ctx.needs_input_grad[1:9], gradients
             )
-            return None, *its, None, None
+            return None, *its, None, None, None
         _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
         if d_outputs is None:
             d_outputs = torch.zeros_like(outputs)
@@ -154,6 +157,7 @@ class _Fused(torch.autograd.Function):
             w_hh=w_hh,
             h=h,
             c=c,
+            lengths=ctx.lengths,
             outputs=outputs,
             gates=gates,
             kept=kept,
@@ -170,13 +174,14 @@ class _Fused(torch.autograd.Function):
         )
         if d_inputs is not None and inputs.dim() == 3:
             d_inputs = d_inputs.sum(0)  # shared by all networks
-        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None
+        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None, None
 
 
 def _differentiable_gradients(
     cell: str,
     arguments: Sequence[Tensor | None],
     sites: Sites,
+    lengths: Tensor | None,
     wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -186,6 +191,7 @@ def _differentiable_gradients(
         cell: which equations.
         arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h and c.
         sites: the noise; the same numbers are drawn again.
+        lengths: of the samples' sequences.
         wanted: of which arguments.
         gradients: of outputs and last cell state.
 
@@ -215,6 +221,7 @@ def _differentiable_gradients(
         w_ih=w_ih,
         b_ih=b_ih,
         projection=projection,
+        lengths=lengths,
     )
     outputs, final = run_reference(problem, draw=native.draw_gaussian)
     results = [(outputs, gradients[0]), (final[-1], gradients[1] if cell == "lstm" else None)]
@@ -252,5 +259,13 @@ def run(problem: Recurrence) -> tuple[Tensor, State]:
     arguments = (*inputs, problem.w_hh, problem.b_hh, h, c)
     # Inside of forward() autograd does not tell whether it records.
     keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    outputs, last = _Fused.apply(problem.cell, *arguments, problem.sites, keep)  # type: ignore[no-untyped-call]
-    return outputs, (outputs[:, -1],) if last is None else (outputs[:, -1], last)
+    lengths = problem.lengths
+    if lengths is not None:
+        lengths = lengths.to("cpu", torch.int64).expand(h.shape[:2]).contiguous()
+    outputs, last = _Fused.apply(problem.cell, *arguments, problem.sites, keep, lengths)  # type: ignore[no-untyped-call]
+    if lengths is None:
+        final = outputs[:, -1]
+    else:
+        place = (lengths - 1).clamp(min=0)[:, None, :, None].expand(-1, 1, -1, outputs.shape[-1])
+        final = torch.where(lengths[..., None] > 0, outputs.gather(1, place)[:, 0], h.to(outputs.dtype))
+    return outputs, (final,) if last is None else (final, last)

@@ -60,7 +60,7 @@ class _Recurrence(ctypes.Structure):
         *fields(
             ctypes.c_void_p,
             "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept passed noise arrays pieces operations dac "
-            "samples packed scratch sums d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
+            "samples lengths packed scratch sums d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
         ),
         ("inside", ArrayStructure),
     )
@@ -80,6 +80,10 @@ _WRITTEN = (
     "dh",
     "dc",
 )
+
+
+_TYPES = {"passed": torch.uint8, "lengths": torch.int64}
+"""Of arrays that are not float32."""
 
 
 def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tensor | None]) -> None:
@@ -109,11 +113,12 @@ def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tens
     shapes |= dict.fromkeys(("projection", "d_projection", "gates"), (networks, steps, rows, gates))
     shapes |= dict.fromkeys(("h", "c", "dh", "dc"), (networks, rows, width))
     shapes |= dict.fromkeys(("outputs", "d_outputs"), (networks, steps, rows, width))
+    shapes["lengths"] = networks, rows
     shapes["passed"] = (networks, steps, rows, noted_width(cell, sites, width))
     for name, array in arrays.items():
         if array is None:
             continue
-        dtype = torch.uint8 if name == "passed" else torch.float32
+        dtype = _TYPES.get(name, torch.float32)
         if tuple(array.shape) != shapes[name] or array.dtype != dtype or array.device.type != "cpu":
             raise ValueError(
                 f"{name} are {tuple(array.shape)}, {array.dtype}, on {array.device}: recurrence.c takes"
@@ -161,8 +166,8 @@ def run_recurrence(
         cell: which equations.
         sites: the hardware.
         keep: whether activations are kept for the backward pass.
-        **arrays: float32 tensors on the CPU; the C file says their names and shapes. Those that are written to must be
-            contiguous, the others are made so.
+        **arrays: tensors on the CPU, float32 but those of :data:`_TYPES`; the C file says their names and shapes. Those
+            that are written to must be contiguous, the others are made so.
 
     Raises:
         ValueError: the cell is not one of :data:`CELLS`, or an array, the noise or its sample identities do not have

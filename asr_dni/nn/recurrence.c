@@ -61,6 +61,7 @@ typedef struct {
     const operation *operations;              /* (K, n_operations) */
     const converter *dac;                     /* (K, 2), of x and of h */
     const int64_t *const *samples;            /* K pointers to (N) */
+    const int64_t *lengths;                   /* (K, N), after which a row's outputs are 0 and its c stays; NULL: T */
     float *packed, *scratch, *sums;           /* see scratch_sizes */
     const float *d_outputs;                   /* (K, T, N, H) */
     float *d_inputs, *d_projection;           /* (K, T, N, F), (K, T, N, G H), or NULL where they are not wanted */
@@ -168,6 +169,10 @@ INLINE const float *inputs_of(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptr
 INLINE const float *hidden_before(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
     return t ? p->outputs + ((k * p->steps + t - 1) * p->rows + row) * p->width
              : p->h + (k * p->rows + row) * p->width;
+}
+
+INLINE int is_over(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
+    return p->lengths && t >= p->lengths[k * p->rows + row];
 }
 
 INLINE place place_of(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
@@ -335,6 +340,11 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
             gates_exact(p, k, t, first, rows, &to);
         if (p->cell == LSTM) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
         for (ptrdiff_t n = 0; n < rows; n++) {
+            if (is_over(p, k, t, first + n)) {
+                for (ptrdiff_t u = 0; u < H; u++) out[n * H + u] = 0.0f;
+                for (ptrdiff_t u = 0; cell_before && u < H; u++) kept[n * H + u] = cell_before[n * H + u];
+                continue;
+            }
             const place here = place_of(p, k, t, first + n);
             noise.sample = here.sample, noise.step = here.step;
             noise.factors = inside_cell(p, k, here, factors, products);
@@ -479,7 +489,9 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
             const ptrdiff_t at_row = filled * rows + n;
             float *drow = c.gradients + at_row * D;
             const float *factors = inside_cell(p, k, place_of(p, k, t, first + n), c.factors, NULL);
-            if (p->cell == LSTM) {
+            if (is_over(p, k, t, first + n)) {
+                for (ptrdiff_t j = 0; j < D; j++) drow[j] = 0.0f;
+            } else if (p->cell == LSTM) {
                 const float *cell = p->kept + (at + n) * H;
                 const float *cell_before = t ? cell - N * H : p->c + (k * N + first + n) * H;
                 lstm_row_backward(row + n * G, drow, cell_before, cell, from_out + n * H, dh + n * H, dc + n * H,

@@ -170,7 +170,7 @@ class NoisyLayers(AnalogModule, DroppingModule):
             projection=None if projection is None else of_all(projection),
             w_hr=matrix("weight_hr", "recurrent") if self.proj_size else None,
             own={name: parameter(name) for name in self._equations.own},
-            lengths=None if lengths is None else of_all(lengths),
+            lengths=None if lengths is None else lengths[None],
         )
         if self._estimates is None:
             outputs, final = run_recurrence(problem)
@@ -384,12 +384,12 @@ class NoisyLayers(AnalogModule, DroppingModule):
 
 
 def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Reverse ``(T, N, F)`` in time; each sample within its own length."""
+    """Reverse ``(*, T, N, F)`` in time; each sample within its own length."""
     if lengths is None:
         return x.flip(-3)
-    steps = torch.arange(x.shape[0], device=x.device)[:, None]
+    steps = torch.arange(x.shape[-3], device=x.device)[:, None]
     order = torch.where(steps < lengths, lengths - 1 - steps, steps)
-    return x.gather(0, order[:, :, None].expand_as(x))
+    return x.gather(-3, order[:, :, None].expand_as(x))
 
 
 class _OfTorch(NoisyLayers, nn.RNNBase):
