@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from asr_dni.cli.functions import run_function
+from asr_dni.cli.functions import progress_bar, run_function
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
 from asr_dni.noise import SIGMA, Strength
@@ -153,6 +153,40 @@ def build_workspace(
         print(f"W&B: {_save(built, replace)}")
 
 
+def log_results(
+    study: Path,
+    project: str | None = None,
+    mode: Literal["auto", "online", "offline"] = "auto",
+) -> None:
+    """Log a study's results to W&B: a run for each member, with its noise curve, and one with the matrix.
+
+    Members that were logged before are left out.
+
+    Args:
+        study: its folder, such as runs/study/quick.
+        project: the project; by default that of WANDB_PROJECT, else asr-dni.
+        mode: auto is online where there is a login and a network, else offline.
+    """
+    from asr_dni.study.wandb_runs import log_study
+
+    if not study.is_dir():
+        raise UserError(f"{study}: there is no such folder; give a study's, such as runs/study/quick")
+    with progress_bar() as progress:
+        task = progress.add_task("W&B", total=None)
+        runs = log_study(
+            study,
+            project,
+            None if mode == "auto" else mode,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if not runs:
+        print("W&B: nothing to log: every member was logged before, or W&B is disabled")
+    elif runs[-1].offline:
+        print(f"W&B, offline: {count(len(runs), 'run')} logged; asr-dni wandb sync {study} uploads them")
+    else:
+        print(f"W&B: {count(len(runs), 'run')} logged, the whole is {runs[-1].url}")
+
+
 def _own_entity() -> str:
     import wandb
 
@@ -188,6 +222,7 @@ def _asked(question: Callable[[], object]) -> object:
 COMMANDS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
     "sync": (sync_runs, {"runs": RUNS}),
     "status": (show_status, {"runs": RUNS}),
+    "study": (log_results, {"study": {"type": Path, "help": "the study's folder"}}),
     "workspace": (build_workspace, {}),
 }
 
@@ -199,6 +234,7 @@ Weights & Biases: what its own client does not do for noise curves, or does with
 commands:
   sync [RUNS]    upload the runs that were logged offline; may be interrupted and started again
   status [RUNS]  print whether there is a login, and which runs wait to be uploaded
+  study DIR      log a study's results: a run for each member, and one for the matrix
   workspace      build the team's dashboard: curves over each other, matrix, learning curves, tables
 
 examples:

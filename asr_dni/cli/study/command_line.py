@@ -5,7 +5,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from asr_dni.errors import UserError
 
@@ -44,6 +44,13 @@ def read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
     if command == "run":
         parser.add_argument("--dry_run", type=bool, default=False, help="only print what would be done")
         parser.add_argument("--report", type=bool, default=True, help="write findings and figures at the end")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["disabled", "auto", "online", "offline"],
+            default="disabled",
+            help="log the results to W&B at the end, as asr-dni wandb study does",
+        )
+        parser.add_argument("--wandb_project", type=str | None, default=None, help="project in W&B")
     parser.add_argument(
         "--measure",
         type=bool,

@@ -26,6 +26,10 @@ def run_study(arguments: Sequence[str]) -> None:
         return
     from asr_dni.terminal import make_console
 
+    if parsed.wandb != "disabled":
+        from asr_dni.evaluation.wandb_mode import check_wandb
+
+        check_wandb(parsed.wandb_project, None if parsed.wandb == "auto" else parsed.wandb)
     console = make_console()
     errors = make_console(stderr=True)
     began = time.monotonic()
@@ -60,6 +64,10 @@ def run_study(arguments: Sequence[str]) -> None:
     still = len(run.missing())
     if parsed.report and run.folder.ledger.members():
         write_report(run.folder.path, console)
+    if parsed.wandb != "disabled" and run.folder.ledger.members():
+        from asr_dni.cli.wandb import log_results
+
+        log_results(run.folder.path, parsed.wandb_project, parsed.wandb)
     console.print(f"done in {duration(time.monotonic() - began)}", highlight=False)
     if still:
         print(
