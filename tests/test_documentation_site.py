@@ -87,6 +87,7 @@ def test_every_command_is_documented(made):
     assert set(COMMANDS) <= set(sections)
     assert {"study run", "study plan", "conf list", "noise show"} <= set(sections)
     assert "--strengths STRENGTHS" in text
+    assert re.search(r":\w+:`|``", text) is None  # what docstrings have for this site
 
 
 def test_every_public_name_is_documented(made):

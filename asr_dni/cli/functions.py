@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asr_dni.cli.help_formatter import HelpFormatter
 from asr_dni.cli.lists import with_brackets
 from asr_dni.configuration import refused_arguments
 from asr_dni.errors import UserError
@@ -32,6 +33,7 @@ def run_function(
         epilog=epilog,
         exit_on_error=False,
         allow_abbrev=False,
+        formatter_class=HelpFormatter,
     )
     for name, options in positional.items():
         parser.add_argument(name, **options)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, get_args
 
 import docstring_parser
 
+from asr_dni.cli.help_formatter import plain
 from asr_dni.cli.plain_parser import PlainParser
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
@@ -24,7 +24,6 @@ _MODELS: dict[str, Mapping[str, type[Model]]] = {
     "models of weights": WEIGHT_MODELS,
     "converters": CONVERTERS,
 }
-_MARKUP = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`|``([^`]*)``")
 
 
 def noise(arguments: Sequence[str]) -> None:
@@ -143,13 +142,9 @@ def _documentation(kind: type[Model]) -> tuple[str, str, dict[str, str]]:
             for parameter in docstring_parser.parse(
                 its.__doc__, docstring_parser.DocstringStyle.GOOGLE
             ).params:
-                fields.setdefault(parameter.arg_name, _plain(" ".join((parameter.description or "").split())))
+                fields.setdefault(parameter.arg_name, plain(" ".join((parameter.description or "").split())))
     parsed = docstring_parser.parse(inspect.getdoc(kind) or "", docstring_parser.DocstringStyle.GOOGLE)
-    return _plain(parsed.short_description or ""), _plain(parsed.long_description or ""), fields
-
-
-def _plain(text: str) -> str:
-    return _MARKUP.sub(lambda found: found[1] or found[2], text)
+    return plain(parsed.short_description or ""), plain(parsed.long_description or ""), fields
 
 
 def _draw(name: str, cells: Sequence[Cells], path: Path) -> None:

@@ -3,10 +3,10 @@
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from typing import Any, Literal
 
-from jsonargparse import DefaultHelpFormatter
 from lightning_fabric.utilities.seed import seed_everything
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from asr_dni.cli.help_formatter import HelpFormatter
 from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.run import BestCheckpoint
 from asr_dni.configuration import check_groups, refused_arguments
@@ -51,7 +51,7 @@ def describe(subcommand: str) -> str:
     return _DESCRIPTIONS[subcommand] + "\n" + _KEYS.format(use=_USES[subcommand])
 
 
-class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class _HelpFormatter(RawDescriptionHelpFormatter, HelpFormatter):
     """Keeps the lines of the description as they are."""
 
 

@@ -78,4 +78,4 @@ def _sections() -> Iterator[str]:
 
 
 def _block(text: str) -> str:
-    return f'<pre class="help"><code>{html.escape(text.strip(), quote=False)}</code></pre>'
+    return f"<pre><code>{html.escape(text.strip(), quote=False)}</code></pre>"

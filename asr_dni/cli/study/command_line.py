@@ -20,6 +20,7 @@ def read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
     Raises:
         UserError: a setting is not valid, or no study is named.
     """
+    from asr_dni.cli.help_formatter import HelpFormatter
     from asr_dni.cli.lists import with_brackets
     from asr_dni.configuration import expand_layers
     from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
@@ -27,6 +28,7 @@ def read(command: str, arguments: Sequence[str]) -> "tuple[Study, Any]":
     from asr_dni.study.reading import file_arguments, parse_study, study_parser
 
     parser = study_parser(f"asr-dni study {command}")
+    parser.formatter_class = HelpFormatter
     parser.usage = f"asr-dni study {command} FILE [--KEY VALUE ...]"
     parser.description = {
         "run": "Train and evaluate what is missing of a study, then report.",
