@@ -107,7 +107,7 @@ def test_damage_is_named_and_hides_nothing(tmp_path):
     whole = make_report([runs])
     cut = (runs / "lstm_2" / "seed_1" / "noise_curve.csv").read_text(encoding="utf-8")[:700]
     for name, files in {
-        "cut_curve": {"noise_curve.csv": cut},
+        "z_cut_curve": {"noise_curve.csv": cut},
         "cut_metrics": {"metrics.csv": "epoch,step,train/loss\n0,9"},
         "no_yaml": {"config.yaml": "model: ["},
     }.items():
@@ -116,14 +116,14 @@ def test_damage_is_named_and_hides_nothing(tmp_path):
             (runs / name / file).write_text(text, encoding="utf-8")
     document = make_report([runs])
     warnings = [block.text for block in blocks(document, Text) if block.kind == "warning"]
-    for name in ("cut_curve", "cut_metrics", "no_yaml"):
+    for name in ("z_cut_curve", "cut_metrics", "no_yaml"):
         assert any(name in text and "damaged" in text for text in warnings), name
         assert table(document, "All runs")[name]["state"] == "damaged"
     assert "(3 damaged)" in document.lead
     assert blocks(document, Figure) == blocks(whole, Figure)
     assert table(document, "Experiments") == table(whole, "Experiments")
     page = as_html(document)
-    assert "cut_curve is damaged" in page
+    assert "z_cut_curve is damaged" in page
 
 
 def test_evaluations_are_shown_and_damaged_ones_named(tmp_path):

@@ -91,7 +91,10 @@ def _read_curves(paths: Sequence[Path], texts: Mapping[int, str]) -> dict[int, C
     if tables:
         lengths = [len(table["strength"]) for table in tables.values()]
         owner = np.repeat(np.arange(len(tables)), lengths)
-        every = {name: np.concatenate([table[name] for table in tables.values()]) for name in tables[index]}
+        every = {
+            name: np.concatenate([table[name] for table in tables.values()])
+            for name in next(iter(tables.values()))
+        }
         means = level_means(every, owner)
         matrix = np.column_stack([means[name] for name in MEASURED])
         levels = np.bincount(owner[level_starts(every["strength"], owner)])

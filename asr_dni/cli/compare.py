@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_dni.cli.functions import check_folder, run_function
+from asr_dni.cli.plots import Plot, print_figures
 from asr_dni.terminal import make_console
 
 
 def compare(
-    runs: list[Path], output: Path = Path("runs/comparison"), title: str = "Accuracy under computation noise"
+    runs: list[Path],
+    output: Path = Path("runs/comparison"),
+    title: str = "Accuracy under computation noise",
+    plot: Plot = "auto",
 ) -> None:
     """Overlay noise curves; runs that differ only in their seed are pooled, with intervals over seeds.
 
@@ -17,12 +21,16 @@ def compare(
             its folder is named itself.
         output: folder for noise_curves.png, .svg, .csv and .md.
         title: stands above figure and table.
+        plot: whether the figure is drawn in the terminal as well; auto where the output is one.
     """
     from asr_dni.evaluation import compare_curves
+    from asr_dni.evaluation.figures import noise_curves_figure
 
     check_folder(output)
     comparison = compare_curves(runs, output, title=title)
     console = make_console()
+    if plot != "never":
+        print_figures(console, [noise_curves_figure(comparison.summaries, title)], plot)
     console.print(comparison.table)
     for path in comparison.left_out:
         console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)

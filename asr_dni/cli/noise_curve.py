@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.cli.plots import Plot, print_figures
 from asr_dni.errors import UserError
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
@@ -37,6 +38,7 @@ def noise_curve(
     device: str = "auto",
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
+    plot: Plot = "auto",
 ) -> None:
     """Measure a trained network's accuracy against inference noise, or any other strength of a hardware.
 
@@ -60,11 +62,13 @@ def noise_curve(
             and what differs from the defaults, beside the checkpoint.
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
+        plot: whether the figure is drawn in the terminal as well; auto where the output is one.
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table, save_noise_curve
     from asr_dni.evaluation.curve import curve_label
+    from asr_dni.evaluation.figures import noise_curves_figure
     from asr_dni.evaluation.sweep import Sweep, check_sites
     from asr_dni.hardware_files import noise_of
     from asr_dni.inference import load
@@ -95,6 +99,8 @@ def noise_curve(
     named = None if hardware is None else Path(hardware).stem
     folder = checkpoint.resolve().parent / _folder_name(checkpoint, data, split, sweep, damaged, named)
     files = save_noise_curve(curve, output or folder)
+    if plot != "never":
+        print_figures(console, [noise_curves_figure({curve_label(curve.settings): curve})], plot)
     console.print(noise_curve_table({curve_label(curve.settings): curve}))
     if module.left_out:
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())

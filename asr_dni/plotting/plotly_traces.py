@@ -52,21 +52,11 @@ def on_axis(axis: Axis, values: Sequence[float]) -> list[float | None]:
     """Return numbers as they are given to plotly.
 
     It has no axis that is linear near 0 and logarithmic beyond, so that those of the scale ``symlog`` are placed on a
-    linear one, as matplotlib places them: ``v 10/9`` up to ``linear_within``, in units of it, and
-    ``sign(v) (10/9 + log10 |v|)`` beyond.
+    linear one.
     """
     if axis.scale != "symlog":
         return [_number(value) for value in values]
-    placed: list[float | None] = []
-    for value in values:
-        share = value / axis.linear_within
-        if not math.isfinite(share):
-            placed.append(None)
-        elif abs(share) <= 1:
-            placed.append(share * 10 / 9)
-        else:
-            placed.append(math.copysign(10 / 9 + math.log10(abs(share)), share))
-    return placed
+    return [_number(axis.placed(value)) for value in values]
 
 
 def traces_of(

@@ -85,6 +85,16 @@ class Axis:
             for value in (*(-one for one in powers[::-1]), 0.0, *powers)
         )
 
+    def placed(self, value: float) -> float:
+        """Return where a number of the scale ``symlog`` is on a linear axis, as matplotlib places it.
+
+        That is ``v 10/9`` up to ``linear_within``, in units of it, and ``sign(v) (10/9 + log10 |v|)`` beyond.
+        """
+        share = value / self.linear_within
+        if not math.isfinite(share) or abs(share) <= 1:
+            return share * 10 / 9
+        return math.copysign(10 / 9 + math.log10(abs(share)), share)
+
     @property
     def all_limits(self) -> tuple[float, float] | None:
         """The limits, or those that show all categories."""

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from asr_dni.cli.plots import Plot
 from asr_dni.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,7 +112,12 @@ def prepare(study: "Study", parsed: Any) -> "StudyRun":
 
 
 def folder_of(command: str, arguments: Sequence[str]) -> Path:
-    """Return the study's folder that ``status`` or ``report`` is given.
+    """Return the study's folder that ``status`` or ``report`` is given, see :func:`folder_and_plot`."""
+    return folder_and_plot(command, arguments)[0]
+
+
+def folder_and_plot(command: str, arguments: Sequence[str]) -> tuple[Path, Plot]:
+    """Return the study's folder that ``status`` or ``report`` is given, and whether to draw in the terminal.
 
     Raises:
         UserError: there is no such folder.
@@ -126,10 +132,18 @@ def folder_of(command: str, arguments: Sequence[str]) -> Path:
         "report": "Write findings, figures and tables of the results that there are.",
     }[command]
     parser.add_argument("folder", type=Path, help="the study's, such as runs/study/quick")
+    if command == "report":
+        parser.add_argument(
+            "--plot",
+            type=Plot,
+            default="auto",
+            help="whether figures are drawn in the terminal as well; auto where the output is one",
+        )
     try:
-        path: Path = parser.parse_args(list(arguments)).folder
+        given = parser.parse_args(list(arguments))
+        path: Path = given.folder
     except ArgumentError as error:
         raise UserError(f"{explain(error)} (give a study's folder, such as runs/study/quick)") from error
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; give a study's, such as runs/study/quick")
-    return path
+    return path, given.get("plot", "never")

@@ -5,22 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr_dni.cli.study.command_line import folder_of
+from asr_dni.cli.plots import Plot, print_figures
+from asr_dni.cli.study.command_line import folder_and_plot
 from asr_dni.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from asr_dni.plotting import Figure
+    from asr_dni.study.folder import StudyFolder
 
 
 def report_study(arguments: Sequence[str]) -> None:
     """Run ``asr-dni study report``."""
     from asr_dni.terminal import make_console
 
-    write_report(folder_of("report", arguments), make_console())
+    path, plot = folder_and_plot("report", arguments)
+    write_report(path, make_console(), plot)
 
 
-def write_report(path: Path, console: "Console") -> None:
-    """Write findings and figures, and print the findings."""
+def write_report(path: Path, console: "Console", plot: Plot = "auto") -> None:
+    """Write findings and figures, print the findings, and draw the matrices and curves in a terminal."""
     from asr_dni.report.study_report import report_study as write_files
     from asr_dni.study.folder import StudyFolder
 
@@ -29,6 +34,8 @@ def write_report(path: Path, console: "Console") -> None:
         raise UserError(f"{path} holds no results yet: asr-dni study run FILE makes them")
     with _quiet_matplotlib():
         files = write_files(folder.ledger, folder.report)
+    if plot != "never":
+        print_figures(console, _shown(folder), plot)
     summary = next((file for file in files if file.name == "summary.txt"), None)
     if summary is None:
         from asr_dni.study.findings import find
@@ -43,6 +50,17 @@ def write_report(path: Path, console: "Console") -> None:
     console.print(
         f"{len(files)} files written ({', '.join(endings)}): {where}", soft_wrap=True, highlight=False
     )
+
+
+def _shown(folder: "StudyFolder") -> "Iterator[Figure]":
+    """Yield the figures that are read in a terminal: accuracy as numbers, and as curves."""
+    from asr_dni.study.figures import curves_figure, grouped, matrices_figure
+    from asr_dni.study.findings import find
+
+    findings = find(folder.ledger.frame())
+    for _, group in grouped(findings, ("units",)):
+        yield matrices_figure(group)
+        yield curves_figure(group)
 
 
 @contextmanager
