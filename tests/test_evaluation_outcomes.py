@@ -10,6 +10,7 @@ from scipy import stats
 from standin_network import MarginNetwork, batches, make_clips
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
+from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import measure_noise_curve
 from asr_dni.evaluation.calibration import calibration_error, calibration_table, reliability_table
@@ -19,7 +20,9 @@ from asr_dni.evaluation.evaluate import curve_of
 from asr_dni.evaluation.outcomes import EvaluationSet, Outcomes, OutcomeStore, measure_sweep
 from asr_dni.evaluation.sweep import Sweep
 from asr_dni.evaluation.voting import check_votes, usual_votes, vote, votes_needed, voting_table
-from asr_dni.noise import Noise
+from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.noise import Gaussian, GaussianWeights, Hardware, Noise, Strength
 
 NAMES = ["no", "yes"]
 
@@ -206,3 +209,23 @@ def test_clips_of_unknown_words_are_left_out_and_no_clips_are_refused():
     assert len(EvaluationSet([batch._replace(labels=labels)])) == 6
     with pytest.raises(UserError, match="no clips to evaluate on"):
         EvaluationSet([batch._replace(labels=torch.full_like(labels, -1))])
+
+
+def test_digital_convolutions_are_run_once_for_all_chips_and_draws():
+    torch.manual_seed(2)
+    convolutions = ConvolutionSettings([ConvolutionBlock(channels=3, stride=[2, 2])])
+    network = KeywordNetwork(NetworkSettings(units=4, layers=1, convolutions=convolutions), 8, 2).eval()
+    batch = Batch(torch.randn(6, 9, 8), torch.arange(6) % 2, torch.arange(6))
+    hardware = Hardware(weight=GaussianWeights(0.1), output=Gaussian(0.5))
+    sweep = Sweep([0.1, 0.2], 2, Noise.of(hardware), Strength("weight.sigma"), 3)
+    runs = []
+    network.convolutions.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+    clips = EvaluationSet([batch])
+    outcomes = measure_sweep(OutcomeStore(network, clips), sweep)
+    assert runs.count(6) == 2  # once for each level; how much fits into memory is asked of one clip
+    for level, its in zip(sweep.levels, outcomes, strict=True):
+        for chip in range(3):
+            for draw in range(2):
+                noise = level.noise.realised(chip=chip, draw=draw, sample_ids=batch.clip_ids)
+                with torch.no_grad(), network.under(noise):
+                    torch.testing.assert_close(its.logits[chip, draw], network(batch.features))

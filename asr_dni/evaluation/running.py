@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.evaluation.scoring import (
+    DigitalFront,
     NoisyClassifier,
     NoisyClassifiers,
     Passes,
@@ -66,6 +67,9 @@ class LevelRunner:
                 noise = level.noise.realised(chip=0, draw=draw, sample_ids=batch.clip_ids)
                 yield Outcome(range(1), draw, everything, True, passes.logits(noise)[None])
             return
+        frames: Tensor | None = None
+        if isinstance(self.network, DigitalFront) and self.network.frames_exact(level.noise.hardware):
+            frames = passes.frames(self.network)
         for first in range(0, level.chips, _CHIPS_AT_ONCE):
             chips = range(first, min(first + _CHIPS_AT_ONCE, level.chips))
             copies = self._population(len(chips))
@@ -73,7 +77,8 @@ class LevelRunner:
                 rows, begin = rows_within_memory(copies, batch), 0
                 for piece in pieces_of(batch, max(1, rows // len(chips))):
                     clips = slice(begin, begin + len(piece.labels))
-                    begin, of_piece = clips.stop, Passes(copies, piece.features)
+                    begin = clips.stop
+                    of_piece = Passes(copies, piece.features, None if frames is None else frames[clips])
                     for draw in range(level.draws):
                         its = level.noise.realised(draw=draw, sample_ids=piece.clip_ids)
                         noises = [its.realised(chip=chip) for chip in chips]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -68,22 +68,40 @@ class NoisyClassifiers(_Projecting, Protocol):
         ...
 
 
+@runtime_checkable
+class DigitalFront(Protocol):
+    """A network, or K of them, whose first layers may be digital: their work is the same whatever the noise."""
+
+    def frames(self, features: Tensor) -> Tensor:
+        """Return what the digital layers in front make of features ``(N, T, F)``; K networks get the same ones."""
+        ...
+
+    def frames_exact(self, hardware: Hardware) -> bool:
+        """Return whether these layers are digital on a hardware."""
+        ...
+
+    def answer(self, frames: Tensor) -> Tensor:
+        """Return logits ``(N, C)``, of K networks ``(K, N, C)``, of these frames, under the noise in force."""
+        ...
+
+
 Network = TypeVar("Network", bound=NoisyClassifier | NoisyClassifiers)
 
 
 class Passes(Generic[Network]):
     """Any number of passes of a network over the same features; what they have in common is done once.
 
-    That is the projection, in all passes whose hardware leaves the inputs exact; on other hardware each pass takes the
-    whole network.
+    That is the projection, in all passes whose hardware leaves the inputs exact; on other hardware that of digital
+    layers in front, if there are any. Copies of one network share it.
 
     Args:
         network: one network, or K in one.
         features: ``(N, T, F)``.
+        frames: what its :class:`DigitalFront` makes of them, where that is known, as of a copy of it.
     """
 
-    def __init__(self, network: Network, features: Tensor) -> None:
-        self._network, self._features = network, features
+    def __init__(self, network: Network, features: Tensor, frames: Tensor | None = None) -> None:
+        self._network, self._features, self._frames = network, features, frames
         self._projection: Tensor | None = None
 
     def logits(self, noise: Noise | Sequence[Noise]) -> Tensor:
@@ -93,12 +111,21 @@ class Passes(Generic[Network]):
             noise: with its realisation; of K networks one for all or one for each.
         """
         network, noises = self._network, [noise] if isinstance(noise, Noise) else noise
+        hardware = [its.hardware for its in noises]
         with cast(NoisyClassifiers, network).under(noise):
-            if not all(network.inputs_exact(its.hardware) for its in noises):
-                return network(self._features).float()
-            if self._projection is None:
-                self._projection = network.project(self._features)
-            return network.classify(self._projection).float()
+            if all(map(network.inputs_exact, hardware)):
+                if self._projection is None:
+                    self._projection = network.project(self._features)
+                return network.classify(self._projection).float()
+            if isinstance(network, DigitalFront) and all(map(network.frames_exact, hardware)):
+                return network.answer(self.frames(network)).float()
+            return network(self._features).float()
+
+    def frames(self, network: DigitalFront) -> Tensor:
+        """Return what the digital layers of the network in front make of the features."""
+        if self._frames is None:
+            self._frames = network.frames(self._features)
+        return self._frames
 
 
 @contextmanager

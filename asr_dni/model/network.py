@@ -195,11 +195,46 @@ class KeywordNetwork(NoisyModule):
             ``(T, N, directions * gates * units)``, the first layer's clean input projection; of a population
             ``(K, T, N, directions * gates * units)``. T may be smaller behind convolutions.
         """
+        return self.recurrent.input_projection(self.frames(features).transpose(-3, -2))
+
+    def frames(self, features: Tensor) -> Tensor:
+        """Return what clean convolutions make of features; without convolutions that is the features themselves.
+
+        Args:
+            features: ``(N, T, F)``; for a population ``(K, N, T, F)``, or ``(N, T, F)`` for all members.
+
+        Returns:
+            ``(N, T, F)``, behind convolutions of other T and F, and of a population ``(K, N, T, F)``.
+        """
         if self.convolutions is None:
-            return self.recurrent.input_projection(features.transpose(-3, -2))
+            return features
         with self.convolutions.under(Noise()):
-            frames = self.convolutions(features)
-        return self.recurrent.input_projection(frames)
+            frames: Tensor = self.convolutions(features)
+        return frames.transpose(-3, -2)
+
+    def frames_exact(self, hardware: Hardware) -> bool:
+        """Return whether :meth:`frames` may be taken once for all passes on a hardware."""
+        return not self._convolves_on(hardware)
+
+    def answer(self, frames: Tensor) -> Tensor:
+        """Return logits ``(N, C)``, of a population ``(K, N, C)``, under the noise in force.
+
+        Args:
+            frames: what :meth:`frames` gave; a population takes those of one network, ``(N, T, F)``, for all members.
+
+        Raises:
+            UserError: the hardware in force makes the convolutions inexact.
+        """
+        self._check_front()
+        outputs, _ = self.recurrent(frames.transpose(-3, -2))
+        return self._decide(outputs)
+
+    def _check_front(self) -> None:
+        if any(self._convolves_on(noise.hardware) for noise in self._noises):
+            raise UserError(
+                "clean convolutions of the features were given, but on the hardware in force they are not: give the"
+                " features"
+            )
 
     def inputs_exact(self, hardware: Hardware) -> bool:
         """Return whether :meth:`project` may be done once for all passes on a hardware; else they take all of it."""
@@ -221,11 +256,7 @@ class KeywordNetwork(NoisyModule):
         return self._decide(self._recur_projected(projection))
 
     def _recur_projected(self, projection: Tensor) -> Tensor:
-        if any(self._convolves_on(noise.hardware) for noise in self._noises):
-            raise UserError(
-                "clean convolutions of the features were given, but on the hardware in force they are not: give the"
-                " features"
-            )
+        self._check_front()
         state = self.recurrent.initial_state(projection.shape[-2], projection)
         outputs, _ = self.recurrent.forward_projected(projection, state)
         return outputs
