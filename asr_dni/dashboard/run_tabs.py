@@ -96,7 +96,13 @@ def command(text: str) -> Component:
     return html.Div(
         [
             html.Pre(html.Code(text), className="command", tabIndex=0),
-            dmc.CopyButton("Copy", value=text, copiedChildren="Copied", size="compact-xs", color="gray"),
+            dmc.CopyButton(
+                "Copy",
+                value=text,
+                copiedChildren="Copied",
+                size="compact-xs",
+                buttonProps={"variant": "default"},
+            ),
         ],
         className="copied",
     )

@@ -123,9 +123,7 @@ def layout(state: State, catalogue: Catalogue) -> Component:
         [
             link,
             dcc.Store(id="try-page", data=page),
-            dcc.Store(id="try-wanted"),
-            dcc.Store(id="try-answered"),
-            dcc.Store(id="try-drawn"),
+            *(dcc.Store(id=f"try-{name}") for name in ("wanted", "answered", "drawn", "told")),
             dcc.Store(id="try-seed", data=int(state.number("seed", 0))),
             html.Div(
                 [
@@ -176,7 +174,7 @@ def _controls(state: State, services: Services, network: Network, dial: Dial | N
         *_dial_controls(state, dial),
         html.Div(
             [
-                dmc.Button("Another draw", id="try-again", variant="light", size="sm"),
+                dmc.Button("Another draw", id="try-again", variant="default", size="sm"),
                 html.Span(id="try-seed-text", className="soft"),
             ],
             className="row",
@@ -250,13 +248,15 @@ def _clip_controls(state: State, services: Services, network: Network) -> list[C
 
 def _upload() -> Component:
     """Return what takes a recording; it is decoded here and kept in memory only."""
-    return dcc.Upload(
-        dmc.Button("Your own recording", variant="default", size="xs"),
+    upload = dcc.Upload(
+        html.Span("Your own recording", className="upload-text"),
         id="try-upload",
         accept=".wav,.flac,.ogg,.mp3,audio/*",
         max_size=MOST_BYTES,
         multiple=False,
+        disable_click=True,  # the label opens the choice of files
     )
+    return html.Label(upload, className="upload")
 
 
 def _dial_controls(state: State, dial: Dial | None) -> list[Component]:
@@ -315,12 +315,9 @@ def _decision(answer: Answer) -> list[Component]:
     verdict: list[Component] = []
     if answer.right is not None:
         verdict.append(
-            dmc.Badge(
+            html.Span(
                 "right" if answer.right else f"wrong: it is {answer.clip.label}",
-                color="teal" if answer.right else "red",
-                variant="light",
-                size="lg",
-                className="verdict-right" if answer.right else "verdict-wrong",
+                className="badge good" if answer.right else "badge bad",
             )
         )
     return [
@@ -358,6 +355,13 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         Input("try-answered", "data"),
         Given("try-wanted", "data"),
     )
+    # Not an output of the answer: a page without a network has a link, too, and nothing to answer.
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        "url => url || window.dash_clientside.no_update",
+        Output(link_store("try"), "data", allow_duplicate=True),
+        Input("try-told", "data"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output("try-decision", "children"),
@@ -368,7 +372,7 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         Output("try-value", "children"),
         Output("try-seed-text", "children"),
         Output("try-drawn", "data"),
-        Output(link_store("try"), "data"),
+        Output("try-told", "data"),
         Output("try-answered", "data"),
         Input("try-wanted", "data"),
         Input(THEME, "data"),

@@ -26,7 +26,7 @@ from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
 from asr_dni.plotting import Figure
 
-_STATE_COLORS = {"finished": "teal", "running": "blue", "interrupted": "orange", "damaged": "red"}
+_BADGES = {"finished": "good", "running": "busy", "interrupted": "odd", "damaged": "bad"}
 _MOST_LISTED = 200
 _SHOWN = Given(link_store("run"), "data")
 _ADDRESS = (
@@ -128,7 +128,7 @@ def _head(run: Run, runs: pd.DataFrame) -> Component:
             html.Div(
                 [
                     html.H1(run.identity, className="run-title"),
-                    dmc.Badge(run.state, color=_STATE_COLORS[run.state], variant="light", autoContrast=True),
+                    html.Span(run.state, className=f"badge {_BADGES[run.state]}"),
                 ],
                 className="row",
             ),
