@@ -37,6 +37,9 @@ _INDEX = """<!DOCTYPE html>
 </html>
 """
 
+_SYSTEM_THEME = "href => matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
+"""The one thing that only the browser knows."""
+
 _MANTINE: dict[str, Any] = {
     "fontFamily": "system-ui, 'DejaVu Sans', sans-serif",
     "primaryColor": "indigo",
@@ -110,13 +113,11 @@ def _frame(catalogue: Catalogue) -> Component:
             ),
             html.Span(catalogue.folder.name, className="folder", title=str(catalogue.folder)),
             html.Nav(_navigation(""), id="navigation", className="nav", **aria(label="Views")),
-            dmc.ColorSchemeToggle(
+            html.Button(
+                html.Span(className="icon icon-theme"),
                 id="toggle-theme",
-                lightIcon=html.Span(className="icon icon-theme"),
-                darkIcon=html.Span(className="icon icon-theme"),
-                variant="subtle",
-                size="lg",
                 className="toggle-theme",
+                title="Light or dark",
                 **aria(label="Light or dark"),
             ),
         ],
@@ -127,7 +128,8 @@ def _frame(catalogue: Catalogue) -> Component:
             dcc.Location(id="address", refresh="callback-nav"),
             dcc.Store(id="written"),  # the link that was put into the address bar from here
             dcc.Store(id=THEME),
-            dcc.Store(id="chosen-theme"),  # is part of links; that of the system is not
+            dcc.Store(id="system-theme"),
+            dcc.Store(id="chosen-theme", storage_type="local"),  # is part of links; that of the system is not
             header,
             html.Div(id="notices", role="status", **aria(live="polite")),
             html.Main(id="page", className="page", tabIndex=-1),
@@ -153,6 +155,9 @@ def _navigation(shown: str) -> list[Component]:
 
 
 def _register(app: Dash, catalogue: Catalogue) -> None:
+    ask_browser: Any = app.clientside_callback
+    ask_browser(_SYSTEM_THEME, Output("system-theme", "data"), Input("address", "href"))
+
     @app.callback(
         Output("page", "children"),
         Output("navigation", "children"),
@@ -161,10 +166,11 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
         Output("mantine", "forceColorScheme"),
         Output("written", "data"),
         Input("address", "href"),
+        Input("system-theme", "data"),
         State("written", "data"),
         State("chosen-theme", "data"),
     )
-    def open_link(href: str, written: str | None, chosen: str | None) -> tuple[Any, ...]:
+    def open_link(href: str, system: str, written: str | None, chosen: str | None) -> tuple[Any, ...]:
         """Show the page of a link that was followed, not of one that says what a page shows already."""
         state, theme = links.without_theme(links.State.parse(href))
         if written is not None and (state, theme or chosen) == (links.State.parse(written), chosen):
@@ -178,8 +184,8 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
             page = empty_page(
                 "There is no such page", f"{state.view!r} is none of {names}: choose one above."
             )
-        themes = (theme, theme, theme) if theme else (no_update, no_update, no_update)
-        return page, _navigation(state.view), *themes, state.url
+        shown = theme or chosen or system
+        return page, _navigation(state.view), shown, theme or no_update, shown, state.url
 
     @app.callback(
         Output("address", "pathname"),
@@ -205,14 +211,12 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
         Output(THEME, "data", allow_duplicate=True),
         Output("chosen-theme", "data", allow_duplicate=True),
         Output("mantine", "forceColorScheme", allow_duplicate=True),
-        Input("toggle-theme", "computedColorScheme"),
+        Input("toggle-theme", "n_clicks"),
         State(THEME, "data"),
-        State("address", "href"),
         prevent_initial_call=True,
     )
-    def switch_theme(scheme: str | None, theme: str | None, href: str | None) -> tuple[Any, ...]:
-        """Take the system's theme at first, but for the link's, and the toggle's when it was used."""
-        of_link = links.without_theme(links.State.parse(href or ""))[1]
-        if scheme is None or scheme == theme or (theme is None and of_link):
+    def switch_theme(clicks: int | None, theme: str | None) -> tuple[str, str, str]:
+        if not clicks:
             raise PreventUpdate
-        return (scheme, no_update, no_update) if theme is None else (scheme, scheme, scheme)
+        other = "light" if theme == "dark" else "dark"
+        return other, other, other

@@ -74,10 +74,9 @@ class Server:
     def _bind(self, port: int) -> BaseWSGIServer:
         ports = [port] if port == 0 else range(port, min(port + _PORTS_TRIED, 65536))
         for one in ports:
+            # Bound here: werkzeug ends the process where a port is taken.
+            bound = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_STREAM)
             try:
-                # Bound here: werkzeug ends the process where a port is taken.
-                family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-                bound = socket.socket(family, socket.SOCK_STREAM)
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 bound.bind((self.host, one))
                 bound.listen(128)

@@ -26,7 +26,7 @@ from asr_dni.dashboard.curve_table import column_choices, columns_of, default_co
 from asr_dni.dashboard.exports import export_links, register_exports
 from asr_dni.dashboard.figure_cards import draw as drawing_of
 from asr_dni.dashboard.groups import EXPERIMENT, RUN, Group, Groups, Listing, default_selection
-from asr_dni.dashboard.links import State, link_store
+from asr_dni.dashboard.links import State, link_store, without_theme
 from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
 from asr_dni.evaluation.figures_snr import knows_snr
@@ -94,7 +94,7 @@ def layout(state: State, catalogue: Catalogue) -> Component:
             " that has them; what is new appears here by itself.",
             commands=["asr-dni demo", "asr-dni fit --config synthetic_lstm_dni", "asr-dni dashboard FOLDER"],
         )
-        return html.Div([link, look, version, html.Div(empty, id="curves-empty")])
+        return html.Div([look, version, html.Div(empty, id="curves-empty")])
     choice, rows = _chosen(state, catalogue)
     columns = list(state.all("column")) or default_columns(choice.listing)
     return html.Div(
@@ -234,10 +234,10 @@ def _table_card(state: State, choice: _Choice, keys: list[str], columns: list[st
                     size="xs",
                     **aria(label="Search the table"),
                 ),
-                dmc.Popover(
+                html.Details(
                     [
-                        dmc.PopoverTarget(dmc.Button("Columns", variant="default", size="xs")),
-                        dmc.PopoverDropdown(
+                        html.Summary("Columns"),
+                        html.Div(
                             dmc.MultiSelect(
                                 id="curves-columns",
                                 label="Settings in the table",
@@ -249,13 +249,10 @@ def _table_card(state: State, choice: _Choice, keys: list[str], columns: list[st
                                 searchable=True,
                                 clearable=True,
                                 limit=60,
-                                w=320,
-                                comboboxProps={"withinPortal": False},
                             )
                         ),
                     ],
-                    position="bottom-end",
-                    shadow="md",
+                    className="columns",
                 ),
             ],
             className="card-head",
@@ -307,7 +304,7 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         Output("page", "children", allow_duplicate=True),
         Input("curves-look", "n_intervals"),
         Given("curves-version", "data"),
-        Given(link_store(NAME), "data"),
+        Given("address", "href"),
         prevent_initial_call=True,
     )
     def look(_: int, version: int, link: str) -> tuple[Any, Any]:
@@ -318,7 +315,7 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         if now == version:
             raise PreventUpdate
         return now, layout(
-            State.parse(link), catalogue
+            without_theme(State.parse(link))[0], catalogue
         ) if before_empty and not groups.runs().empty else no_update
 
     @app.callback(

@@ -13,7 +13,7 @@ from asr_dni.catalogue import Catalogue
 from asr_dni.dashboard.components import aria, empty_page
 from asr_dni.dashboard.exports import export_links, register_exports
 from asr_dni.dashboard.figure_cards import draw
-from asr_dni.dashboard.links import State, link_store
+from asr_dni.dashboard.links import State, link_store, without_theme
 from asr_dni.dashboard.studies import Cell, ShownStudy, shared_settings, studies_of
 from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
@@ -36,7 +36,6 @@ def layout(state: State, catalogue: Catalogue) -> Component:
     """Return the page for what a link says."""
     studies = studies_of(catalogue).list()
     frame = [
-        dcc.Store(id=link_store(NAME), data=state.url),
         dcc.Interval(id="matrix-look", interval=_LOOK_EVERY),
         dcc.Store(id="matrix-seen", data=_stamp(studies)),
     ]
@@ -58,12 +57,13 @@ def layout(state: State, catalogue: Catalogue) -> Component:
         body: list[Component] = [
             html.Section(empty_page("Nothing to show of this study", str(error)), className="card")
         ]
-        return html.Div([*frame, _toolbar(studies, identity, {}, ""), *body])
+        return html.Div([*frame, _toolbar(studies, identity), *body])
     titles = study.titles()
     name = state.one("figure") if state.one("figure") in titles else next(iter(titles))
     return html.Div(
         [
             *frame,
+            dcc.Store(id=link_store(NAME), data=state.url),
             html.H1("Studies", className="hidden"),
             _toolbar(studies, identity, titles, name),
             html.Div(
@@ -83,7 +83,9 @@ def _stamp(studies: pd.DataFrame) -> str:
     return str(list(zip(studies["study"], studies["results"], studies["state"], strict=True)))
 
 
-def _toolbar(studies: pd.DataFrame, identity: str, titles: dict[str, str], name: str) -> Component:
+def _toolbar(
+    studies: pd.DataFrame, identity: str, titles: dict[str, str] | None = None, name: str = ""
+) -> Component:
     rows = studies.to_dict("records")
     data = [
         {
@@ -93,29 +95,24 @@ def _toolbar(studies: pd.DataFrame, identity: str, titles: dict[str, str], name:
         }
         for row in rows
     ]
-    return html.Section(
-        [
-            dmc.Select(
-                id="matrix-study",
-                label="Study",
-                data=data,
-                value=identity,
-                allowDeselect=False,
-                className="wide",
-            ),
+    selects = [
+        dmc.Select(
+            id="matrix-study", label="Study", data=data, value=identity, allowDeselect=False, className="wide"
+        )
+    ]
+    if titles:
+        selects.append(
             dmc.Select(
                 id="matrix-figure",
                 label="Figure",
                 data=[{"value": key, "label": title} for key, title in titles.items()],
-                value=name or None,
+                value=name,
                 allowDeselect=False,
                 searchable=len(titles) > 8,
                 className="widest",
-            ),
-        ],
-        className="card toolbar",
-        **aria(label="Choices"),
-    )
+            )
+        )
+    return html.Section(selects, className="card toolbar", **aria(label="Choices"))
 
 
 def _map_card(study: ShownStudy, state: State, name: str) -> list[Component]:
@@ -142,7 +139,7 @@ def _map_card(study: ShownStudy, state: State, name: str) -> list[Component]:
             ],
             className="card-head",
         ),
-        html.Div(graph, className="scroll", tabIndex=0, **aria(label="Heat map")),
+        html.Div(graph, className="scroll", role="region", tabIndex=0, **aria(label="Heat map")),
         html.P(id="matrix-note", className="soft note"),
     ]
 
@@ -266,7 +263,7 @@ def _members(study: ShownStudy, cell: Cell) -> list[Component]:
     about = f"{matrix.train_symbol} {matrix.train_text(cell.sigma_train)}, {matrix.strength.symbol} {cell.level:g}"
     return [
         html.H3(f"{count(len(members), 'training')} at {about}", className="card-title"),
-        html.Div(table, className="scroll", tabIndex=0, **aria(label="Trainings")),
+        html.Div(table, className="scroll", role="region", tabIndex=0, **aria(label="Trainings")),
         html.Details(
             [
                 html.Summary("Their settings"),
@@ -290,22 +287,28 @@ def register(app: Dash, catalogue: Catalogue) -> None:
 
     @app.callback(
         Output("page", "children", allow_duplicate=True),
-        Input("matrix-study", "value"),
         Input("matrix-look", "n_intervals"),
         Given("matrix-seen", "data"),
-        Given(link_store(NAME), "data"),
+        Given("address", "href"),
         prevent_initial_call=True,
     )
-    def again(identity: str | None, _: int, seen: str, link: str) -> Component:
-        """Show another study, and what is new of this one."""
-        state = State.parse(link)
-        studies = studies_of(catalogue).list()
-        shown = state.one("study") or (str(studies["study"].iloc[0]) if len(studies) else "")
-        if identity is not None and identity != shown:
-            return layout(State(NAME).choosing(study=identity), catalogue)
-        if _stamp(studies) == seen:
+    def look(_: int, seen: str, link: str) -> Component:
+        """Show what is new."""
+        if _stamp(studies_of(catalogue).list()) == seen:
             raise PreventUpdate
-        return layout(state, catalogue)
+        return layout(without_theme(State.parse(link))[0], catalogue)
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True),
+        Input("matrix-study", "value"),
+        Given("address", "href"),
+        prevent_initial_call=True,
+    )
+    def change_study(identity: str | None, link: str) -> Component:
+        shown = State.parse(link).one("study") or next(iter(studies_of(catalogue).list()["study"]), "")
+        if identity is None or identity == shown:
+            raise PreventUpdate
+        return layout(State(NAME).choosing(study=identity), catalogue)
 
     @app.callback(
         Output("matrix-graph", "figure"),
