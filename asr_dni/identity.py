@@ -32,7 +32,9 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain_numbers(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
         return {str(key): _plain_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_numbers(item) for item in value]

@@ -97,6 +97,8 @@ class Entry:
         key: of its experiment.
         label: of its experiment.
         remark: on a curve that another replaces; "" where there is none.
+        main: the curve that stands for it.
+        measures: the numbers of this curve, see :meth:`EntryCurve.measures`.
     """
 
     found: FoundRun
@@ -109,7 +111,8 @@ class Entry:
     key: str = ""
     label: str = ""
     remark: str = ""
-    measures: dict[str, Any] = field(default_factory=dict)
+    main: EntryCurve | None = None
+    measures: dict[str, Any] = field(default_factory=lambda: NO_MEASURES)
 
     def state(self, running: bool) -> State:
         """Return its state, given whether its lock is held."""
@@ -133,12 +136,6 @@ class Entry:
         names = [name for name in (CURVE, *self.curves) if name in self.curves and name != VALIDATION_CURVE]
         return next((name for name in names if strength in (None, self.curves[name].strength)), None)
 
-    @property
-    def main(self) -> EntryCurve | None:
-        """The curve that stands for it."""
-        name = self.curve_over(None)
-        return None if name is None else self.curves[name]
-
 
 def make_entry(run: FoundRun, contents: Mapping[str, Contents], book: SettingsBook) -> Entry:
     """Return a run from what its files say, by path."""
@@ -155,11 +152,10 @@ def make_entry(run: FoundRun, contents: Mapping[str, Contents], book: SettingsBo
             )
         except (UserError, ValueError) as error:
             faults[path] = str(error)
-    settings, parts = {}, Parts()
+    parts = Parts()
     any_curve = next(iter(curves.values()), None)
     if run.configuration:
         parts = contents[run.configuration].parts
-        settings = book.nested(parts)
     elif any_curve is not None:
         parts = book.write(settings_of_curve(any_curve.settings))
     elif not faults:
@@ -167,18 +163,21 @@ def make_entry(run: FoundRun, contents: Mapping[str, Contents], book: SettingsBo
             "is missing: nothing tells the settings"
         )
     first = curves.get(CURVE) or any_curve
-    seed = first.settings.get("seed") if first else settings.get("seed_everything")
+    seed = first.settings.get("seed") if first else book.nested(parts).get("seed_everything")
     metrics = contents[run.metrics] if run.metrics else Contents()
     entry = Entry(
         run,
         parts,
         curves,
         faults,
-        CURVE in curves or metrics.tested or _is_done(run, settings, metrics),
+        CURVE in curves or metrics.tested or _is_done(run, book.nested(parts), metrics),
         seed if type(seed) is int else None,
         max((stamp.changed for stamp in run.files.values()), default=0) / 1e9,
     )
-    entry.measures = entry.main.measures() if entry.main else NO_MEASURES
+    main = entry.curve_over(None)
+    if main is not None:
+        entry.main = curves[main]
+        entry.measures = entry.main.measures()
     return entry
 
 

@@ -98,17 +98,18 @@ class _Search:
 
     def _entries(self, place: str, run: FoundRun) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(os.path.join(self.root, place)) as scanned:
+            with os.scandir(f"{self.root}/{place}") as scanned:
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except FileNotFoundError:  # removed just now
             return []
         except OSError as error:
             run.faults[place or "."] = f"can't be looked into: {error.strerror or error}"
             return []
-        for entry in entries:
-            if entry.name != printable(entry.name):
-                run.faults[printable(f"{place}/{entry.name}")] = "has a name that is not UTF-8: rename it"
-        return [entry for entry in entries if entry.name == printable(entry.name)]
+        foreign = [entry for entry in entries if not _is_utf8(entry.name)]
+        for entry in foreign:
+            run.faults[printable(f"{place}/{entry.name}")] = "has a name that is not UTF-8: rename it"
+            entries.remove(entry)
+        return entries
 
     def look(self, place: str, depth: int) -> None:
         """Look at one folder, then at those below it."""
@@ -179,6 +180,10 @@ class _Search:
             return False
         run.files[path] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
         return True
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or name == printable(name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -58,7 +58,9 @@ class Names:
             if entry.main is not None:
                 entry.key = self.of_curve(entry.main.parts)
                 experiments.setdefault(entry.main.strength, {}).setdefault(entry.key, entry.main.settings)
-                if entry.found.configuration:
+        if any(entry.main is None for entry in entries.values()):
+            for entry in entries.values():
+                if entry.main is not None and entry.found.configuration:
                     by_configuration.setdefault(self.of_configuration(entry.parts), entry.key)
         for entry in entries.values():
             if entry.main is None:

@@ -42,7 +42,10 @@ class SettingsBook:
 
     def nested(self, parts: Parts) -> dict[str, Any]:
         """Return settings as their file has them."""
-        return {key: value for part in parts for key, value in self.part(part).nested.items()}
+        found: dict[str, Any] = {}
+        for text in parts:
+            found.update((self._parts.get(text) or self.part(text)).nested)
+        return found
 
     def flat(self, parts: Parts) -> dict[str, Any]:
         """Return settings with dotted names, see :func:`flat`."""
