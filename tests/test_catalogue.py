@@ -4,6 +4,7 @@ import pytest
 from test_figures import make_curve
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.catalogue.compare import compare_curves
 from asr_dni.errors import UserError
 from asr_dni.noise import Strength
 
@@ -55,8 +56,6 @@ def test_a_run_tells_all_that_is_in_its_folder(runs):
 
 
 def test_summaries_pool_seeds_as_compare_does(runs):
-    from asr_dni.evaluation import compare_curves
-
     summaries = Catalogue(runs).summaries()
     expected = compare_curves([runs]).summaries
     assert list(summaries) == list(expected)

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.text import Text
 from test_figures import make_curve
 
+from asr_dni.catalogue.compare import compare_curves, find_curves
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
-from asr_dni.evaluation.compare import compare_curves, find_curves
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.hardware_files import read_hardware
 from asr_dni.noise import Hardware, Multiplicative, Strength, UniformConverter
@@ -87,6 +87,15 @@ def test_a_file_that_is_cut_is_not_shown(tmp_path, capsys):
 def test_a_file_named_twice_counts_once(tmp_path):
     path = make_curve().to_csv(tmp_path / "noise_curve.csv")
     assert find_curves([path, tmp_path]) == [path]
+
+
+def test_links_in_a_folder_that_collects_curves_are_followed(tmp_path):
+    path = make_curve().to_csv(tmp_path / "runs" / "a" / "noise_curve.csv")
+    link = tmp_path / "chosen" / "a" / "noise_curve.csv"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(path)
+    assert find_curves([tmp_path / "chosen"]) == [link]
+    assert find_curves([path, tmp_path / "chosen"]) == [path]
 
 
 def test_labels_name_what_differs(tmp_path):

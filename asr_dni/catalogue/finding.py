@@ -19,7 +19,7 @@ CONFIGURATION = "config.yaml"
 METRICS = "metrics.csv"
 LOCK = ".lock"
 
-_DEEPEST = 12  # folders below the first one
+_DEEPEST = 32  # folders below the first one
 _NO_RUNS = {"wandb", "noise_curves_validation", "__pycache__", "node_modules"}
 _EVALUATION = re.compile(r"evaluation(-.+)?")
 
@@ -76,10 +76,15 @@ class Found:
     studies: list[str] = field(default_factory=list)
 
 
-def find_results(folder: Path) -> Found:
-    """Look through a folder and all below it, but for what lies within studies, and links to folders."""
+def find_results(folder: Path, links_out: bool = False) -> Found:
+    """Look through a folder and all below it, but for what lies within studies, and links to folders.
+
+    Args:
+        folder: where to look.
+        links_out: whether files that are links out of the folder count; else they are faults.
+    """
     found = Found()
-    _Search(os.path.realpath(folder), found).look("", 0)
+    _Search(os.path.realpath(folder), found, links_out).look("", 0)
     found.runs = dict(sorted(found.runs.items(), key=lambda item: _natural(item[0])))
     found.studies.sort(key=_natural)
     return found
@@ -92,9 +97,10 @@ def _natural(identity: str) -> list[tuple[bool, int | str]]:
 
 
 class _Search:
-    def __init__(self, root: str, found: Found) -> None:
+    def __init__(self, root: str, found: Found, links_out: bool) -> None:
         self.root = root
         self.found = found
+        self.links_out = links_out
 
     def _entries(self, place: str, run: FoundRun) -> list[os.DirEntry[str]]:
         try:
@@ -167,7 +173,7 @@ class _Search:
     def _note(self, run: FoundRun, entry: os.DirEntry[str], path: str) -> bool:
         """Note a file's stamp; not that of a link out of the folder, or of a file that is gone by now."""
         try:
-            if entry.is_symlink():
+            if entry.is_symlink() and not self.links_out:
                 target = os.path.realpath(entry.path)
                 if os.path.commonpath([self.root, target]) != self.root:
                     run.faults[path] = "is a link that leads out of the folder"

@@ -66,7 +66,7 @@ class Index:
         """Return what it says; nothing where it is missing, damaged or of another version."""
         try:
             with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-                table = file.read()
+                table = file.read(use_threads=False)
             if table.schema.metadata != _SCHEMA.metadata or not table.schema.equals(_SCHEMA):
                 return {}
             return _known(table)

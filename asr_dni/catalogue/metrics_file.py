@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from asr_dni.errors import UserError
 
@@ -60,7 +61,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(io.BytesIO(contents))
     except ValueError as error:
         raise UserError(f"{path} is not a table of metrics: {str(error).splitlines()[0]}") from error
-    for name in frame.columns[[not np.issubdtype(kind, np.number) for kind in frame.dtypes]]:
+    for name in (name for name in frame.columns if not is_numeric_dtype(frame[name])):
         numbers = pd.to_numeric(frame[name], errors="coerce")
         wrong = np.flatnonzero(numbers.isna() & frame[name].notna())
         if wrong.size:

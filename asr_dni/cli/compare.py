@@ -23,7 +23,7 @@ def compare(
         title: stands above figure and table.
         plot: whether the figure is drawn in the terminal as well; auto where the output is one.
     """
-    from asr_dni.evaluation import compare_curves
+    from asr_dni.catalogue.compare import compare_curves
     from asr_dni.evaluation.figures import noise_curves_figure
 
     check_folder(output)

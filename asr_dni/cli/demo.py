@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from rich.text import Text
 from wandb import Settings as WandbSettings
 
+from asr_dni.catalogue.compare import compare_curves
 from asr_dni.cli.functions import run_function
 from asr_dni.cli.quiet import quiet_expected_warnings
 from asr_dni.cli.run import LastCheckpoint, call_trainer
@@ -21,7 +22,7 @@ from asr_dni.cli.run_arguments import settings_of_run
 from asr_dni.cli.run_files import MetricsLog, claimed_folder
 from asr_dni.data import AugmentationSettings, KeywordData, Synthetic
 from asr_dni.errors import UserError
-from asr_dni.evaluation import NoiseCurveCallback, compare_curves, make_wandb_logger, resolve_wandb_mode
+from asr_dni.evaluation import NoiseCurveCallback, make_wandb_logger, resolve_wandb_mode
 from asr_dni.features import MFCC
 from asr_dni.files import write_atomically
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise

@@ -137,7 +137,7 @@ def _folder_name(
     hardware_name: str | None = None,
 ) -> str:
     """Return a name for what was measured: other settings, other folder, so that nothing is overwritten by them."""
-    from asr_dni.evaluation.compare import FURTHER_CURVES
+    from asr_dni.catalogue.finding import FURTHER_CURVES
 
     parts = [checkpoint.stem, data.resolve().name if data else "own", split]
     hardware, default = sweep.noise.hardware, Noise().hardware

@@ -22,6 +22,7 @@ from asr_dni.files import write_atomically
 
 _SECONDS_BETWEEN_WRITES = 5.0
 _LOCK = ".lock"
+_SECONDS_FOR_LOCK = 0.5
 
 
 @contextmanager
@@ -80,7 +81,8 @@ def _make_next_version(runs: Path) -> Path:
 
 
 def _lock(path: Path, held: ExitStack) -> None:
-    lock = FileLock(path / _LOCK, timeout=0)
+    # A catalogue asks in passing whether the lock is held, see asr_dni.catalogue.locks.
+    lock = FileLock(path / _LOCK, timeout=_SECONDS_FOR_LOCK)
     try:
         held.enter_context(lock)
     except Timeout:

@@ -1,7 +1,6 @@
-"""Noise curves: measure, save, draw, tabulate, log and compare them."""
+"""Noise curves: measure, save, draw, tabulate and log them."""
 
 from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
-from asr_dni.evaluation.compare import Comparison, compare_curves
 from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, summarise_curves
 from asr_dni.evaluation.figures import (
     draw_noise_curves,
@@ -17,14 +16,12 @@ from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logge
 from asr_dni.evaluation.wandb_mode import check_wandb, resolve_wandb_mode
 
 __all__ = [
-    "Comparison",
     "CurveSummary",
     "NoiseCurve",
     "NoiseCurveCallback",
     "NoiseCurveMetric",
     "PromptlessWandbLogger",
     "check_wandb",
-    "compare_curves",
     "count_passes",
     "draw_noise_curves",
     "evaluate_population",

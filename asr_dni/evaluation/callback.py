@@ -83,7 +83,7 @@ class NoiseCurveCallback(Callback):
     :mod:`asr_dni.evaluation.wandb_log`. **TensorBoard**, where there is a ``TensorBoardLogger``: the picture, and the
     hyperparameters with the curve's :meth:`~asr_dni.evaluation.CurveSummary.key_figures`.
 
-    The curve's settings, by which :func:`~asr_dni.evaluation.compare.compare_curves` groups runs, are those
+    The curve's settings, by which :func:`~asr_dni.catalogue.compare.compare_curves` groups runs, are those
     of the noise, the seed (the datamodule's; where it has none that of Lightning's ``seed_everything``), the number of
     classes, the datamodule's ``protocol_of(split)`` or ``protocol``, what the module's and the datamodule's method
     ``curve_settings() -> dict`` returns where they have one, and ``settings``. The fingerprint ``weights`` tells

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.table import Table
 
+from asr_dni.catalogue.finding import CURVE, FURTHER_CURVES, find_results
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve import (
     CurveSummary,
@@ -29,6 +30,8 @@ from asr_dni.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_NAME = f"{CURVE}.csv"
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,11 @@ class Comparison:
     left_out: tuple[Path, ...] = ()
 
 
-FURTHER_CURVES = "noise_curve-"
-"""Beginning of the names of folders that hold further measurements of a checkpoint, on other data or noise."""
+def find_curves(paths: Sequence[Path | str]) -> list[Path]:
+    """Return noise curve files: those given, and the runs' own, of their tests, below the directories given.
 
-
-def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> list[Path]:
-    """Return noise curve files: those given, and those called ``name`` anywhere below the directories given.
-
-    Folders ``noise_curve-...`` are searched only where they are given themselves: what ``asr-dni noise-curve`` wrote
-    there was measured otherwise than the runs' own curves.
+    What ``asr-dni noise-curve`` wrote into folders ``noise_curve-...`` was measured otherwise than the runs' own
+    curves: it is found only where such a folder is given itself.
 
     Raises:
         UserError: a path does not exist, or a directory holds no noise curve.
@@ -68,15 +67,18 @@ def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> l
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            every = sorted(path.rglob(name))
-            files = [file for file in every if not _is_further(file.relative_to(path))]
-            if not files and every:
-                raise UserError(
-                    f"{path} holds no {name} but in folders {FURTHER_CURVES}...: name them to compare them, such as"
-                    f" {every[0].parent}"
-                )
+            runs = find_results(path, links_out=True).runs.values()
+            files = [path / run.curves[CURVE] for run in runs if CURVE in run.curves]
             if not files:
-                raise UserError(f"{path} holds no {name}: give a directory of runs that were tested")
+                further = [
+                    path / file for run in runs for file in run.curves.values() if file.endswith(_NAME)
+                ]
+                if further:
+                    raise UserError(
+                        f"{path} holds no {_NAME} but in folders {FURTHER_CURVES}...: name them to compare them, such"
+                        f" as {further[0].parent}"
+                    )
+                raise UserError(f"{path} holds no {_NAME}: give a directory of runs that were tested")
         elif path.exists():
             files = [path]
         else:
@@ -86,10 +88,6 @@ def find_curves(paths: Sequence[Path | str], name: str = "noise_curve.csv") -> l
     if not found:
         raise UserError("there is nothing to compare: give noise curve files or directories that hold some")
     return list(found.values())
-
-
-def _is_further(file: Path) -> bool:
-    return any(part.startswith(FURTHER_CURVES) for part in file.parts[:-1])
 
 
 def compare_curves(
