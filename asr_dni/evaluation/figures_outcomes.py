@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from asr_dni.plotting.style import GREY, VIRIDIS, ordered_colors
 
 _WORST = Style("#d55e00", "square", "solid", 1.8)
 _CHIP = Style("#b8b8b8", "none", "solid", 0.9)
+_CLOSE = 60.0
 _MOST_LINES = 9
 _MOST_CLIPS = 24
 _SHARES = ColorScale(VIRIDIS, (0.0, 100.0), "% of the clips of a word")
@@ -76,11 +78,15 @@ def chips_figure(curve: NoiseCurve) -> Figure:
             style=curve_style(0),
         )
     )
-    if summary.chance is not None:
+    lowest = 100 * float(min(chips["accuracy"].min(), mean["low"].min()))
+    # Chips that hardly differ are looked at closely.
+    near = lowest > _CLOSE
+    if summary.chance is not None and not near:
         elements.append(chance_line(summary.chance))
+    accuracy = replace(ACCURACY, limits=(5 * math.floor(lowest / 5 - 0.2), 100.3)) if near else ACCURACY
     note = f"{describe_settings({'': summary})}; band: {summary.interval}"
     axis = strength_axis(curve.strength, curve.levels)
-    return Figure("Accuracy of each chip", (Panel(axis, ACCURACY, tuple(elements)),), note, legend=Legend())
+    return Figure("Accuracy of each chip", (Panel(axis, accuracy, tuple(elements)),), note, legend=Legend())
 
 
 def voting_figure(voting: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:

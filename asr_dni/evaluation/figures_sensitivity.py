@@ -23,7 +23,8 @@ def sensitivity_figure(sensitivity: pd.DataFrame, settings: Mapping[str, Any]) -
     strength = strength_of(settings)
     axis = strength_axis(strength, sorted(sensitivity["strength"].unique()))
     whole = sensitivity["part"] == WHOLE
-    panels = []
+    panels: list[Panel] = []
+    drawn = 0
     of_gates = sensitivity["gate"] != ""
     for chosen, title in ((~of_gates, "A layer at a site"), (of_gates, "A gate")):
         shown = sensitivity[chosen & ~whole]
@@ -38,9 +39,10 @@ def sensitivity_figure(sensitivity: pd.DataFrame, settings: Mapping[str, Any]) -
                     (100 * rows["low"]).tolist(),
                     (100 * rows["high"]).tolist(),
                     label=str(part),
-                    style=curve_style(place) if place else Style(GREY, "none", "dash", 1.8),
+                    style=curve_style(drawn + place - 1) if place else Style(GREY, "none", "dash", 1.8),
                 )
             )
+        drawn += len(lines) - 1
         panels.append(Panel(axis, ACCURACY, tuple(lines), title))
     note = (
         f"{describe_evaluation(settings)} per part; the noise is at this part only; bands: 95 % intervals over clips,"

@@ -9,9 +9,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
+from asr_dni.evaluation.axes import TIMES
 from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.interpolation import weights_of_mean
 from asr_dni.evaluation.intervals import wilson_interval
 from asr_dni.evaluation.voting import votes_needed
+from asr_dni.noise import Strength
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -58,13 +61,36 @@ def tolerated_strength(curve: NoiseCurve, clean: float, loss: float, whole: bool
             )
         at_least = "at most " if enough == 0 else ""
         return Tolerated(levels[enough], f"{at_least}{levels[enough]:g} {name} are enough: {within}")
-    unit = f" {curve.strength.unit}" if curve.strength.unit else ""
-    value = last_tolerable(levels, accuracy, least, whole)
+    value = last_tolerable(places_of(curve.strength, levels), accuracy, least, whole)
+    if _is_log(curve.strength, levels) and math.isfinite(value):
+        value = 10**value
     if math.isinf(value):
-        return Tolerated(value, f"{name} of more than {levels[-1]:g}{unit} is tolerable: {within}")
+        most = format_level(curve.strength, levels[-1])
+        return Tolerated(value, f"{name} of more than {most} is tolerable: {within}")
     if math.isnan(value):
-        return Tolerated(value, f"no measured {name}, from {levels[0]:g}{unit} on, is tolerable: {within}")
-    return Tolerated(value, f"{name} up to {value:.4g}{unit} is tolerable: {within}")
+        least_measured = format_level(curve.strength, levels[0])
+        return Tolerated(value, f"no measured {name}, from {least_measured} on, is tolerable: {within}")
+    return Tolerated(value, f"{name} up to {format_level(curve.strength, value)} is tolerable: {within}")
+
+
+def _is_log(strength: Strength, levels: Array) -> bool:
+    return strength.path.endswith(".time") and float(levels[0]) > 0
+
+
+def places_of(strength: Strength, levels: Array) -> Array:
+    """Return where levels are on the axis: times by their logarithm to base 10, all others as they are."""
+    return np.log10(levels) if _is_log(strength, levels) else levels
+
+
+def format_level(strength: Strength, value: float) -> str:
+    """Return a value of a strength with its unit; a time in the largest unit that it has at least one of."""
+    if strength.path.endswith(".time") and value >= 1:
+        name, seconds = [its for its in TIMES.items() if its[1] <= value * (1 + 1e-9)][-1]
+        unit = name.removeprefix("1 ")
+        number = f"{value / seconds:.3g}"
+        plural = "s" if number != "1" and unit not in ("s", "min") else ""
+        return f"{number} {unit}{plural}"
+    return f"{value:.4g} {strength.unit}".strip()
 
 
 def last_tolerable(levels: Array, accuracy: Array, least: float, whole: bool = False) -> float:
@@ -107,6 +133,10 @@ def worst_chip(curve: NoiseCurve) -> int | None:
     return int(means.index[int(np.argmin(means.to_numpy()))])
 
 
+def _axis_of(strength: Strength, levels: Array) -> str:
+    return f"the logarithm of {strength.symbol}" if _is_log(strength, levels) else strength.symbol
+
+
 def summary_table(
     curve: NoiseCurve, clean: float, loss: float, whole: bool = False, voting: pd.DataFrame | None = None
 ) -> pd.DataFrame:
@@ -134,14 +164,15 @@ def summary_table(
         )
     ]
     if len(levels) > 1:
-        weights = np.convolve(np.diff(levels), [0.5, 0.5]) / (levels[-1] - levels[0])
+        weights = weights_of_mean(places_of(curve.strength, levels))
         rows.append(
             (
                 "area",
                 float(weights @ accuracy),
                 math.nan,
                 math.nan,
-                f"accuracy averaged over {curve.strength.symbol} from {levels[0]:g} to {levels[-1]:g}",
+                f"accuracy averaged over {_axis_of(curve.strength, levels)} from"
+                f" {format_level(curve.strength, levels[0])} to {format_level(curve.strength, levels[-1])}",
             )
         )
     try:
@@ -163,7 +194,8 @@ def summary_table(
                 value,
                 math.nan,
                 math.nan,
-                f"chip {worst}, the worst over all levels, at {curve.strength.symbol} {levels[-1]:g}",
+                f"chip {worst}, the worst over all levels, at {curve.strength.symbol}"
+                f" {format_level(curve.strength, levels[-1])}",
             )
         )
     for level in levels if voting is not None else ():
