@@ -54,12 +54,16 @@ def problem(cell, sites, networks, steps, rows, width, bias=True, seed=0):
         )
         for k in range(networks)
     ]
-    return Recurrence(cell, w_hh, b_hh, state, together(noise), projection=projection)
+    own = {
+        name: normal(networks, width if its.per_unit else 1).requires_grad_()
+        for name, its in EQUATIONS[cell].own.items()
+    }
+    return Recurrence(cell, w_hh, b_hh, state, together(noise), projection=projection, own=own)
 
 
 def run(problem, implementation):
     """Return outputs, final states and the gradients of everything."""
-    leaves = [problem.w_hh, problem.b_hh, problem.projection, *problem.state]
+    leaves = [problem.w_hh, problem.b_hh, problem.projection, *problem.state, *problem.own.values()]
     with use_implementation(implementation):
         outputs, final = run_recurrence(problem)
     results = [outputs, *final]
@@ -76,6 +80,7 @@ def member(problem, k, rows=slice(None)):
         projection=problem.projection[k : k + 1, :, rows],
         state=tuple(part[k : k + 1, rows] for part in problem.state),
         sites=of_network(problem.sites, k, rows),
+        own={name: its[k : k + 1] for name, its in problem.own.items()},
     )
 
 
@@ -97,7 +102,7 @@ def close(got, expected):
 @needs_compiler
 class TestAgainstThePlainLoop:
     @pytest.mark.parametrize(
-        ("cell", "sites"), [(c, s) for c in CELLS for s in SITES if s != "joint" or c == "gru"]
+        ("cell", "sites"), [(c, s) for c in CELLS for s in SITES if s != "joint" or EQUATIONS[c].apart]
     )
     @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 4, 13, 7), (2, 3, 30, 33)], ids=str)
     @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
@@ -119,7 +124,7 @@ class TestAgainstThePlainLoop:
     @pytest.mark.parametrize("cell", CELLS)
     def test_without_gradients_nothing_is_kept(self, cell):
         given = problem(cell, "all", 2, 9, 5, 11)
-        expected = run(given, "fused")[: 2 + (cell == "lstm")]
+        expected = run(given, "fused")[: 1 + len(EQUATIONS[cell].states)]
         with torch.no_grad():
             outputs, final = run_recurrence(given)
         assert outputs.grad_fn is None
@@ -146,7 +151,7 @@ class TestIndependence:
     def test_of_the_other_networks(self, cell):
         given = problem(cell, "all", 4, 6, 20, 24)
         together = run(given, "fused")
-        states = 1 + (cell == "lstm")
+        states = len(EQUATIONS[cell].states)
         for k in range(4):
             alone = run(member(given, k), "fused")
             for result in range(1 + states):
@@ -175,7 +180,7 @@ class TestLayer:
         inputs = torch.randn(*leading, steps, rows, features, generator=generator).requires_grad_()
         w_ih = torch.randn(*given.w_hh.shape[:2], features, generator=generator).requires_grad_()
         b_ih = torch.randn(*given.w_hh.shape[:2], generator=generator).requires_grad_()
-        leaves = [inputs, w_ih, b_ih, given.w_hh, given.b_hh, *given.state]
+        leaves = [inputs, w_ih, b_ih, given.w_hh, given.b_hh, *given.state, *given.own.values()]
         given = replace(given, projection=None, inputs=inputs, w_ih=w_ih, b_ih=b_ih)
         results = []
         for implementation in ("reference", "fused"):

@@ -275,7 +275,7 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"cell": "mgu"}, "mgu"),
+            ({"cell": "one of mine"}, "one of mine"),
             ({"w_hr": torch.zeros(1, 1, 2)}, "proj_size"),
             ({"projection": torch.zeros(1, 1, 1, 8).double()}, "float64"),
             ({"projection": torch.zeros(1, 1, 1, 8).bfloat16()}, "bfloat16"),

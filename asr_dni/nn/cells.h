@@ -49,7 +49,7 @@ typedef struct {
     const layer_noise *noise;
     int64_t sample;
     uint32_t step;
-    float *products;      /* scratch of 3 H: what is added to the products inside a cell */
+    float *products;      /* scratch of INSIDE H: what is added to the products inside a cell */
     const float *factors; /* what they are multiplied by before: then `products` is filled already. NULL: by 1 */
 } row_noise;
 
@@ -57,11 +57,11 @@ typedef struct {
 enum { EXACT, ADDED_TO, SCALED };
 
 /* Return which, with the added numbers drawn. */
-INLINE int noise_of_products(const row_noise *noise, ptrdiff_t width) {
+INLINE int noise_of_products(const row_noise *noise, ptrdiff_t width, int products) {
     if (noise->factors) return SCALED;
     if (noise->noise->elementwise.std == 0.0f) return EXACT;
-    for (ptrdiff_t k = 0; k < 3 * width; k++) noise->products[k] = 0.0f;
-    add_noise(noise->products, width, 3, noise->noise->elementwise, noise->sample, noise->step);
+    for (ptrdiff_t k = 0; k < products * width; k++) noise->products[k] = 0.0f;
+    add_noise(noise->products, width, products, noise->noise->elementwise, noise->sample, noise->step);
     return ADDED_TO;
 }
 
@@ -89,7 +89,7 @@ INLINE void lstm_row(float *clean, float *row, const float *before, float *cell,
                      const row_noise *noise) {
     add_noise(clean, width, 4, noise->noise->input, noise->sample, noise->step);
     add_noise(clean, width, 4, noise->noise->recurrent, noise->sample, noise->step);
-    const int kind = noise_of_products(noise, width);
+    const int kind = noise_of_products(noise, width, 3);
     if (kind == EXACT) lstm_units(clean, row, before, cell, out, width, noise, EXACT);
     else if (kind == ADDED_TO) lstm_units(clean, row, before, cell, out, width, noise, ADDED_TO);
     else lstm_units(clean, row, before, cell, out, width, noise, SCALED);
@@ -118,7 +118,7 @@ INLINE void gru_row(float *inward, float *hidden, float *row, const float *befor
     else
         add_noise(inward, width, 3, noise->noise->input, noise->sample, noise->step);
     add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
-    const int kind = noise_of_products(noise, width);
+    const int kind = noise_of_products(noise, width, 3);
     if (kind == EXACT) gru_units(inward, hidden, row, before, kept, out, width, noise, EXACT);
     else if (kind == ADDED_TO) gru_units(inward, hidden, row, before, kept, out, width, noise, ADDED_TO);
     else gru_units(inward, hidden, row, before, kept, out, width, noise, SCALED);

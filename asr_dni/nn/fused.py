@@ -6,6 +6,7 @@ The C function goes through all steps by itself: products, gates, noise and weig
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,14 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
 from asr_dni.nn.native_operations import noted_width
-from asr_dni.nn.operations import AffineNoise, GaussianNoise, Quantisation
+from asr_dni.nn.operations import (
+    MOST_GROUPS,
+    AffineNoise,
+    Drawing,
+    GaussianNoise,
+    Product,
+    Quantisation,
+)
 from asr_dni.nn.recurrence import Capabilities, Recurrence, Sites
 from asr_dni.nn.reference import run_reference
 
@@ -73,6 +81,7 @@ class _Fused(torch.autograd.Function):
         b_hh: Tensor | None,
         h: Tensor,
         c: Tensor | None,
+        own: Tensor | None,
         sites: Sites,
         keep: bool,
         lengths: Tensor | None,
@@ -83,7 +92,7 @@ class _Fused(torch.autograd.Function):
         steps = given.shape[-3]
         outputs = h.new_empty(networks, steps, rows, width)
         gates = kept = None
-        if cell in ("lstm", "gru"):
+        if native.keeps_activations(cell):
             kept = h.new_empty(networks, steps if keep else 1, rows, width)
             gates = h.new_empty(networks, steps, rows, len(CELLS[cell].gates) * width) if keep else None
         noted = noted_width(cell, sites, width) if keep else 0
@@ -101,6 +110,7 @@ class _Fused(torch.autograd.Function):
             b_hh=b_hh,
             h=h,
             c=c,
+            own=own,
             lengths=lengths,
             outputs=outputs,
             gates=gates,
@@ -109,24 +119,27 @@ class _Fused(torch.autograd.Function):
         )
         if keep:
             ctx.save_for_backward(
-                inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept, passed
+                inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own, outputs, gates, kept, passed
             )
             ctx.cell, ctx.sites, ctx.lengths = cell, sites, lengths
         ctx.set_materialize_grads(False)
-        return outputs, kept[:, -1].clone() if kept is not None and cell == "lstm" else None
+        return outputs, kept[:, -1].clone() if kept is not None and c is not None else None
 
     @staticmethod
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Any) -> Any:
         d_outputs, d_last = gradients
-        inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, outputs, gates, kept, passed = ctx.saved_tensors
+        inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own, outputs, gates, kept, passed = (
+            ctx.saved_tensors
+        )
         if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
-            arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c
+            arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own
             its = _differentiable_gradients(
-                ctx.cell, arguments, ctx.sites, ctx.lengths, ctx.needs_input_grad[1:9], gradients
+                ctx.cell, arguments, ctx.sites, ctx.lengths, ctx.needs_input_grad[1:10], gradients
             )
             return None, *its, None, None, None
         _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
+        of_own = ctx.needs_input_grad[9]
         if d_outputs is None:
             d_outputs = torch.zeros_like(outputs)
         dh = h.new_zeros(h.shape)
@@ -147,6 +160,7 @@ class _Fused(torch.autograd.Function):
         d_w_ih = room(of_w_ih, *fan_out, 0 if w_ih is None else w_ih.shape[2])
         d_w_hh = room(of_w_hh, *w_hh.shape)
         d_b_ih, d_b_hh = room(of_b_ih, *fan_out), room(of_b_hh, *fan_out)
+        d_own = room(of_own, *(() if own is None else own.shape))
         native.run_recurrence(
             "backward",
             ctx.cell,
@@ -157,6 +171,7 @@ class _Fused(torch.autograd.Function):
             w_hh=w_hh,
             h=h,
             c=c,
+            own=own,
             lengths=ctx.lengths,
             outputs=outputs,
             gates=gates,
@@ -169,12 +184,13 @@ class _Fused(torch.autograd.Function):
             d_b_ih=d_b_ih,
             d_w_hh=d_w_hh,
             d_b_hh=d_b_hh,
+            d_own=d_own,
             dh=dh,
             dc=dc,
         )
         if d_inputs is not None and inputs.dim() == 3:
             d_inputs = d_inputs.sum(0)  # shared by all networks
-        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, None, None, None
+        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, d_own, None, None, None
 
 
 def _differentiable_gradients(
@@ -189,7 +205,7 @@ def _differentiable_gradients(
 
     Args:
         cell: which equations.
-        arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h and c.
+        arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c and own.
         sites: the noise; the same numbers are drawn again.
         lengths: of the samples' sequences.
         wanted: of which arguments.
@@ -207,8 +223,8 @@ def _differentiable_gradients(
             ' use_implementation("reference"), or leave autocast out'
         )
     # Views of their own: gradients must not go on through one argument into another that it was computed from.
-    own = [None if argument is None else argument.view_as(argument) for argument in arguments]
-    inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c = own
+    views = [None if argument is None else argument.view_as(argument) for argument in arguments]
+    inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own = views
     assert w_hh is not None
     assert h is not None
     problem = Recurrence(
@@ -221,12 +237,13 @@ def _differentiable_gradients(
         w_ih=w_ih,
         b_ih=b_ih,
         projection=projection,
+        own={} if own is None else _unstacked(cell, own),
         lengths=lengths,
     )
     outputs, final = run_reference(problem, draw=native.draw_gaussian)
-    results = [(outputs, gradients[0]), (final[-1], gradients[1] if cell == "lstm" else None)]
+    results = [(outputs, gradients[0]), (final[-1], gradients[1] if c is not None else None)]
     known = [(result, gradient) for result, gradient in results if gradient is not None]
-    leaves = [leaf for leaf, want in zip(own, wanted, strict=True) if want and leaf is not None]
+    leaves = [leaf for leaf, want in zip(views, wanted, strict=True) if want and leaf is not None]
     found = iter(
         torch.autograd.grad(
             [result for result, _ in known],
@@ -237,8 +254,38 @@ def _differentiable_gradients(
         )
     )
     return [
-        next(found) if want and leaf is not None else None for leaf, want in zip(own, wanted, strict=True)
+        next(found) if want and leaf is not None else None for leaf, want in zip(views, wanted, strict=True)
     ]
+
+
+def _stacked(problem: Recurrence) -> Tensor | None:
+    """Return a cell's own parameters as ``(K, how many, H)``; one that all units share is there for each."""
+    width = problem.state[-1].shape[-1]
+    each = [problem.own[name].expand(-1, width) for name in CELLS[problem.cell].own]
+    return torch.stack(each, 1) if each else None
+
+
+def _unstacked(cell: str, own: Tensor) -> dict[str, Tensor]:
+    """Return what :func:`_stacked` was given."""
+    return {
+        name: own[:, k] if its.per_unit else own[:, k, :1]
+        for k, (name, its) in enumerate(CELLS[cell].own.items())
+    }
+
+
+def _drawn_outside(problem: Recurrence) -> Sites:
+    """Return the hardware, of which noise of more products inside the cell than a counter has numbers for is drawn."""
+    sites, products = problem.sites, CELLS[problem.cell].products
+    if products <= MOST_GROUPS or sites.elementwise is None:
+        return sites
+    steps, like = problem.given.shape[-3], problem.w_hh.new_empty(0, dtype=torch.float32)
+    width = problem.state[-1].shape[-1]
+    drawing = Drawing(sites.sample_ids, sites.first_step, steps, products, width, like, native.draw_gaussian)
+    operations = tuple(
+        AffineNoise(add=drawing.gaussian(its)) if isinstance(its, GaussianNoise) else its
+        for its in sites.elementwise.arrays[0]
+    )
+    return replace(sites, elementwise=Product((operations,)))
 
 
 def run(problem: Recurrence) -> tuple[Tensor, State]:
@@ -250,19 +297,19 @@ def run(problem: Recurrence) -> tuple[Tensor, State]:
     Raises:
         AssertionError: :func:`why_not` gives a reason.
     """
-    h, c = problem.state if problem.cell == "lstm" else (problem.state[0], None)
+    h, c = problem.state if len(problem.state) == 2 else (problem.state[0], None)
     inputs = (
         (problem.inputs, problem.w_ih, problem.b_ih, None)
         if problem.projection is None
         else (None, None, None, problem.projection)
     )
-    arguments = (*inputs, problem.w_hh, problem.b_hh, h, c)
+    arguments = (*inputs, problem.w_hh, problem.b_hh, h, c, _stacked(problem))
     # Inside of forward() autograd does not tell whether it records.
     keep = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    lengths = problem.lengths
+    sites, lengths = _drawn_outside(problem), problem.lengths
     if lengths is not None:
         lengths = lengths.to("cpu", torch.int64).expand(h.shape[:2]).contiguous()
-    outputs, last = _Fused.apply(problem.cell, *arguments, problem.sites, keep, lengths)  # type: ignore[no-untyped-call]
+    outputs, last = _Fused.apply(problem.cell, *arguments, sites, keep, lengths)  # type: ignore[no-untyped-call]
     if lengths is None:
         final = outputs[:, -1]
     else:

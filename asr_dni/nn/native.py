@@ -34,7 +34,8 @@ from asr_dni.nn.operations import GaussianNoise, Quantisation
 from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
-_INCLUDED = tuple(_SOURCE.with_name(name) for name in ("philox.h", "operations.h", "products.h", "cells.h"))
+_HEADERS = "philox.h", "operations.h", "products.h", "cells.h", "further_cells.h"
+_INCLUDED = tuple(_SOURCE.with_name(name) for name in _HEADERS)
 # Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
 _COMPILE_FLAGS = (
     "-O3",
@@ -47,7 +48,7 @@ _COMPILE_FLAGS = (
     "-std=gnu11",
 )
 
-CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "lstm_peephole", "mgu", "fastgrnn")
 """The cells that ``recurrence.c`` has, in the order in which it counts them."""
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class _Recurrence(ctypes.Structure):
         *fields(ctypes.c_int32, "cell joint keep shared threads n_arrays n_pieces n_operations"),
         *fields(
             ctypes.c_void_p,
-            "inputs w_ih b_ih projection w_hh b_hh h c outputs gates kept passed noise arrays pieces operations dac "
-            "samples lengths packed scratch sums d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh dh dc",
+            "inputs w_ih b_ih projection w_hh b_hh own h c outputs gates kept passed noise arrays pieces "
+            "operations dac samples lengths packed scratch sums "
+            "d_outputs d_inputs d_projection d_w_ih d_b_ih d_w_hh d_b_hh d_own dh dc",
         ),
         ("inside", ArrayStructure),
     )
@@ -77,6 +79,7 @@ _WRITTEN = (
     "d_b_ih",
     "d_w_hh",
     "d_b_hh",
+    "d_own",
     "dh",
     "dc",
 )
@@ -84,6 +87,11 @@ _WRITTEN = (
 
 _TYPES = {"passed": torch.uint8, "lengths": torch.int64}
 """Of arrays that are not float32."""
+
+
+def keeps_activations(cell: str) -> bool:
+    """Return whether the backward pass of a cell needs more than the outputs."""
+    return cell not in ("rnn_tanh", "rnn_relu")
 
 
 def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tensor | None]) -> None:
@@ -113,6 +121,8 @@ def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tens
     shapes |= dict.fromkeys(("projection", "d_projection", "gates"), (networks, steps, rows, gates))
     shapes |= dict.fromkeys(("h", "c", "dh", "dc"), (networks, rows, width))
     shapes |= dict.fromkeys(("outputs", "d_outputs"), (networks, steps, rows, width))
+    equations = EQUATIONS[cell]
+    shapes |= dict.fromkeys(("own", "d_own"), (networks, len(equations.own), width))
     shapes["lengths"] = networks, rows
     shapes["passed"] = (networks, steps, rows, noted_width(cell, sites, width))
     for name, array in arrays.items():
@@ -126,8 +136,8 @@ def _check_arrays(cell: str, sites: Sites, keep: bool, arrays: Mapping[str, Tens
             )
         if name in _WRITTEN and not array.is_contiguous():
             raise ValueError(f"{name} are not contiguous, and are written to")
-    of_lstm = ("c", "kept") if cell == "lstm" else ("kept",) if cell == "gru" else ()
-    needed = ["w_hh", "h", *of_lstm, *(("gates",) if of_lstm and keep else ())]
+    needed = ["w_hh", "h", *equations.states[1:], *(["own"] if equations.own else [])]
+    needed += ["kept", *(["gates"] if keep else [])] if keeps_activations(cell) else []
     needed += ["projection"] if inputs is None and "d_outputs" not in arrays else []
     needed += ["w_ih"] if inputs is not None else []
     needed += ["passed"] if keep and shapes["passed"][-1] else []

@@ -13,7 +13,7 @@ from torch import Tensor
 from asr_dni.noise import straight_through
 from asr_dni.philox import Key, derive_key, normal
 
-_MOST_GROUPS = 4
+MOST_GROUPS = 4
 """Numbers that one counter gives."""
 
 
@@ -290,10 +290,10 @@ class Drawing:
     def gaussian(self, noise: GaussianNoise) -> Tensor:
         """Return ``(K, T, N, groups * width)`` numbers."""
         parts = []
-        for first in range(0, self.groups, _MOST_GROUPS):
+        for first in range(0, self.groups, MOST_GROUPS):
             # A counter has numbers for four groups; further ones have a key of their own.
             keys = tuple(derive_key(*key, "groups", first) for key in noise.keys) if first else noise.keys
-            groups = min(self.groups - first, _MOST_GROUPS)
+            groups = min(self.groups - first, MOST_GROUPS)
             within = self.sample_ids, self.first_step, self.steps, groups, self.width, self.like
             parts.append(self.draw(GaussianNoise(noise.std, keys), *within))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

@@ -7,7 +7,7 @@
  */
 #include <omp.h>
 
-#include "cells.h"
+#include "further_cells.h"
 #include "operations.h"
 #include "products.h"
 
@@ -22,7 +22,7 @@ void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width,
     }
 }
 
-enum { RNN_TANH, RNN_RELU, LSTM, GRU }; /* the order is that of CELLS in native.py */
+enum { RNN_TANH, RNN_RELU, LSTM, GRU, PEEPHOLE, MGU, FASTGRNN }; /* the order is that of CELLS in native.py */
 
 /* Of an array: with W_ih, with W_hh, or with both, where outputs of a gate that a cell keeps apart are there twice, as
  * gradients of pre-activations are. */
@@ -41,7 +41,7 @@ typedef struct {
 } piece;
 
 /* K networks, T steps, N rows, F features, H units, G gates. Where there are no inputs their projection is given.
- * `kept` is c (LSTM) or W_hn h + b_hn and its noise (GRU). Where the activations are not kept, `kept` has one step only,
+ * `kept` is c (LSTMs), W_hn h + b_hn and its noise (GRU, MGU) or the update (FastGRNN). Where the activations are not kept, `kept` has one step only,
  * which every step overwrites, and gates and passed are NULL.
  * Without arrays all that happens to the outputs of both matrices is the Gaussian noise of `noise`. */
 typedef struct {
@@ -52,6 +52,7 @@ typedef struct {
     const float *w_ih, *b_ih;                 /* (K, G H, F), (K, G H) or NULL */
     const float *projection;                  /* (K, T, N, G H) or NULL */
     const float *w_hh, *b_hh;                 /* (K, G H, H), (K, G H) or NULL */
+    const float *own;                         /* (K, OWN, H), the cell's own parameters, or NULL */
     const float *h, *c;                       /* (K, N, H), before the first step */
     float *outputs, *gates, *kept;            /* (K, T, N, H), (K, T, N, G H), (K, T, N, H) */
     uint8_t *passed;                          /* (K, T, N, noted), which outputs of arrays were not clipped, or NULL */
@@ -66,21 +67,28 @@ typedef struct {
     const float *d_outputs;                   /* (K, T, N, H) */
     float *d_inputs, *d_projection;           /* (K, T, N, F), (K, T, N, G H), or NULL where they are not wanted */
     float *d_w_ih, *d_b_ih, *d_w_hh, *d_b_hh; /* shaped as what they are gradients of, or NULL */
+    float *d_own;                             /* (K, OWN, H), or NULL */
     float *dh, *dc;                           /* (K, N, H) */
     array inside;                             /* the products inside the cell, where they have more than Gaussian noise */
 } recurrence;
 
-static const int GATES[] = {1, 1, 4, 3};
-/* Gradients of pre-activations: a GRU's n gate has two. */
-static const int GRADIENTS[] = {1, 1, 4, 4};
+static const int GATES[] = {1, 1, 4, 3, 4, 2, 1};
+/* Gradients of pre-activations: a GRU's or MGU's n gate has two. */
+static const int GRADIENTS[] = {1, 1, 4, 4, 4, 3, 1};
 /* Products inside the cell. */
-static const int INSIDE[] = {0, 0, 3, 3};
+static const int INSIDE[] = {0, 0, 3, 3, 6, 3, 2};
+/* Rows of H numbers that are the cell's own parameters. */
+static const int OWN[] = {0, 0, 0, 0, 3, 0, 4};
+
+INLINE int is_plain(const recurrence *p) { return p->cell == RNN_TANH || p->cell == RNN_RELU; }
+
+INLINE int has_cell_state(const recurrence *p) { return p->cell == LSTM || p->cell == PEEPHOLE; }
 
 /* Whether the cell keeps its last gate's two parts apart. */
 INLINE int keeps_apart(const recurrence *p) { return GRADIENTS[p->cell] > GATES[p->cell]; }
 
 /* Whether a step's h goes into the next one by another way than W_hh. */
-INLINE int has_direct_way(const recurrence *p) { return p->cell == GRU; }
+INLINE int has_direct_way(const recurrence *p) { return !is_plain(p) && !has_cell_state(p); }
 
 /* Rows of a block: few enough for a step of them to stay near the core. */
 enum { BLOCK_ROWS = 192 };
@@ -139,7 +147,7 @@ INLINE ptrdiff_t turned_before(const recurrence *p, ptrdiff_t room, ptrdiff_t pi
 
 INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
     const ptrdiff_t rows = rows_of_block(p), H = p->width, F = inputs_width(p), D = GRADIENTS[p->cell] * H;
-    const ptrdiff_t converted = p->n_arrays ? H + F : 0, inside = 3 * H + 3 * H;
+    const ptrdiff_t converted = p->n_arrays ? H + F : 0, inside = 2 * INSIDE[p->cell] * H;
     if (!backward) {
         const ptrdiff_t gates = (keeps_apart(p) ? 2 : 1) * GATES[p->cell] * H;
         return inside + rows * (gates + converted + (p->n_arrays ? 2 * D : 0));
@@ -149,9 +157,15 @@ INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
            chunk * (buffers * D + GRADIENTS[p->cell] * panel_width(p));
 }
 
-/* Sums of one block: a row for each unit, each feature and the biases. */
+/* Sums of one block: a row for each unit, each feature and the biases, and the cell's own parameters. */
 INLINE ptrdiff_t sums_of_block(const recurrence *p) {
-    return (p->width + inputs_width(p) + 1) * GRADIENTS[p->cell] * panel_width(p);
+    return (p->width + inputs_width(p) + 1) * GRADIENTS[p->cell] * panel_width(p) + OWN[p->cell] * p->width;
+}
+
+INLINE ptrdiff_t sums_before_own(const recurrence *p) { return sums_of_block(p) - OWN[p->cell] * p->width; }
+
+INLINE const float *own_of(const recurrence *p, ptrdiff_t k) {
+    return p->own ? p->own + k * OWN[p->cell] * p->width : NULL;
 }
 
 /* Numbers of floats that `packed`, `scratch` and `sums` must have room for. */
@@ -323,22 +337,23 @@ static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t
 
 static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch) {
     const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
-    float *products = scratch, *factors = products + 3 * H, *block = factors + 3 * H;
+    float *products = scratch, *factors = products + INSIDE[p->cell] * H, *block = factors + INSIDE[p->cell] * H;
     float *inward = keeps_apart(p) ? block + rows * G : block;
     forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G};
     to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
     to.state = to.inputs + rows * inputs_width(p);
     row_noise noise = {.noise = p->noise + k, .products = products};
+    const float *own = own_of(p, k);
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
         const float *before = hidden_before(p, k, t, first), *cell_before = NULL;
         float *out = p->outputs + at * H, *kept = p->kept ? p->kept + slot * H : NULL;
-        if (p->cell == RNN_TANH || p->cell == RNN_RELU) to.hidden = to.inward = out;
+        if (is_plain(p)) to.hidden = to.inward = out;
         if (p->n_arrays)
             gates_on_arrays(p, k, t, first, rows, &to);
         else
             gates_exact(p, k, t, first, rows, &to);
-        if (p->cell == LSTM) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
+        if (has_cell_state(p)) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
         for (ptrdiff_t n = 0; n < rows; n++) {
             if (is_over(p, k, t, first + n)) {
                 for (ptrdiff_t u = 0; u < H; u++) out[n * H + u] = 0.0f;
@@ -348,13 +363,18 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
             const place here = place_of(p, k, t, first + n);
             noise.sample = here.sample, noise.step = here.step;
             noise.factors = inside_cell(p, k, here, factors, products);
+            float *clean = block + n * G, *its_inward = inward + n * G, *its_out = out + n * H;
+            float *row = p->keep && p->gates ? p->gates + (at + n) * G : its_inward;
             if (p->cell == LSTM) {
-                float *row = p->keep ? p->gates + (at + n) * G : block + n * G;
-                lstm_row(block + n * G, row, cell_before + n * H, kept + n * H, out + n * H, H, &noise);
+                lstm_row(clean, row, cell_before + n * H, kept + n * H, its_out, H, &noise);
+            } else if (p->cell == PEEPHOLE) {
+                peephole_row(clean, row, own, cell_before + n * H, kept + n * H, its_out, H, &noise);
             } else if (p->cell == GRU) {
-                float *row = p->keep ? p->gates + (at + n) * G : inward + n * G;
-                gru_row(inward + n * G, block + n * G, row, before + n * H, kept + n * H, out + n * H, H,
-                        p->joint, &noise);
+                gru_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
+            } else if (p->cell == MGU) {
+                mgu_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
+            } else if (p->cell == FASTGRNN) {
+                fastgrnn_row(clean, row, own, before + n * H, kept + n * H, its_out, H, &noise);
             } else {
                 rnn_row(out + n * H, H, p->cell == RNN_RELU, &noise);
             }
@@ -472,14 +492,16 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
     const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
     const ptrdiff_t F = inputs_width(p), steps = steps_of_chunk(p);
     float *dh = p->dh + (k * N + first) * H, *dc = p->dc ? p->dc + (k * N + first) * H : NULL;
-    chunk c = {.room = steps * rows, .products = scratch, .factors = scratch + 3 * H, .state = scratch + 6 * H};
+    chunk c = {.room = steps * rows, .products = scratch, .factors = scratch + INSIDE[p->cell] * H};
+    c.state = c.factors + INSIDE[p->cell] * H;
     c.inputs = c.state + (p->n_arrays ? H : 0), c.of_state = c.inputs + (p->n_arrays ? F : 0);
     c.gradients = c.of_state + (has_direct_way(p) && p->n_arrays ? rows * H : 0);
     c.of_arrays = p->n_arrays > 1 ? c.gradients + c.room * D : c.gradients;
     c.turned = c.of_arrays + (p->n_arrays > 1 ? p->n_arrays : 1) * c.room * D;
     c.panels = c.turned + turned_before(p, c.room, p->n_pieces);
     for (ptrdiff_t j = 0; j < sums_of_block(p); j++) sums[j] = 0.0f;
-    float *biases = sums + (H + F) * GRADIENTS[p->cell] * panel_width(p);
+    float *biases = sums + (H + F) * GRADIENTS[p->cell] * panel_width(p), *d_own = sums + sums_before_own(p);
+    const float *own = own_of(p, k);
     ptrdiff_t filled = 0;
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         const ptrdiff_t at = (k * T + t) * N + first;
@@ -491,14 +513,24 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
             const float *factors = inside_cell(p, k, place_of(p, k, t, first + n), c.factors, NULL);
             if (is_over(p, k, t, first + n)) {
                 for (ptrdiff_t j = 0; j < D; j++) drow[j] = 0.0f;
-            } else if (p->cell == LSTM) {
+            } else if (has_cell_state(p)) {
                 const float *cell = p->kept + (at + n) * H;
                 const float *cell_before = t ? cell - N * H : p->c + (k * N + first + n) * H;
-                lstm_row_backward(row + n * G, drow, cell_before, cell, from_out + n * H, dh + n * H, dc + n * H,
-                                  factors, H);
+                if (p->cell == LSTM)
+                    lstm_row_backward(row + n * G, drow, cell_before, cell, from_out + n * H, dh + n * H, dc + n * H,
+                                      factors, H);
+                else
+                    peephole_row_backward(row + n * G, drow, own, d_own, cell_before, cell, from_out + n * H,
+                                          dh + n * H, dc + n * H, factors, H);
             } else if (p->cell == GRU) {
                 gru_row_backward(row + n * G, p->kept + (at + n) * H, before + n * H, from_out + n * H, drow,
                                  dh + n * H, factors, H);
+            } else if (p->cell == MGU) {
+                mgu_row_backward(row + n * G, p->kept + (at + n) * H, before + n * H, from_out + n * H, drow,
+                                 dh + n * H, factors, H);
+            } else if (p->cell == FASTGRNN) {
+                fastgrnn_row_backward(row + n * G, p->kept + (at + n) * H, own, d_own, before + n * H,
+                                      from_out + n * H, drow, dh + n * H, factors, H);
             } else {
                 rnn_row_backward(out + n * H, drow, from_out + n * H, dh + n * H, H, p->cell == RNN_RELU);
             }
@@ -524,8 +556,8 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
 static void write_gradients(const recurrence *p, ptrdiff_t k, ptrdiff_t gate, ptrdiff_t first) {
     const ptrdiff_t H = p->width, F = inputs_width(p), S = H + F, W = panel_width(p), blocks = blocks_of(p);
     const ptrdiff_t width = GRADIENTS[p->cell] * W, last = first + UNITS < H ? first + UNITS : H;
-    /* The hidden part of a GRU's n gate has sums of its own. */
-    const ptrdiff_t hidden_gate = p->cell == GRU && gate == 2 ? 3 : gate;
+    /* The hidden part of a gate that is kept apart has sums of its own. */
+    const ptrdiff_t hidden_gate = keeps_apart(p) && gate == GATES[p->cell] - 1 ? gate + 1 : gate;
     const ptrdiff_t at = (k * GATES[p->cell] + gate) * H;
     for (ptrdiff_t block = 0; block < blocks; block++) {
         const float *sums = p->sums + (k * blocks + block) * sums_of_block(p), *biases = sums + S * width;
@@ -544,6 +576,14 @@ static void write_gradients(const recurrence *p, ptrdiff_t k, ptrdiff_t gate, pt
             if (p->d_b_ih) p->d_b_ih[at + u] = biases[gate * H + u] + (block ? p->d_b_ih[at + u] : 0.0f);
         }
     }
+}
+
+static void write_gradients_of_own(const recurrence *p, ptrdiff_t k) {
+    if (!p->d_own) return;
+    const ptrdiff_t size = OWN[p->cell] * p->width, blocks = blocks_of(p);
+    for (ptrdiff_t u = 0; u < size; u++) p->d_own[k * size + u] = 0.0f;
+    for (ptrdiff_t block = 0; block < blocks; block++)
+        add_row(p->d_own + k * size, p->sums + (k * blocks + block) * sums_of_block(p) + sums_before_own(p), size);
 }
 
 /* Pack one panel of a piece of one network's matrices. */
@@ -584,6 +624,8 @@ static void run(const recurrence *p, int backward) {
 #pragma omp for schedule(static)
             for (ptrdiff_t j = 0; j < p->networks * gates * parts; j++)
                 write_gradients(p, j / parts / gates, j / parts % gates, j % parts * UNITS);
+#pragma omp for schedule(static)
+            for (ptrdiff_t j = 0; j < p->networks; j++) write_gradients_of_own(p, j);
         }
     }
 }
