@@ -96,6 +96,8 @@ def test_every_public_name_is_documented(made):
         module = importlib.import_module(f"asr_dni.{package}")
         listed = set(re.findall(rf"^::: asr_dni\.{package}\.(\w+)$", pages[package], re.MULTILINE))
         assert listed == set(module.__all__), package
+        assert "`~" not in pages[package]
+    assert "::: asr_dni.evaluation.differences.differences\n" in pages["evaluation"]
 
 
 def test_links_lead_to_files_of_the_site(made):

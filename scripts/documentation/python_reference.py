@@ -21,7 +21,6 @@ PACKAGES = (
 MODULES = {
     "evaluation": ("differences", "tolerance", "figures", "figures_training", "evaluation_folder"),
     "plotting": ("with_matplotlib", "with_plotly", "page"),
-    "study": ("ledger",),
 }
 """Modules of a package that are public beside its own names: their functions and classes."""
 
@@ -57,4 +56,4 @@ def _module(name: str) -> str:
 
 
 def _without_roles(text: str) -> str:
-    return re.sub(r":\w+:(`[^`]+`)", r"\1", text)
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
