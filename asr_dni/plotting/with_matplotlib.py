@@ -19,12 +19,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AutoMinorLocator, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from asr_dni.files import write_atomically
+from asr_dni.plotting.direct_labels import DirectLabel, labelled_lines, place_labels
 from asr_dni.plotting.specification import (
     Axis,
     Bars,
     ColorScale,
     Figure,
     HeatMap,
+    Line,
     Panel,
     Points,
     Reference,
@@ -114,9 +116,10 @@ def render(figure: Figure) -> Drawing:
     with matplotlib.rc_context(_RC):
         sizes = _Sizes(figure)
         rows, columns = figure.grid
-        entries = figure.legend_entries()
+        direct = labelled_lines(figure)
+        entries = [] if direct else figure.legend_entries()
         names = [textwrap.fill(entry.label, 30) for entry in entries]
-        beside = _legend_width(names, figure) if entries else 0.0
+        beside = _legend_width(names or [line.label for line in direct], figure) if entries or direct else 0.0
         width = max(columns * figure.panel_size[0] + max(beside, 0.4), 6.6)
         size = (width - max(beside, 0.4)) / columns, figure.panel_size[1]
         note = textwrap.fill(figure.note, int(15.5 * width))
@@ -136,6 +139,16 @@ def render(figure: Figure) -> Drawing:
         for place, (axes, panel) in enumerate(zip(grid, figure.panels, strict=False)):
             _draw_panel(axes, panel, sizes, size)
             _label_axes(axes, figure, place, sizes, size)
+        for label in _placed(direct, grid[0], size[1], sizes):
+            grid[0].text(
+                1.012,
+                label.y,
+                _math(label.line.label),
+                transform=grid[0].get_yaxis_transform(),
+                va="center",
+                color=label.line.style.color,
+                fontsize=sizes.legend,
+            )
         for spare in grid[len(figure.panels) :]:
             spare.set_axis_off()
         for scale, places in figure.color_bars().items():
@@ -153,6 +166,14 @@ def render(figure: Figure) -> Drawing:
                 labelspacing=0.6,
             )
     return drawing
+
+
+def _placed(lines: Sequence[Line], axes: Axes, height: float, sizes: _Sizes) -> Sequence[DirectLabel]:
+    """Return the labels of lines, an axis being about an inch less high than its panel."""
+    if not lines:
+        return ()
+    low, high = axes.get_ylim()
+    return place_labels(lines, (low, high), 1.25 * sizes.legend / 72 / max(height - 1.0, 1.0))
 
 
 def _legend_width(names: Sequence[str], figure: Figure) -> float:

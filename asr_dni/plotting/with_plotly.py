@@ -9,12 +9,14 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from asr_dni.plotting.direct_labels import labelled_lines, place_labels, vertical_range
 from asr_dni.plotting.plotly_traces import DASHES, as_markup, in_template, on_axis, traces_of
 from asr_dni.plotting.specification import Axis, Bars, ColorScale, Figure, HeatMap, Line, Panel, Reference
 from asr_dni.plotting.style import FAINT_GRID, GRID, LIGHT, Theme, channels
 
 _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
+_LETTER = 7.5  # pixels, of a label
 _LETTERS = 11.5  # to an inch of an axis
 _LINE_OF_NOTE = 150  # characters
 _NARROW = 34  # characters of an axis' label, on a page that may be narrow
@@ -22,6 +24,8 @@ _NARROW = 34  # characters of an axis' label, on a page that may be narrow
 
 def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Figure:
     """Return a figure as an interactive one: numbers where the pointer is, curves switched by the legend.
+
+    With captions, few lines have their labels at their ends, and no legend.
 
     Args:
         figure: its specification.
@@ -58,6 +62,9 @@ def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Fi
         number = str(place + 1) if place else ""
         _set_axes(drawing, figure, place, number, theme, None if captions else _NARROW)
         _add_references(drawing, panel, number, theme)
+    direct = labelled_lines(figure) if captions else ()
+    if direct:
+        _label_lines(drawing, figure, direct, theme)
     for place in range(len(figure.panels), rows * columns):
         drawing.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
         drawing.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
@@ -68,7 +75,12 @@ def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Fi
         font={"family": _FONT, "size": 12, "color": theme.ink},
         paper_bgcolor=theme.paper,
         plot_bgcolor=theme.paper,
-        margin={"t": top, "l": 75, "r": 30, "b": 65},
+        margin={
+            "t": top,
+            "l": 75,
+            "r": 30 + max((_LETTER * len(line.label) for line in direct), default=0),
+            "b": 65,
+        },
         height=round(top + 65 + rows * height),
         hovermode="x unified" if _read_by_column(figure) else "closest",
         hoverlabel={
@@ -107,6 +119,22 @@ def render(figure: Figure, theme: Theme = LIGHT, captions: bool = True) -> go.Fi
     for place, (scale, name) in enumerate(bars.items()):
         drawing.update_layout({name: _color_axis(scale, 1.02 + 0.1 * place)})
     return drawing
+
+
+def _label_lines(drawing: go.Figure, figure: Figure, lines: Sequence[Line], theme: Theme) -> None:
+    """Write labels at the ends of lines, in place of the legend."""
+    panel = figure.panels[0]
+    limits = vertical_range(panel)
+    drawing.update_traces(showlegend=False)
+    drawing.update_yaxes(range=limits)
+    for label in place_labels(lines, limits, 16 / (figure.panel_size[1] * _INCH)):
+        drawing.add_annotation(
+            text=as_markup(label.line.label),
+            **{"xref": "paper", "x": 1, "xanchor": "left", "xshift": 6},
+            **{"yref": "y", "y": label.y, "yanchor": "middle"},
+            showarrow=False,
+            font={"size": 12, "color": theme.color(label.line.style.color)},
+        )
 
 
 def _read_by_column(figure: Figure) -> bool:
