@@ -15,10 +15,11 @@ import wandb
 from filelock import FileLock
 from standin_network import MarginData, MarginSpotter
 from wandb.sdk.lib.wbauth import unauthenticate_session
-from wandb_files import whole_run
+from wandb_files import configuration_of, whole_run
 from wandb_server import standing_in
 
 from asr_dni.cli.main import main
+from asr_dni.evaluation import NoiseCurve
 from asr_dni.evaluation.callback import NoiseCurveCallback
 from asr_dni.evaluation.wandb_log import log_checkpoint, make_wandb_logger, use_checkpoint
 
@@ -142,6 +143,43 @@ def test_the_client_asks_nothing_that_the_stand_in_does_not_know(online):
         "ArtifactType",
         "FetchArtifactDigestAlgorithm",
     }
+
+
+def test_a_noise_curve_is_a_run_that_uses_the_checkpoint(
+    checkpoint, spoken, server, monkeypatch, tmp_path, capfd
+):
+    """Of a training whose folder holds a W&B run; it need not have been uploaded."""
+    run = tmp_path / "runs" / "words" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    trained = run / "checkpoints" / "last.ckpt"
+    trained.write_bytes(checkpoint.read_bytes())
+    (run / "config.yaml").write_text("name: words\n")
+    (run / "wandb" / "offline-run-20260101_000000-training1").mkdir(parents=True)
+    enter(monkeypatch, environment_of(tmp_path, server))
+    options = ["--data", str(spoken), "--sigmas", "0,2", "--draws", "2", "--output", str(tmp_path / "curve")]
+    main(["noise-curve", str(trained), *options, "--wandb", "auto"])
+    assert f"W&B: {server.url}/team/asr-dni/runs/" in capfd.readouterr().out
+    ((identity, told),) = server.runs.items()
+    assert (told["groupName"], told["jobType"], told["displayName"]) == ("words", "evaluate", "curve")
+    assert_is_the_curve(server.history[identity], NoiseCurve.from_csv(tmp_path / "curve" / "noise_curve.csv"))
+    ((user, name),) = server.used
+    assert (user, name.partition(":")[0]) == (identity, "model-training1")
+    assert server.files[f"{name}/last.ckpt"] == checkpoint.read_bytes()
+
+
+def test_offline_a_noise_curve_names_the_checkpoint_in_its_configuration(
+    checkpoint, spoken, monkeypatch, tmp_path
+):
+    """W&B's client takes no use of an artifact offline."""
+    (tmp_path / "wandb" / "run-20260101_000000-training1").mkdir(parents=True)
+    trained = tmp_path / "checkpoints" / "last.ckpt"
+    trained.parent.mkdir()
+    trained.write_bytes(checkpoint.read_bytes())
+    enter(monkeypatch, environment_of(tmp_path, key=False))
+    options = ["--data", str(spoken), "--sigmas", "0", "--draws", "1", "--output", str(tmp_path / "curve")]
+    main(["noise-curve", str(trained), *options, "--wandb", "offline"])
+    (file,) = tmp_path.glob("curve/wandb/offline-run-*/*.wandb")
+    assert configuration_of(whole_run(file))["uses_artifact"] == "model-training1"
 
 
 @pytest.fixture

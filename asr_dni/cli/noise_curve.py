@@ -39,6 +39,8 @@ def noise_curve(
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
     plot: Plot = "auto",
+    wandb: Literal["disabled", "auto", "online", "offline"] = "disabled",
+    wandb_project: str | None = None,
 ) -> None:
     """Measure a trained network's accuracy against inference noise, or any other strength of a hardware.
 
@@ -63,6 +65,8 @@ def noise_curve(
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
         plot: whether the figure is drawn in the terminal as well; auto where the output is one.
+        wandb: log the curve to W&B, as a run that names the checkpoint it used.
+        wandb_project: project in W&B; by default that of WANDB_PROJECT, else asr-dni.
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
@@ -73,6 +77,11 @@ def noise_curve(
     from asr_dni.hardware_files import noise_of
     from asr_dni.inference import load
 
+    mode = None if wandb == "auto" else wandb
+    if wandb != "disabled":
+        from asr_dni.evaluation import check_wandb
+
+        check_wandb(wandb_project, mode)
     axis = Strength.parse(strength)
     levels = _levels(axis, sigmas, strengths, hardware)
     where = choose_device(device)
@@ -106,6 +115,12 @@ def noise_curve(
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())
         console.print(f"left out, words that the network does not know: {listed}")
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
+    if wandb != "disabled":
+        from asr_dni.cli.run_loggers import describe_wandb
+        from asr_dni.evaluation.wandb_evaluation import log_evaluation
+
+        run = log_evaluation(curve, split, checkpoint, output or folder, wandb_project, mode)
+        print(describe_wandb(run))
 
 
 def _levels(

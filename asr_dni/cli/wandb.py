@@ -239,7 +239,7 @@ commands:
 
 examples:
   asr-dni wandb sync runs
-  asr-dni wandb workspace --project asr-dni --entity TEAM
+  asr-dni wandb workspace --project digits --entity TEAM
   asr-dni wandb workspace --dry_run true --output spec.json
 
 "asr-dni wandb COMMAND --help" lists a command's settings. For everything else there is W&B's own command, wandb."""
