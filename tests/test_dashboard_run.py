@@ -3,6 +3,8 @@
 import io
 import math
 import shutil
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,23 @@ import pytest
 import soundfile
 import torch
 from recordings import tone, write
+from trained import train
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.dashboard.app import make_app
+from asr_dni.dashboard.exports import export, figure_frame
+from asr_dni.dashboard.links import State
 from asr_dni.dashboard.listening import MOST_BYTES, Uploads, as_wav, clip_of_upload
+from asr_dni.dashboard.measurements import Measurements
+from asr_dni.dashboard.measuring_run import measuring
 from asr_dni.dashboard.networks import Networks
+from asr_dni.dashboard.run_clips import position_of
 from asr_dni.dashboard.run_facts import commands_of, files_of, settings_beside
+from asr_dni.dashboard.run_figures import evaluations_with
+from asr_dni.dashboard.services import services_of
 from asr_dni.dashboard.trying import Trial, dial_of, hardware_choices, run_trial
+from asr_dni.dashboard.views.run import shown_of
+from asr_dni.data import DigitsData
 from asr_dni.errors import UserError
 from asr_dni.evaluation.clips import breaking_points
 from asr_dni.noise import Noise
@@ -212,3 +225,123 @@ def test_the_same_trial_says_the_same_and_another_seed_something_else(network, t
     assert torch.equal(found[0].decision.posteriors, found[1].decision.posteriors)
     assert not torch.equal(found[0].decision.posteriors, found[2].decision.posteriors)
     assert found[0].figure(1.0) == found[1].figure(1.0)
+
+
+# ---------------------------------------------------------------------- a run that was measured
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A network on digits, evaluated as the page does it."""
+    root = tmp_path_factory.mktemp("measured")
+    run = root / "digits"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("seed_everything: 1\nmodel: {network: {cell: lstm}}\n")
+    checkpoint = train(run / "checkpoints", DigitsData(batch_size=256), epochs=3)
+    (run / "metrics.csv").write_text(
+        "epoch,sigma_train,step,train/loss,train/accuracy\n0,0.5,4,2.1,0.3\n1,1.0,9,1.9,0.5\n"
+    )
+    measurements = Measurements()
+    told = []
+    measurement = measurements.start(run, measuring(checkpoint, run, ("curve", "classes", "clips")))
+    while measurement.active:
+        told.append(measurement.share)
+        time.sleep(0.01)
+    assert measurement.state == "done", measurement.message
+    assert told == sorted(told)
+    return root
+
+
+def test_what_the_page_measures_is_what_the_command_measures(measured):
+    run = Catalogue(measured).run("digits")
+    (evaluation,), faults = evaluations_with(run, "clips")
+    assert faults == []
+    network = Networks().get(run.checkpoints()[0])
+    curve = network.spotter.noise_curve(network.clips.data, [2.0], 10, noise=Noise())
+    own = evaluation.curve.frame.query("strength == 2.0")["accuracy"]
+    assert own.tolist() == pytest.approx(curve.frame["accuracy"].tolist())
+
+
+def test_each_tab_has_its_figures_and_they_are_files(measured):
+    catalogue = Catalogue(measured)
+    services = services_of(catalogue)
+    expected = {
+        "overview": {"noise_curve"},
+        "training": {"learning_curves", "schedule"},
+        "words": {"confusion", "words"},
+        "clips": {"clips"},
+        "sensitivity": set(),
+        "voting": set(),
+    }
+    for tab, names in expected.items():
+        shown = shown_of(State("run", {"run": ("digits",), "tab": (tab,)}), services)
+        figures = shown.figures()
+        assert set(figures) == names, tab
+        for figure in figures.values():
+            frame = pd.read_csv(io.BytesIO(export(figure, "csv")))
+            assert len(frame)
+    confusion = figure_frame(
+        shown_of(
+            State("run", {"run": ("digits",), "tab": ("words",), "strength": ("1.4",)}), services
+        ).figures()["confusion"]
+    )
+    assert set(confusion["panel"]) == {"σ_infer 0", "σ_infer 1.5"}
+    # Shares of each digit, of what it is taken for.
+    assert confusion.groupby(["panel", "y"])["value"].sum().tolist() == pytest.approx([100.0] * 20)
+
+
+def test_a_figure_is_a_file_by_its_link(measured):
+    client = make_app(Catalogue(measured)).server.test_client()
+    table = client.get("/export/run/words.csv?run=digits&tab=words")
+    assert (table.status_code, table.mimetype) == (200, "text/csv")
+    assert {"panel", "label", "x", "y"} <= set(pd.read_csv(io.BytesIO(table.data)).columns)
+    svg = client.get("/export/try/posteriors.svg?run=digits&clip=2&value=1&seed=4")
+    assert svg.data.startswith(b"<?xml")
+    same = client.get("/export/try/posteriors.csv?run=digits&clip=2&value=1&seed=4")
+    assert same.data == client.get("/export/try/posteriors.csv?run=digits&clip=2&value=1&seed=4").data
+    assert same.data != client.get("/export/try/posteriors.csv?run=digits&clip=2&value=1&seed=5").data
+    for path in (
+        "/export/run/words.exe?run=digits&tab=words",
+        "/export/run/nothing.csv?run=digits",
+        "/export/run/words.csv?run=../..",
+        "/export/try/posteriors.csv?run=digits&clip=100000",
+        "/export/try/posteriors.csv?run=digits&hardware=/etc/passwd",
+        "/audio/clip.wav?run=digits&clip=0",  # no recordings
+        "/audio/upload.wav?upload=../../x",
+    ):
+        assert client.get(path).status_code == 404, path
+
+
+def test_the_tables_of_clips_name_places_in_the_split(measured):
+    run = Catalogue(measured).run("digits")
+    (evaluation,), _ = evaluations_with(run, "clips")
+    network = Networks().get(run.checkpoints()[0])
+    order = breaking_points(evaluation.clips)
+    for row in order.head(3).to_dict("records"):
+        place = position_of(network, row["clip"])
+        assert network.clips.names[place] == row["path"]
+        assert network.clips[place].label == row["label"]
+    assert position_of(network, 5) is None
+
+
+def test_a_measurement_that_nobody_wants_any_more_ends(tmp_path):
+    measurements = Measurements()
+    reported = threading.Event()
+
+    def work(report):
+        while True:
+            report(1, 10)
+            reported.set()
+            time.sleep(0.005)
+
+    running = measurements.start(tmp_path, work)
+    assert measurements.start(tmp_path, work) is running  # one at a time
+    assert reported.wait(30)
+    assert (running.done, running.total, running.active) == (1, 10, True)
+    running.cancel()
+    failing = measurements.start(tmp_path / "other", lambda report: Networks().get(tmp_path / "none.ckpt"))
+    while failing.active:
+        time.sleep(0.005)
+    assert running.state == "cancelled"
+    assert failing.state == "failed"
+    assert "none.ckpt" in failing.message
