@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from dash import Output, dcc, html
+from dash import Output, Patch, dcc, html, no_update
 from dash.development.base_component import Component
 
 from asr_dni.dashboard.exports import export_links
 from asr_dni.dashboard.links import State
 from asr_dni.plotting import Figure
 from asr_dni.plotting.style import DARK, LIGHT
-from asr_dni.plotting.with_plotly import render
+from asr_dni.plotting.with_plotly import render, trace_data
 
 _CONFIG: Any = {"displaylogo": False, "displayModeBar": False}
 
@@ -72,6 +72,16 @@ def changed(name: str, figure: Figure, state: State, theme: str | None) -> list[
     # Plotly keeps what was zoomed and hidden as long as this is the same.
     drawing.update_layout(uirevision=name)
     return [_head(figure, state, name), drawing, {"height": f"{drawing.layout.height}px"}, _foot(figure)]
+
+
+def moved(name: str, figure: Figure, state: State, theme: str | None) -> list[Any]:
+    """Return what :func:`changing_outputs` get where axes and legend are those of the figure before.
+
+    A slider is moved many times, and drawing axes takes most of the time.
+    """
+    patch = Patch()
+    patch["data"] = trace_data(figure, DARK if theme == "dark" else LIGHT)
+    return [_head(figure, state, name), patch, no_update, _foot(figure)]
 
 
 def _head(figure: Figure, state: State, name: str) -> Component:

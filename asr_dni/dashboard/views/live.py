@@ -17,7 +17,7 @@ from asr_dni.dashboard.audio_routes import clip_address, register_audio, upload_
 from asr_dni.dashboard.choices import checkpoint_choices, run_choices
 from asr_dni.dashboard.components import aria, empty_page, notice
 from asr_dni.dashboard.exports import register_exports
-from asr_dni.dashboard.figure_cards import changed, changing_card, changing_outputs
+from asr_dni.dashboard.figure_cards import changed, changing_card, changing_outputs, moved
 from asr_dni.dashboard.links import State, link_store
 from asr_dni.dashboard.listening import MOST_BYTES
 from asr_dni.dashboard.networks import Network
@@ -414,15 +414,19 @@ def _answer(
     except UserError as error:
         refusal = [html.P(str(error), role="alert")]
         return (refusal, *(no_update,) * 8, no_update, True, *(no_update,) * 4, number)
-    now = [page["run"], page["checkpoint"], heard, upload, theme]
+    now = [page["run"], page["checkpoint"], heard, upload, theme, wanted["form"]]
     source = (
         upload_address(upload) if upload else clip_address(page["run"], page["checkpoint"], int(heard or 0))
     )
     silent = found.clip.samples is None
     return (
         _decision(found),
-        *changed("posteriors", shown["posteriors"], state, theme),
-        *((no_update,) * 4 if drawn == now else changed("clip", shown["clip"], state, theme)),
+        *(moved if drawn == now else changed)("posteriors", shown["posteriors"], state, theme),
+        *(
+            (no_update,) * 4
+            if drawn and drawn[:-1] == now[:-1]
+            else changed("clip", shown["clip"], state, theme)
+        ),
         no_update if silent else source,
         silent,
         "" if dial is None or value is None else dial.text(value),
