@@ -25,7 +25,15 @@ def run_function(
     epilog: str | None = None,
     **positional: dict[str, Any],
 ) -> None:
-    """Call a function with its arguments from the command line; ``positional`` names those without a ``--``."""
+    """Call a function with its arguments from the command line.
+
+    Args:
+        function: its signature and docstring say which arguments there are.
+        prog: name of the command.
+        arguments: the command line after it.
+        epilog: ends the help.
+        **positional: options of the parser for arguments without ``--``, and for flags, ``{"--json": ...}``.
+    """
     description = (function.__doc__ or "").split("\n\n")[0]
     parser = ArgumentParser(
         prog=f"asr-dni {prog}",
@@ -37,7 +45,7 @@ def run_function(
     )
     for name, options in positional.items():
         parser.add_argument(name, **options)
-    parser.add_function_arguments(function, skip=set(positional), as_group=False)
+    parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional}, as_group=False)
     try:
         parsed = parser.parse_args(with_brackets(arguments, parser))
     except ArgumentError as error:

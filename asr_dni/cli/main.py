@@ -60,6 +60,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.evaluate",
         "run",
     ),
+    "runs": Command(
+        "list the runs and studies below a folder: state, seeds, accuracy, midpoint",
+        "asr_dni.cli.runs",
+        "run",
+    ),
     "compare": Command(
         "overlay the noise curves of several runs, pooling seeds, as a figure and a table",
         "asr_dni.cli.compare",

@@ -42,6 +42,7 @@ def format_accuracy(accuracy: float, low: float, high: float, bounds: bool = Fal
 
 
 def format_midpoint(summary: CurveSummary) -> str:
+    """Return a curve's midpoint: "> 4" where it is beyond what was measured, "–" where it is not defined."""
     """Return the midpoint with two digits, "> 4" where it is beyond what was measured, "–" where there is none."""
     try:
         midpoint = summary.midpoint()
