@@ -54,6 +54,8 @@ def test_all_tables_of_gaussian_noise(run, spoken, capsys):
     gates = [f"{parts[0]} {gate}" for gate in "ifgo"]
     assert set(evaluation.sensitivity["part"]) == {"all", *parts, *gates}
     assert evaluation.budget["part"].tolist() == [*parts, *gates]
+    assert [part.removesuffix(" (digital)") for part in evaluation.cost["part"]][-2:] == [parts[1], "all"]
+    assert evaluation.settings_of("cost")["energy"] is None
     least = evaluation.settings["clean_accuracy"] - 0.01
     assert evaluation.settings_of("budget")["together_accuracy"] >= least - 1e-9
     drawn = {path.name for path in folder.glob("*.png")}

@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
+    energy: Path | None = None,
     figures: bool = True,
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
@@ -63,6 +64,8 @@ def evaluate(
         seed: of the noise.
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
+        energy: a YAML file with joules and source of the operations dac, adc, cell and digital, for an estimate of an
+            inference's energy.
         figures: whether to draw the tables, as PNG and SVG.
         output: folder, in which each hardware has one, evaluation or evaluation-<hardware>; by default the run's own.
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
@@ -70,6 +73,7 @@ def evaluate(
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
+    from asr_dni.evaluation.cost_of_inference import read_energy
     from asr_dni.evaluation.evaluation_figures import evaluation_figures
     from asr_dni.evaluation.evaluation_folder import read_evaluation
     from asr_dni.evaluation.evaluation_tables import print_result
@@ -92,7 +96,10 @@ def evaluate(
         )
         for given in (hardware or (None,))
     ]
-    requests = [Request(its.sweep, tuple(only or SUBJECTS), votes, points / 100) for its in asked]
+    constants = None if energy is None else read_energy(energy)
+    requests = [
+        Request(its.sweep, tuple(only or SUBJECTS), votes, points / 100, energy=constants) for its in asked
+    ]
     spotter = load(checkpoint, where)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from asr_dni.evaluation.calibration import BINS, calibration_table, reliability_table
 from asr_dni.evaluation.classes import classes_table
 from asr_dni.evaluation.clips import clips_table
+from asr_dni.evaluation.cost_of_inference import DEVICES_PER_WEIGHT, EnergyConstant, cost_table, products_of
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.evaluation_folder import write_table
 from asr_dni.evaluation.measuring import assemble_curve
@@ -23,7 +24,7 @@ from asr_dni.evaluation.sweep import Level, Sweep
 from asr_dni.evaluation.voting import INTERVALS, check_votes, usual_votes, voting_table
 from asr_dni.noise import Noise
 
-Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips", "sensitivity"]
+Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips", "sensitivity", "cost"]
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 PARTS = "passes"
@@ -40,6 +41,7 @@ class Request:
         votes: numbers of votes; ``None``: what the draws suffice for.
         tolerated_loss: as a share of 1: what ``tolerable`` means in the summary, and what a budget is for.
         draws_per_part: realisations of the noise per part, level and chip, for the sensitivity.
+        energy: of operations; ``None``: not known.
 
     Raises:
         UserError: there are more votes than draws.
@@ -50,6 +52,7 @@ class Request:
     votes: Sequence[int] | None = None
     tolerated_loss: float = 0.01
     draws_per_part: int = 3
+    energy: Mapping[str, EnergyConstant] | None = None
 
     def __post_init__(self) -> None:
         draws = self.sweep.draws
@@ -146,6 +149,12 @@ def evaluate_network(
                 **own["sensitivity"],
                 **budget.settings(),
             }
+    if "cost" in request.subjects:
+        hardware = request.sweep.noise.hardware
+        products = products_of(store.network, store.clips.batches[0].features[:1], hardware)
+        tables["cost"] = cost_table(products, hardware, request.energy)
+        constants = {name: vars(its) for name, its in (request.energy or {}).items()}
+        own["cost"] = {"energy": constants or None, "devices_per_weight": DEVICES_PER_WEIGHT}
     if "curve" in request.subjects:
         whole = request.sweep.noise.hardware.counts(request.sweep.strength)
         tables["curve"] = curve.frame

@@ -83,6 +83,22 @@ def budget_rows(budget: pd.DataFrame) -> Table:
     return table
 
 
+def cost_rows(cost: pd.DataFrame) -> Table:
+    """Return what one inference takes; the energy is an estimate, and there where its constants are known."""
+    known = cost["energy_joules"].notna().all()
+    names = ["multiplications", "cells", "dac_conversions", "adc_conversions"]
+    title = "One inference" + (
+        " (energy: an estimate, counts times the constants that were given)" if known else ""
+    )
+    table = _table(
+        title, "part", *(name.replace("_", " ") for name in names), *(["energy / nJ"] if known else [])
+    )
+    for row in cost.to_dict("records"):
+        energy = [f"{1e9 * row['energy_joules']:.4g}"] if known else []
+        table.add_row(Text(row["part"]), *(f"{row[name]:,.0f}" for name in names), *energy)
+    return table
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):

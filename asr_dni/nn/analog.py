@@ -11,6 +11,7 @@ from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
+from asr_dni.nn.product_counts import CountedProduct, count, counting
 from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Part, Scale, Site
 from asr_dni.philox import Key, derive_key
@@ -114,6 +115,12 @@ class AnalogModule(CalibratedModule):
         """
         if not now.at(switch) or site not in self._statistics[part].sites:
             return None
+        if counting():
+            weights = sum(matrix.numel() for matrix in self._matrices(part, site)) // len(now.noises)
+            of_one = drawing.groups * drawing.width // drawing.applications
+            applied = drawing.steps * drawing.applications
+            joint = site == "gates"
+            count(CountedProduct(now.stream, part, switch, joint, of_one, columns, weights, applied))
 
         def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
             return self._unit_of_pass(part, site, scale, needed, inward)
