@@ -112,7 +112,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     best = measure(works(options.cell, options.batch), options.rounds)
-    print(f"| {options.cell}, batch {options.batch}, T {STEPS}, {UNITS} units | ms | to exact |\n|---|---:|---:|")
+    print(
+        f"| {options.cell}, batch {options.batch}, T {STEPS}, {UNITS} units | ms | to exact |\n|---|---:|---:|"
+    )
     for name, seconds in best.items():
         print(f"| {name} | {1e3 * seconds:.1f} | {seconds / best['exact']:.2f} |")
 

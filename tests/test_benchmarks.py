@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_results  # noqa: E402
+import hardware_costs  # noqa: E402
 import measuring  # noqa: E402
 import recurrence  # noqa: E402
 from measuring import Rounds, Spread, Unavailable  # noqa: E402
@@ -288,6 +289,19 @@ class TestCommandLine:
         peak = functools.partial(recurrence.peak, replace(setting, task="forward"))
         forward = measuring.measure_peaks([OWN], peak, 1, recurrence.IMPORTED)
         assert forward.spread(OWN).median < result.rounds.spread(OWN).median - gates
+
+
+def test_costs_of_hardware(monkeypatch, capsys):
+    monkeypatch.setattr(hardware_costs, "STEPS", 4)
+    monkeypatch.setattr(sys, "argv", ["hardware_costs.py", "--cell", "lstm", "--batch", "2", "--rounds", "1"])
+    threads = torch.get_num_threads()
+    try:
+        hardware_costs.main()
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in said[2:]] == list(hardware_costs.works("lstm", 2))
+    assert said[2].split("|")[3].strip() == "1.00"
 
 
 class TestOnGpu:

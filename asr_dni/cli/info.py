@@ -231,7 +231,7 @@ def recurrence_table(devices: Sequence[torch.device]) -> Table:
     table = Table(
         title="implementation of the recurrence",
         title_justify="left",
-        caption=f"other cells: {', '.join(others)}",
+        caption=f"other cells: {', '.join(others)}; reference: a plain loop, see docs/costs.md for what it costs",
         caption_justify="left",
     )
     for heading in ("device", "what", *shown_alone, "others", "why not a faster one"):
