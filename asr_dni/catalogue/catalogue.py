@@ -240,6 +240,12 @@ class Catalogue:
                 found[identity] = curve
         return found
 
+    def known_curves(
+        self, strength: Strength | None = None, runs: Iterable[str] | None = None
+    ) -> dict[str, EntryCurve]:
+        """Return the means of one curve per run, see :meth:`noise_curves`, of what is known: no file is read."""
+        return {identity: curve for identity, (_, curve) in self._curves_over(runs, strength).items()}
+
     def run_summaries(
         self, strength: Strength | None = None, runs: Iterable[str] | None = None
     ) -> dict[str, CurveSummary]:

@@ -3,17 +3,18 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.catalogue import Catalogue
-from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, summarise_curves
-from asr_dni.evaluation.interpolation import first_at_or_below
+from asr_dni.catalogue.entry import EntryCurve
+from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
 from asr_dni.noise import Strength
 
 SETTING = "settings."
@@ -24,6 +25,9 @@ DRAWN_AT_FIRST = 6
 """Groups that are drawn where nothing was chosen and there are more."""
 
 Key: TypeAlias = tuple[str, ...]
+Array: TypeAlias = npt.NDArray[np.float64]
+
+_COLUMNS = ("run", "label", "experiment", "seed", "state", "message", "changed")
 
 _OF_THE_START = ("seed_everything", "name", "runs", "ckpt_path", "wandb", "wandb_project")
 _SIGMA_TRAIN = ("settings.annealing.sigma", "settings.annealing.value")
@@ -39,7 +43,6 @@ class Group:
         label: for people.
         runs: identities; of several of one seed the newest alone.
         left_out: what else belongs here and is not pooled, and why.
-        summary: of the pooled curve, its mean without interval; ``None`` where there is no curve.
         row: of the table.
     """
 
@@ -47,8 +50,12 @@ class Group:
     label: str
     runs: tuple[str, ...]
     left_out: dict[str, str]
-    summary: CurveSummary | None
     row: dict[str, Any]
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self.runs)
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,8 @@ class Groups:
             loss: accuracy that is given up at the largest tolerable strength, a share of 1.
         """
         with self._lock:
+            if strength is None:
+                strength = next(iter(self.catalogue.strengths()), None)
             asked = strength, by, loss
             if asked not in self._listings:
                 self._listings[asked] = self._make(*asked)
@@ -118,18 +127,20 @@ class Groups:
 
     def _make(self, strength: Strength | None, by: Key, loss: float) -> Listing:
         runs = self.runs()
-        if strength is None:
-            strength = next(iter(self.catalogue.strengths()), None)
-        summaries = self.catalogue.run_summaries(strength) if strength is not None else {}
+        known = self.catalogue.known_curves(strength) if strength is not None else {}
         names = [name for name in runs.columns if name.startswith(SETTING)]
         varying = _varying(runs, names)
         keys, labels = _grouped(
             runs, tuple(name for name in by if name in (EXPERIMENT, RUN, *names)) or (EXPERIMENT,)
         )
-        groups = {}
-        for key, rows in runs.groupby(keys, sort=False):
-            found = _group(str(key), labels[str(key)], rows, summaries, varying, loss)
-            groups[found.key] = found
+        table = _Table(
+            {name: runs[name].tolist() for name in (*_COLUMNS, *varying)},
+            {run: _Means.of(curve) for run, curve in known.items()},
+        )
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(str(key), []).append(place)
+        groups = {key: _group(key, labels[key], own, table, varying, loss) for key, own in places.items()}
         return Listing(groups, tuple(varying), tuple(names), strength, len(runs), Counter(runs["state"]))
 
     def setting(self, group: Group, name: str) -> Any:
@@ -137,8 +148,7 @@ class Groups:
         runs = self.runs()
         if name not in runs.columns:
             return None
-        values = runs.loc[runs["run"].isin(group.runs), name]
-        return _common(values)
+        return _common(runs.loc[runs["run"].isin(group.runs), name].tolist())
 
     def curves(self, group: Group, strength: Strength | None) -> list[NoiseCurve]:
         """Return the curves of a group's runs, every draw of them, read once for every state of the files."""
@@ -153,14 +163,6 @@ class Groups:
                 self._curves[run, strength] = changed[run], curve
             return [self._curves[run, strength][1] for run in group.runs if (run, strength) in self._curves]
 
-    def pooled(self, group: Group, strength: Strength | None) -> CurveSummary:
-        """Return the curve of a group, with its interval over seeds, or over clips where there is one run.
-
-        Raises:
-            UserError: none of its curves can be read any more.
-        """
-        return summarise_curves(self.curves(group, strength))
-
 
 def default_selection(listing: Listing) -> tuple[list[str], str]:
     """Return the groups that are drawn where nothing was chosen, and a sentence that says which these are.
@@ -168,10 +170,10 @@ def default_selection(listing: Listing) -> tuple[list[str], str]:
     All where they are few. Else the one that keeps most accuracy under noise, and those that differ from it in the
     training noise alone; those of most accuracy under noise where there are none.
     """
-    drawable = [group for group in listing.groups.values() if group.summary is not None]
+    drawable = [group for group in listing.groups.values() if group.has_curve]
     drawable.sort(key=lambda group: -group.row["area"] if math.isfinite(group.row["area"]) else math.inf)
     if len(drawable) <= DRAWN_AT_FIRST:
-        return [group.key for group in listing.groups.values() if group.summary is not None], ""
+        return [group.key for group in listing.groups.values() if group.has_curve], ""
     sigma = next((name for name in _SIGMA_TRAIN if name in listing.varying), None)
     if sigma is not None:
         others = [name for name in listing.varying if name != sigma]
@@ -231,93 +233,101 @@ def _shown(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
+@dataclass(frozen=True)
+class _Means:
+    """A run's curve without intervals."""
+
+    levels: Array
+    accuracy: Array
+    snr: Array
+    shape: tuple[object, ...]
+    chance: float | None
+
+    @classmethod
+    def of(cls, curve: EntryCurve) -> "_Means":
+        columns, classes = curve.columns, curve.settings.get("n_classes")
+        chance = 1 / classes if isinstance(classes, int) and classes > 0 else None
+        return cls(columns["strength"], columns["accuracy"], columns["snr_db"], curve.shape, chance)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """All runs: columns by name, and curves by run."""
+
+    columns: dict[str, list[Any]]
+    means: dict[str, _Means]
+
+
 def _group(
-    key: str,
-    label: str,
-    rows: pd.DataFrame,
-    summaries: dict[str, CurveSummary],
-    varying: Sequence[str],
-    loss: float,
+    key: str, label: str, places: Sequence[int], table: _Table, varying: Sequence[str], loss: float
 ) -> Group:
-    members, left_out = _members(rows, summaries)
-    summary = _mean([summaries[run] for run in members]) if members else None
-    states = Counter(rows["state"])
+    def of(name: str) -> list[Any]:
+        return [table.columns[name][place] for place in places]
+
+    members, left_out = _members(places, table)
+    states = Counter(of("state"))
     worst = max(states, key=lambda state: _LARGEST[state])
-    messages = [message for message in rows["message"] if message]
+    messages = [message for message in of("message") if message]
     row: dict[str, Any] = {
         "key": key,
         "label": label,
-        "state": worst if len(states) == 1 else f"{worst} {states[worst]} of {len(rows)}",
+        "state": worst if len(states) == 1 else f"{worst} {states[worst]} of {len(places)}",
         "message": "; ".join(dict.fromkeys([*messages, *left_out.values()])),
         "seeds": len(members),
-        **_measures(summary, loss),
-        "changed": rows["changed"].max().isoformat(timespec="seconds"),
+        **_measures([table.means[run] for run in members], loss),
+        "changed": max(of("changed")).isoformat(timespec="seconds"),
+        **{name: _common(of(name)) for name in varying},
     }
-    for name in varying:
-        row[name] = _common(rows[name])
-    return Group(key, label, tuple(members), left_out, summary, row)
+    return Group(key, label, tuple(members), left_out, row)
 
 
-def _members(rows: pd.DataFrame, summaries: dict[str, CurveSummary]) -> tuple[list[str], dict[str, str]]:
+def _members(places: Sequence[int], table: _Table) -> tuple[list[str], dict[str, str]]:
     """Return the runs whose curves are pooled, and why others of the group are not."""
+    columns = table.columns
     left_out: dict[str, str] = {}
     kept: dict[Any, str] = {}
-    shape: tuple[Any, ...] | None = None
-    newest_first = rows.sort_values("changed", ascending=False)
-    for run, seed, experiment in zip(
-        newest_first["run"], newest_first["seed"], newest_first["experiment"], strict=True
-    ):
-        if run not in summaries:
+    for place in sorted(places, key=lambda place: columns["changed"][place], reverse=True):
+        run, seed = columns["run"][place], columns["seed"][place]
+        if run not in table.means:
             continue
-        frame = summaries[run].frame
-        own = tuple(frame["strength"]), int(frame["n_clips"].iloc[0])
-        training = (experiment, run if pd.isna(seed) else seed)
+        training = columns["experiment"][place], run if pd.isna(seed) else seed
+        newest = next(iter(kept.values()), run)
         if training in kept:
             left_out[run] = f"{run}: {kept[training]} is newer and of the same seed"
-        elif shape is not None and own != shape:
-            left_out[run] = (
-                f"{run}: was measured at other strengths, or on other clips, than {next(iter(kept.values()))}"
-            )
+        elif table.means[run].shape != table.means[newest].shape:
+            left_out[run] = f"{run}: was measured at other strengths, or on other clips, than {newest}"
         else:
-            shape = shape or own
             kept[training] = run
-    order = set(kept.values())
-    return [run for run in rows["run"] if run in order], left_out
+    pooled = set(kept.values())
+    return [columns["run"][place] for place in places if columns["run"][place] in pooled], left_out
 
 
-def _mean(summaries: Sequence[CurveSummary]) -> CurveSummary:
-    first = summaries[0]
-    if len(summaries) == 1:
-        return first
-    accuracy = np.mean([one.frame["accuracy"].to_numpy(dtype=float) for one in summaries], axis=0)
-    return replace(first, frame=first.frame.assign(accuracy=accuracy, low=math.nan, high=math.nan))
-
-
-def _measures(summary: CurveSummary | None, loss: float) -> dict[str, Any]:
+def _measures(means: Sequence[_Means], loss: float) -> dict[str, Any]:
     """Return the numbers of a row: ``None`` where one is not defined, inf where it is beyond what was measured."""
-    if summary is None:
+    if not means:
         return {"clean": None, "midpoint": None, "area": math.nan, "tolerable": None, "highest": None}
-    levels = summary.frame["strength"].to_numpy(dtype=float)
-    accuracy = summary.frame["accuracy"].to_numpy(dtype=float)
-    clean = float(accuracy[0]) if levels[0] == 0 else None
-    try:
-        midpoint = summary.midpoint()
-    except UserError:
-        midpoint = math.nan
-    tolerable = math.nan if clean is None else first_at_or_below(levels, accuracy, clean - loss)
+    levels, chance = means[0].levels, means[0].chance
+    accuracy = np.mean([one.accuracy for one in means], axis=0)
+    # At strength 0 other parts of a hardware may act: without any noise is where the SNR is infinite.
+    clean = accuracy[np.isposinf(means[0].snr)]
+    midpoint = tolerable = math.nan
+    if levels[0] == 0:
+        tolerable = first_at_or_below(levels, accuracy, accuracy[0] - loss)
+        if chance is not None and accuracy[0] > chance:
+            midpoint = first_at_or_below(levels, accuracy, (accuracy[0] + chance) / 2)
     return {
-        "clean": clean,
-        "midpoint": math.inf if midpoint is None else midpoint,
-        "area": summary.area(),
+        "clean": float(clean[0]) if clean.size else None,
+        "midpoint": midpoint,
+        "area": float(weights_of_mean(levels) @ accuracy),
         "tolerable": tolerable,
         "highest": float(levels[-1]),
     }
 
 
-def _common(values: "pd.Series[Any]") -> Any:
+def _common(values: Sequence[Any]) -> Any:
     """Return what all of several runs have."""
     texts = set(map(str, values))
-    return _plain(values.iloc[0]) if len(texts) == 1 else ("several" if texts else None)
+    return _plain(values[0]) if len(texts) == 1 else ("several" if texts else None)
 
 
 def _plain(value: Any) -> Any:

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary
 from asr_dni.evaluation.description import (
     Curves,
     as_summaries,
@@ -22,9 +22,9 @@ _STEPS = (1, 2, 3, 5, 6, 10, 20)
 """Distances of ticks, in dB."""
 
 
-def knows_snr(summary: CurveSummary) -> bool:
-    """Return whether the SNR is known at every strength, and finite at one at least."""
-    snr = summary.frame["snr_db"].to_numpy(dtype=float)
+def is_known(snr_db: npt.ArrayLike) -> bool:
+    """Return whether a curve's SNR is known at every strength, and finite at one at least."""
+    snr = np.asarray(snr_db, dtype=float)
     return bool(not np.isnan(snr).any() and np.isfinite(snr).any())
 
 
@@ -42,7 +42,7 @@ def snr_figure(curves: Curves, title: str = "Accuracy against signal-to-noise ra
         UserError: there are no curves, they can't share an axis, or the SNR of one is not known.
     """
     summaries = as_summaries(curves)
-    unknown = [label for label, summary in summaries.items() if not knows_snr(summary)]
+    unknown = [label for label, summary in summaries.items() if not is_known(summary.frame["snr_db"])]
     if unknown:
         raise UserError(f"the SNR of {unknown[0]} is not known: show it over the strength of the noise")
     finite = [

@@ -29,7 +29,7 @@ from asr_dni.dashboard.groups import EXPERIMENT, RUN, Group, Groups, Listing, de
 from asr_dni.dashboard.links import State, link_store, without_theme
 from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures_snr import knows_snr
+from asr_dni.evaluation.figures_snr import is_known
 from asr_dni.evaluation.tolerance import TOLERATED_LOSS
 from asr_dni.noise import Strength
 from asr_dni.plotting import Figure, curve_style
@@ -38,6 +38,7 @@ from asr_dni.wording import count
 
 NAME = "curves"
 _LOOK_EVERY = 3000  # milliseconds
+_WITHOUT_RUNS = -1  # in place of the version, on a page that has none
 _HEIGHT = 430  # of the figure, pixels
 _ACCURACY, _DIFFERENCE = "accuracy", "difference"
 _POINTS = 100 * TOLERATED_LOSS
@@ -76,7 +77,7 @@ class _Choice:
 
     def drawn(self, rows: Any) -> list[Drawn]:
         """Return what is drawn of them."""
-        chosen = [group for group in self.selected(rows) if group.summary is not None]
+        chosen = [group for group in self.selected(rows) if group.has_curve]
         return read_drawn(self.groups, chosen[:MOST_DRAWN], self.listing.strength)
 
 
@@ -86,8 +87,9 @@ def layout(state: State, catalogue: Catalogue) -> Component:
     groups.refresh()
     link = dcc.Store(id=link_store(NAME), data=state.url)
     look = dcc.Interval(id="curves-look", interval=_LOOK_EVERY)
-    version = dcc.Store(id="curves-version", data=groups.version)
-    if groups.runs().empty:
+    without = groups.runs().empty
+    version = dcc.Store(id="curves-version", data=_WITHOUT_RUNS if without else groups.version)
+    if without:
         empty = empty_page(
             "No runs yet",
             f"In {catalogue.folder} there is no run of asr-dni fit, and no noise curve. Train one, or give the folder"
@@ -124,7 +126,7 @@ def _axes(groups: Groups) -> list[dict[str, str]]:
     """Return the axes there are curves over, that of most curves first."""
     strengths = groups.catalogue.strengths()
     found = [{"value": str(strength), "label": _axis_text(strength)} for strength in strengths]
-    if any(knows_snr(summary) for summary in groups.catalogue.run_summaries().values()):
+    if any(is_known(curve.columns["snr_db"]) for curve in groups.catalogue.known_curves().values()):
         found.insert(1, {"value": SNR, "label": "SNR (dB)"})
     return found
 
@@ -310,13 +312,12 @@ def register(app: Dash, catalogue: Catalogue) -> None:
     def look(_: int, version: int, link: str) -> tuple[Any, Any]:
         """Look for what is new; the page without runs becomes the page of the first."""
         groups = groups_of(catalogue)
-        before_empty = groups.runs().empty
         now = groups.refresh()
-        if now == version:
+        if version == _WITHOUT_RUNS and not groups.runs().empty:
+            return now, layout(without_theme(State.parse(link))[0], catalogue)
+        if now == version or version == _WITHOUT_RUNS:
             raise PreventUpdate
-        return now, layout(
-            without_theme(State.parse(link))[0], catalogue
-        ) if before_empty and not groups.runs().empty else no_update
+        return now, no_update
 
     @app.callback(
         Output("curves-grid", "rowData"),
@@ -397,7 +398,7 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         figure = _figure(choice, drawn, show, baseline)
         picture = drawing_of(figure, theme)
         picture.update_layout(showlegend=False, height=None, uirevision=f"{axis}{show}")
-        without = [group.label for group in selected if group.summary is None]
+        without = [group.label for group in selected if not group.has_curve]
         note = figure.note + (f"; without a curve on this axis: {', '.join(without)}" if without else "")
         if len(selected) - len(without) > MOST_DRAWN:
             note = f"The first {MOST_DRAWN} of {len(selected)} selected. {note}"
