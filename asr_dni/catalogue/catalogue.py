@@ -246,14 +246,6 @@ class Catalogue:
         """Return the means of one curve per run, see :meth:`noise_curves`, of what is known: no file is read."""
         return {identity: curve for identity, (_, curve) in self._curves_over(runs, strength).items()}
 
-    def run_summaries(
-        self, strength: Strength | None = None, runs: Iterable[str] | None = None
-    ) -> dict[str, CurveSummary]:
-        """Return the summary of one curve per run, see :meth:`noise_curves`, of what is known: no file is read."""
-        return {
-            identity: curve.summary() for identity, (_, curve) in self._curves_over(runs, strength).items()
-        }
-
     def summaries(
         self,
         runs: Iterable[str] | None = None,

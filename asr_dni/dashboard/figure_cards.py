@@ -14,6 +14,17 @@ from asr_dni.plotting.with_plotly import render, trace_data
 _CONFIG: Any = {"displaylogo": False, "displayModeBar": False}
 
 
+BLANK: Any = {
+    "layout": {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": {"visible": False},
+        "yaxis": {"visible": False},
+    }
+}
+"""What a graph shows until its figure comes, in place of plotly's empty axes."""
+
+
 def draw(figure: Figure, theme: str | None) -> Any:
     """Return a figure as plotly has it, without its title and small print."""
     return render(figure, DARK if theme == "dark" else LIGHT, captions=False)

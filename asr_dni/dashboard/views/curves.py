@@ -24,6 +24,7 @@ from asr_dni.dashboard.curve_figures import (
 )
 from asr_dni.dashboard.curve_table import column_choices, columns_of, default_columns, row_of, table
 from asr_dni.dashboard.exports import export_links, register_exports
+from asr_dni.dashboard.figure_cards import BLANK
 from asr_dni.dashboard.figure_cards import draw as drawing_of
 from asr_dni.dashboard.groups import EXPERIMENT, RUN, Group, Groups, Listing, default_selection
 from asr_dni.dashboard.links import State, link_store, without_theme
@@ -213,6 +214,7 @@ def _figure_card(state: State) -> list[Component]:
         ),
         dcc.Graph(
             id="curves-graph",
+            figure=BLANK,
             responsive=True,
             config={"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
             className="graph",
