@@ -229,3 +229,23 @@ def test_digital_convolutions_are_run_once_for_all_chips_and_draws():
                 noise = level.noise.realised(chip=chip, draw=draw, sample_ids=batch.clip_ids)
                 with torch.no_grad(), network.under(noise):
                     torch.testing.assert_close(its.logits[chip, draw], network(batch.features))
+
+
+def test_what_was_measured_before_an_interruption_is_kept(tmp_path):
+    network, clips = MarginNetwork(1.0), EvaluationSet(batches(make_clips(20), 10))
+    sweep = Sweep([1, 2, 3], 4, Noise())
+    done = []
+
+    def interrupt(number):
+        done.append(number)
+        if len(done) == 2 * 4 + 3:  # of the second level, both of whose batches take four draws
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_sweep(OutcomeStore(network, clips, tmp_path), sweep, interrupt)
+    assert [len(list(tmp_path.iterdir())), network.n_classifications] == [1, 11]
+    outcomes = measure_sweep(OutcomeStore(network, clips, tmp_path), sweep)
+    assert network.n_classifications == 11 + 2 * 2 * 4
+    whole = measure_sweep(OutcomeStore(MarginNetwork(1.0), clips), sweep)
+    for one, other in zip(outcomes, whole, strict=True):
+        assert torch.equal(one.logits, other.logits)
