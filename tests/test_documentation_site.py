@@ -79,6 +79,10 @@ def test_defaults_and_meanings_are_the_parsers(made):
     assert plain == "model.network.unitsunits per layer and direction.int, default 128"
     scale = re.search(r'<dt id="model.noise.scale">.*?</dd>', text, re.DOTALL)[0]
     assert "absolute | signal | range" in scale
+    # What a setting's value is made of: of a class, of a mapping.
+    assert '<dt id="Folder-speaker">' in text
+    assert '<dt id="ConvolutionSettings-blocks">' in text
+    assert '<dt id="ConvolutionBlock-' in text
 
 
 def test_every_command_is_documented(made):

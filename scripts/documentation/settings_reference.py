@@ -4,7 +4,8 @@ import html
 import inspect
 import re
 from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -12,6 +13,8 @@ import jsonargparse
 import yaml
 from command_help import help_of
 from jsonargparse import ActionConfigFile
+
+from asr_dni.cli.help_formatter import plain
 
 _INTRODUCTION = """\
 # Settings of asr-dni {command}
@@ -23,7 +26,9 @@ _ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
 _FIT = (
     "`asr-dni validate` and `asr-dni test` have the same ones. Settings below `trainer` are Lightning's own. Where a"
     " setting is an object of a class, YAML names it by `class_path` and its settings by `init_args`, and the command"
-    " line by its name, as in `--data.source Folder --data.source.path my_words`; the classes are below."
+    " line by its name, as in `--data.source Folder --data.source.path my_words`; these types are below."
+    " What `model.noise.hardware` and `noise_curve.hardware` are made of: [hardware](../hardware.md), and"
+    " `asr-dni noise list`."
 )
 _STUDY = "The first argument, FILE, has them in YAML; those of the command line win."
 
@@ -56,10 +61,10 @@ def _fit() -> str:
 def _page(command: str, more: str, parser: ArgumentParser | None) -> str:
     groups = _groups(parser)
     sections = [_section(group) for group in groups]
-    kinds = {kind: None for group in groups for its in group.settings for kind in _own_classes(_type_of(its))}
+    kinds = _types([its for group in groups for its in group.settings])
     if kinds:
-        sections.append("## Classes that settings may name")
-        sections += [_class_section(kind) for kind in kinds]
+        sections.append("## Types that settings have")
+        sections += [_class_section(kind, settings) for kind, settings in kinds.items()]
     return "\n\n".join([_INTRODUCTION.format(command=command, more=more), *sections])
 
 
@@ -76,7 +81,7 @@ def _groups(parser: ArgumentParser | None) -> list[_Group]:
         settings = [action for action in group._group_actions if _is_setting(action)]
         if settings:
             prefix = _prefix([action.dest for action in settings])
-            title = _plain(group.title or "")
+            title = plain(group.title or "")
             its = groups.setdefault(prefix, _Group(prefix, title[:1].upper() + title[1:], []))
             its.settings.extend(settings)
     return list(groups.values())
@@ -157,16 +162,16 @@ def _simple(value: Any) -> Any:
         return [_simple(its) for its in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _simple(getattr(value, name)) for name in value.__dataclass_fields__}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _simple(getattr(value, field.name)) for field in fields(value)}
     return str(value)
 
 
 def _own_classes(kind: Any) -> list[type]:
     """Return this project's classes that a setting of this type may name."""
     if inspect.isclass(kind) and kind.__module__.startswith("asr_dni.") and not get_origin(kind):
-        if hasattr(kind, "__dataclass_fields__"):
-            return []  # its settings are a group of their own, or a mapping
+        if is_dataclass(kind):
+            return [kind]  # a mapping
         return [
             its for its in (kind, *_below(kind)) if not inspect.isabstract(its) and its.__name__[0] != "_"
         ]
@@ -180,13 +185,25 @@ def _below(kind: type) -> list[type]:
     return [found for its in below for found in (its, *_below(its))]
 
 
-def _class_section(kind: type) -> str:
-    parser = jsonargparse.ArgumentParser()
-    parser.add_class_arguments(kind, as_group=False)
+def _types(settings: Iterable[Action]) -> dict[type, list[Action]]:
+    """Return this project's types that settings have, and the settings of these, and theirs."""
+    found: dict[type, list[Action]] = {}
+    waiting = [kind for its in settings for kind in _own_classes(_type_of(its))]
+    while waiting:
+        kind = waiting.pop(0)
+        if kind not in found:
+            parser = jsonargparse.ArgumentParser()
+            parser.add_class_arguments(kind, as_group=False)
+            found[kind] = [its for group in _groups(parser) for its in group.settings]
+            waiting += [other for its in found[kind] for other in _own_classes(_type_of(its))]
+    return found
+
+
+def _class_section(kind: type, settings: Sequence[Action]) -> str:
     said = _meaning((inspect.getdoc(kind) or "").partition("\n\n")[0])
-    settings = [its for group in _groups(parser) for its in group.settings]
     listed = _listed(settings, f"{kind.__name__}-") if settings else "It has no settings."
-    return f"### {kind.__module__.rpartition('.')[0]}.{kind.__name__}\n\n<p>{said}</p>\n\n{listed}"
+    name = kind.__name__ if is_dataclass(kind) else f"{kind.__module__.rpartition('.')[0]}.{kind.__name__}"
+    return f"### {name}\n\n<p>{said}</p>\n\n{listed}"
 
 
 def _meaning(text: str) -> str:
@@ -196,10 +213,6 @@ def _meaning(text: str) -> str:
     return "".join(
         _code(piece) if k % 2 else html.escape(piece, quote=False) for k, piece in enumerate(pieces)
     )
-
-
-def _plain(text: str) -> str:
-    return _ROLE.sub(lambda role: role[1], text).replace("``", "")
 
 
 def _code(text: str) -> str:
