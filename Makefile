@@ -23,7 +23,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs lint format install install-dev lock audit licences mutants container-check
+.PHONY: help demo test docs lint format install install-dev lock audit licences mutants container-check gallery
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ licences: $(INSTALLED_DEV)  ## List the licences of the pinned packages; fails o
 	@$(BIN)/pip-licenses --from=mixed --order=license --partial-match --allow-only="$(LICENCES)" \
 	    --ignore-packages cuda-toolkit espeakng-loader \
 	    --packages $$(sed -E 's/[=; ].*//; /^#/d; /^$$/d' requirements.txt)
+
+gallery: $(INSTALLED_DEV)  ## Draw the figures of docs/gallery.md anew (ARGS="--runs RUNS --study STUDY ...", see scripts/gallery.py)
+	$(BIN)/python scripts/gallery.py $(ARGS)
 
 # One thread: mutants run in forked processes, which OpenMP's other threads would not live in.
 mutants: $(INSTALLED_DEV)  ## Change the numeric code in small ways and see whether the tests notice (hours; ARGS="asr_dni.philox*" for a part)
