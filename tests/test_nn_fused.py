@@ -1,11 +1,11 @@
 """The compiled recurrence of K networks: held to the plain loop, and independent of threads, batch and company."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from gaussian_sites import LayerNoise, SiteNoise, of_network, together
+from torch_threads import threads
 
 from asr_dni.nn import CELLS as EQUATIONS
 from asr_dni.nn import fused, native, use_implementation
@@ -82,16 +82,6 @@ def member(problem, k, rows=slice(None)):
         sites=of_network(problem.sites, k, rows),
         own={name: its[k : k + 1] for name, its in problem.own.items()},
     )
-
-
-@contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def close(got, expected):

@@ -3,12 +3,11 @@
 Converters are coarse here, so that no number lies so near to a level's edge that the order of a sum decides.
 """
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from covering import thinned
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch_threads import threads
 
 from asr_dni.nn import NoisyRecurrent, fused, native, stack_networks, use_implementation
 from asr_dni.nn.implementation import run_recurrence
@@ -94,16 +93,6 @@ def run(layer, hardware, x, first=0, given=lambda x: x):
     results = [outputs, *(final if isinstance(final, tuple) else (final,))]
     loss = sum((its * torch.linspace(-1, 1, its.numel()).view_as(its)).sum() for its in results)
     return [its.detach() for its in results], torch.autograd.grad(loss, [x, *layer.parameters()])
-
-
-@contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @thinned(2, cell=CELLS, kind=list(KINDS), place=list(PLACES), networks=[1, 3])
