@@ -197,8 +197,12 @@ def test_a_taken_port_is_told_and_the_next_one_used(tmp_path, capsys, monkeypatc
         with own.serving() as url:
             assert urllib.request.urlopen(url, timeout=30).status == 200
         monkeypatch.setattr(server.Server, "serve", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        main(["dashboard", str(tmp_path), "--port", str(port)])
+        shown = []
+        monkeypatch.setattr("webbrowser.open", shown.append)
+        main(["dashboard", str(tmp_path), "--port", str(port), "--open"])
     said = capsys.readouterr().out
+    assert len(shown) == 1
+    assert shown[0] in said
     assert f"port {port} is taken" in said
     assert "http://127.0.0.1:" in said
     assert "token" not in said

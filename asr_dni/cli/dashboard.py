@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asr_dni.cli.functions import run_function
 
@@ -24,5 +25,8 @@ def dashboard(
 
 def run(arguments: Sequence[str]) -> None:
     """Run ``asr-dni dashboard``."""
-    runs = {"type": Path, "nargs": "?", "default": Path("runs"), "help": "folder of runs and studies"}
-    run_function(dashboard, "dashboard", arguments, runs=runs)
+    options: dict[str, dict[str, Any]] = {
+        "runs": {"type": Path, "nargs": "?", "default": Path("runs"), "help": "folder of runs and studies"},
+        "--open": {"action": "store_true", "help": "open a browser"},
+    }
+    run_function(dashboard, "dashboard", arguments, None, **options)
