@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,8 +21,10 @@ from asr_dni.errors import UserError, first_few
 from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, Over, pool_means
 from asr_dni.evaluation.experiments import distinct, label_experiments, order_of_experiment
 from asr_dni.noise import Strength
-from asr_dni.study.folder import StudyFolder
-from asr_dni.study.ledger import Ledger
+
+if TYPE_CHECKING:  # a study's folder knows how to train one, and imports what that takes
+    from asr_dni.study.folder import StudyFolder
+    from asr_dni.study.ledger import Ledger
 
 SETTING = "settings."
 """Beginning of the names of columns that are settings."""
@@ -329,7 +331,7 @@ class Catalogue:
         ]
         return pd.DataFrame(rows, columns=["study", "state", "message", "name", "results", "changed"])
 
-    def study(self, identity: str) -> Ledger:
+    def study(self, identity: str) -> "Ledger":
         """Return the ledger of a study.
 
         Raises:
@@ -337,7 +339,7 @@ class Catalogue:
         """
         return self.study_folder(identity).ledger
 
-    def study_folder(self, identity: str) -> StudyFolder:
+    def study_folder(self, identity: str) -> "StudyFolder":
         """Return the folder of a study, with its settings and how far it is.
 
         Raises:
@@ -345,4 +347,6 @@ class Catalogue:
         """
         if identity not in self._found.studies:
             raise self._not_there("study", identity, self._found.studies)
+        from asr_dni.study.folder import StudyFolder
+
         return self._study_folders.setdefault(identity, StudyFolder(self.folder / identity))

@@ -1,15 +1,17 @@
 """How a study is, in a row of a table: from its folder, without its data."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from asr_dni.catalogue.entry import State
 from asr_dni.errors import UserError
-from asr_dni.study.folder import StudyFolder
+
+if TYPE_CHECKING:
+    from asr_dni.study.folder import StudyFolder
 
 
-def study_row(folder: StudyFolder) -> dict[str, Any]:
+def study_row(folder: "StudyFolder") -> dict[str, Any]:
     """Return what :meth:`asr_dni.catalogue.Catalogue.studies` says of a study."""
     message, results = "", 0
     state: State
