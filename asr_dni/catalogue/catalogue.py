@@ -1,6 +1,7 @@
 """The catalogue: all runs and studies below a folder, with one identity and one label each, as they are on disk now."""
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ class Catalogue:
     line that says which and why; everything else is shown all the same.
 
     What is read is kept by each file's size, time and inode, so that :meth:`refresh` reads what has changed alone, and
-    in an index on disk, see :mod:`asr_dni.catalogue.index`, so that the next catalogue does so, too.
+    in an index on disk, see :mod:`asr_dni.catalogue.index`, so that the next catalogue does so, too. Several threads
+    may use one catalogue.
 
     Args:
         folder: with runs as ``asr-dni fit``, ``noise-curve`` and ``demo`` write them, and studies, at any depth.
@@ -63,6 +65,7 @@ class Catalogue:
         self._running: frozenset[str] = frozenset()
         self._study_folders: dict[str, StudyFolder] = {}
         self._runs: pd.DataFrame | None = None
+        self._looking = threading.Lock()
         self.refresh()
 
     def refresh(self) -> bool:
@@ -71,6 +74,10 @@ class Catalogue:
         Returns:
             Whether anything has changed since the last time.
         """
+        with self._looking:  # threads that look at once share what one of them reads
+            return self._look()
+
+    def _look(self) -> bool:
         began = time.time()
         found = find_results(self.folder)
         running = frozenset(
@@ -114,22 +121,25 @@ class Catalogue:
         strengths), each NaN where it is not defined, and ``strength`` (the axis, as text); ``changed`` (newest file,
         UTC); and the settings of ``config.yaml``, ``settings.model.network.cell`` and so on, lists as JSON.
         """
-        if self._runs is None:
-            entries = self._entries
-            columns: dict[str, Any] = {
-                "run": list(entries),
-                "state": [entry.state(identity in self._running) for identity, entry in entries.items()],
-                "message": [entry.message for entry in entries.values()],
-                "label": [entry.label for entry in entries.values()],
-                "experiment": [entry.key for entry in entries.values()],
-                "seed": pd.array([entry.seed for entry in entries.values()], dtype="Int64"),
-                **{name: [entry.measures[name] for entry in entries.values()] for name in NO_MEASURES},
-                "changed": pd.to_datetime([entry.changed for entry in entries.values()], unit="s", utc=True),
-            }
-            settings = self._book.columns([entry.parts for entry in entries.values()])
-            columns |= {f"{SETTING}{name}": values for name, values in settings.items()}
-            self._runs = pd.DataFrame(columns)
-        return self._runs.copy()
+        with self._looking:
+            if self._runs is None:
+                entries = self._entries
+                columns: dict[str, Any] = {
+                    "run": list(entries),
+                    "state": [entry.state(identity in self._running) for identity, entry in entries.items()],
+                    "message": [entry.message for entry in entries.values()],
+                    "label": [entry.label for entry in entries.values()],
+                    "experiment": [entry.key for entry in entries.values()],
+                    "seed": pd.array([entry.seed for entry in entries.values()], dtype="Int64"),
+                    **{name: [entry.measures[name] for entry in entries.values()] for name in NO_MEASURES},
+                    "changed": pd.to_datetime(
+                        [entry.changed for entry in entries.values()], unit="s", utc=True
+                    ),
+                }
+                settings = self._book.columns([entry.parts for entry in entries.values()])
+                columns |= {f"{SETTING}{name}": values for name, values in settings.items()}
+                self._runs = pd.DataFrame(columns)
+            return self._runs.copy()
 
     def run(self, identity: str) -> Run:
         """Return a run.

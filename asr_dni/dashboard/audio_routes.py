@@ -10,7 +10,6 @@ from flask import Response, abort, request, send_file
 
 from asr_dni.dashboard.listening import as_wav
 from asr_dni.dashboard.services import Services
-from asr_dni.data.audio import FULL_SCALE
 from asr_dni.errors import UserError
 
 _CLIP, _UPLOAD = "/audio/clip.wav", "/audio/upload.wav"
@@ -41,6 +40,8 @@ def register_audio(app: Dash, services: Services) -> None:
         return _wav(as_wav(found.samples, found.sample_rate))
 
     def upload() -> Response:
+        from asr_dni.data.audio import FULL_SCALE
+
         found = services.uploads.get(request.args.get("upload", ""))
         samples = torch.from_numpy(found.samples).float() / FULL_SCALE
         return _wav(as_wav(samples, found.sample_rate))

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr_dni.dashboard.networks import Network
-from asr_dni.data.audio import FULL_SCALE, DamagedRecording, fit_length, load_recording, to_mono
-from asr_dni.data.split_clips import SplitClip
-from asr_dni.data.store import clip_id
 from asr_dni.errors import UserError
-from asr_dni.inference.clips import as_samples, name_of
+
+if TYPE_CHECKING:
+    from asr_dni.data.split_clips import SplitClip
 
 MOST_BYTES = 8_000_000
 """Of a recording that is uploaded."""
@@ -36,6 +36,8 @@ def as_wav(samples: Tensor, sample_rate: int) -> bytes:
         samples: ``(S,)`` floating-point in [-1, 1).
         sample_rate: samples per second.
     """
+    from asr_dni.data.audio import FULL_SCALE
+
     values = np.clip(np.rint(samples.numpy() * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, values, sample_rate, format="WAV", subtype="PCM_16")
@@ -76,6 +78,8 @@ class Uploads:
         Raises:
             UserError: it is too large or too long, or cannot be decoded.
         """
+        from asr_dni.data.audio import DamagedRecording, load_recording
+
         shown = Path(name.replace("\\", "/")).name[:80] or "recording"
         if len(contents) > MOST_BYTES:
             raise UserError(
@@ -112,7 +116,7 @@ class Uploads:
             return self._kept[identity]
 
 
-def clip_of_upload(upload: Upload, network: Network) -> SplitClip:
+def clip_of_upload(upload: Upload, network: Network) -> "SplitClip":
     """Return what a network hears of an uploaded recording: its beginning, as long as a clip.
 
     Its noise belongs to its samples.
@@ -120,6 +124,11 @@ def clip_of_upload(upload: Upload, network: Network) -> SplitClip:
     Raises:
         UserError: the network was not trained on recordings.
     """
+    from asr_dni.data.audio import FULL_SCALE, fit_length, to_mono
+    from asr_dni.data.split_clips import SplitClip
+    from asr_dni.data.store import clip_id
+    from asr_dni.inference.clips import as_samples, name_of
+
     spotter = network.spotter
     features = spotter.features
     if features is None:

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr_dni.dashboard.measurements import Report
 from asr_dni.evaluation.axes import SIGMAS
-from asr_dni.evaluation.evaluate import PARTS, Request, Subject, evaluate_network
 from asr_dni.evaluation.evaluation_folder import FOLDER
-from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
-from asr_dni.evaluation.sweep import Sweep
-from asr_dni.inference import load
 from asr_dni.noise import Noise
+
+if TYPE_CHECKING:
+    from asr_dni.evaluation.evaluate import Subject
 
 DRAWS = 10
 
-SUBJECTS: tuple[Subject, ...] = ("curve", "classes", "calibration", "voting", "clips")
+SUBJECTS: tuple["Subject", ...] = ("curve", "classes", "calibration", "voting", "clips")
 """What one measurement of the noise is enough for; the sensitivity takes many more."""
 
 
-def measuring(checkpoint: Path, run: Path, subjects: Collection[Subject]) -> Callable[[Report], None]:
+def measuring(checkpoint: Path, run: Path, subjects: Collection["Subject"]) -> Callable[[Report], None]:
     """Return what evaluates a network on the test split of its data, and writes the tables into the run's folder.
 
     It has a network of its own, so that others can go on with theirs; what was measured when it is cancelled is kept,
@@ -31,6 +31,11 @@ def measuring(checkpoint: Path, run: Path, subjects: Collection[Subject]) -> Cal
     """
 
     def work(report: Report) -> None:
+        from asr_dni.evaluation.evaluate import PARTS, Request, evaluate_network
+        from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
+        from asr_dni.evaluation.sweep import Sweep
+        from asr_dni.inference import load
+
         spotter = load(checkpoint)
         data = spotter.data(bring=False)
         report(0, 0)

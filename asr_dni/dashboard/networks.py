@@ -3,11 +3,13 @@
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from asr_dni.data.split_clips import SplitClips
 from asr_dni.errors import UserError
-from asr_dni.inference import Spotter, load
+
+if TYPE_CHECKING:  # with Lightning, for which a dashboard need not wait to be there
+    from asr_dni.data.split_clips import SplitClips
+    from asr_dni.inference import Spotter
 
 _State: TypeAlias = tuple[str, int, int]
 
@@ -27,18 +29,22 @@ class Network:
     """
 
     def __init__(self, checkpoint: Path) -> None:
+        from asr_dni.inference import load
+
         self.checkpoint = checkpoint
         self.spotter: Spotter = load(checkpoint)
         self.lock = threading.RLock()
         self._clips: SplitClips | None = None
 
     @property
-    def clips(self) -> SplitClips:
+    def clips(self) -> "SplitClips":
         """The clips of its test split, which are opened at first; nothing is downloaded or made.
 
         Raises:
             UserError: the data are not there any more, or not as they were.
         """
+        from asr_dni.data.split_clips import SplitClips
+
         with self.lock:
             if self._clips is None:
                 try:

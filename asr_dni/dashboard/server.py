@@ -7,6 +7,7 @@ import threading
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,8 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8050, open_browser:
     console.print("Ctrl+C ends it", soft_wrap=True)
     if open_browser:
         webbrowser.open(server.url)
+    # What runs a network is imported while the first page is looked at.
+    threading.Thread(target=import_module, args=("asr_dni.inference",), daemon=True).start()
     try:
         server.serve()
     except KeyboardInterrupt:

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from asr_dni.dashboard.listening import Uploads, clip_of_upload
 from asr_dni.dashboard.networks import Network
-from asr_dni.data.split_clips import SplitClip
 from asr_dni.errors import UserError
 from asr_dni.evaluation.axes import usual_levels, usual_strength
 from asr_dni.hardware_files import hardware_names, read_hardware
-from asr_dni.inference.figures import clip_figure, decision_figure, features_panel, waveform_panel
-from asr_dni.inference.over_time import DecisionOverTime, decide_over_time
 from asr_dni.noise import Hardware, Noise, Realisation, Strength
 from asr_dni.plotting import Figure
+
+if TYPE_CHECKING:
+    from asr_dni.data.split_clips import SplitClip
+    from asr_dni.inference.over_time import DecisionOverTime
 
 GAUSSIAN, AS_TRAINED = "sigma", "as_trained"
 """Names of what is no hardware of ``conf/hardware``: noise of a sigma as in the papers, and that of the training."""
@@ -166,7 +168,7 @@ class Trial:
             hardware = hardware.at(round(value) if whole else value, dial.strength)
         return Noise.of(hardware, Realisation(seed=self.seed))
 
-    def hears(self, network: Network, uploads: Uploads) -> SplitClip:
+    def hears(self, network: Network, uploads: Uploads) -> "SplitClip":
         """Return the clip.
 
         Raises:
@@ -191,8 +193,8 @@ class Answer:
         under: hardware, its strength and the seed, in words.
     """
 
-    clip: SplitClip
-    decision: DecisionOverTime
+    clip: "SplitClip"
+    decision: "DecisionOverTime"
     chips: bool
     under: str
 
@@ -221,6 +223,8 @@ class Answer:
             seconds: length of the clip; None: the data are no recordings.
             form: see :func:`~asr_dni.inference.figures.decision_figure`.
         """
+        from asr_dni.inference.figures import decision_figure
+
         label = f", which is {self.clip.label!r}" if self.clip.label else ""
         title = f"Posteriors on {self.clip.name}{label}"
         band = "" if len(self.decision.posteriors) == 1 else "; lines: their mean, bands: lowest to highest"
@@ -235,6 +239,8 @@ def run_trial(trial: Trial, network: Network, uploads: Uploads) -> Answer:
     Raises:
         UserError: the clip is not there, or the hardware cannot be that of this network.
     """
+    from asr_dni.inference.over_time import decide_over_time
+
     noise = trial.noise(network)
     with network.lock:
         clip = trial.hears(network, uploads)
@@ -252,8 +258,10 @@ def seconds_of(network: Network) -> float | None:
     return None if features is None else features.clip_seconds
 
 
-def heard_figure(network: Network, clip: SplitClip) -> Figure:
+def heard_figure(network: Network, clip: "SplitClip") -> Figure:
     """Specify the figure of what a network gets of a clip: samples, where there are some, and its features."""
+    from asr_dni.inference.figures import clip_figure, features_panel, waveform_panel
+
     features = network.spotter.features
     panels = []
     if clip.samples is not None and clip.sample_rate is not None:
