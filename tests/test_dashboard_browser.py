@@ -222,6 +222,7 @@ def test_a_page_that_is_none_says_so(visit):
     assert "no such page" in opened.page.locator("#page").inner_text()
 
 
+@pytest.mark.slow
 def test_an_empty_folder_says_what_to_do_and_shows_the_first_run_by_itself(browser, results, tmp_path):
     from asr_dni.dashboard.server import Server
 

@@ -154,6 +154,7 @@ def test_what_cannot_be_shown_is_a_message_and_the_rest_lives_on(page, watch, ad
     assert watch.errors == []
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone(browser, address, watch):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()

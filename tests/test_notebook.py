@@ -87,6 +87,7 @@ def test_bits_run_with_the_smallest_numbers(tmp_path, monkeypatch):
     assert done.pictures == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_own_noise_runs_with_the_smallest_numbers(tmp_path, monkeypatch):
     done = execute("my_own_noise_model", tmp_path, monkeypatch, **{DIGITS: "1, 4, 1"})
