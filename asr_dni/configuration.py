@@ -192,7 +192,11 @@ def explain(error: Exception, longest: int = 400) -> str:
         causes = [" ".join(cause.split()) for cause in re.split(r"^\s*- ", said, flags=re.MULTILINE)]
         causes = [cause for cause in causes if cause and "NoneType" not in cause]
         value = given.partition("Given value: ")[2]
-        named = any("not accepted" in cause or "unrecognized arguments" in cause for cause in causes)
+        named = any(
+            said in cause
+            for cause in causes
+            for said in ("not accepted", "unrecognized arguments", "Got value:")
+        )
         text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (
             f" Got value: {value}" if value and not named else ""
         )

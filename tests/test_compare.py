@@ -151,6 +151,25 @@ def test_one_training_is_not_two_seeds(tmp_path):
         compare_curves([first, copy])
 
 
+@pytest.mark.parametrize("contents", [b"\xff\xfe", b"", b"# asr_dni noise curve\nsigma,draw\n"])
+def test_a_damaged_curve_that_a_folder_holds_is_named_and_hides_nothing(
+    tmp_path, contents, monkeypatch, capsys
+):
+    save_runs(tmp_path / "runs")
+    damaged = tmp_path / "runs" / "1.0" / "seed0" / "noise_curve.csv"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(contents)
+    comparison = compare_curves([tmp_path / "runs"])
+    assert list(comparison.summaries) == ["conventional", "DNI σ_train=2"]
+    assert list(comparison.damaged) == [damaged]
+    monkeypatch.chdir(tmp_path)
+    main(["compare", "runs"])
+    assert f"left out: {damaged.relative_to(tmp_path)}" in capsys.readouterr().out
+    for paths in ([tmp_path / "runs", damaged], [damaged.parent]):
+        with pytest.raises(UserError, match=r"noise_curve\.csv"):
+            compare_curves(paths)
+
+
 @pytest.mark.parametrize("folder", ["again", "0.again"])
 @pytest.mark.parametrize(
     "same",

@@ -45,6 +45,7 @@ class Comparison:
         markdown: the same table in Markdown.
         files: what was written.
         left_out: older curves of weights that were evaluated again.
+        damaged: curves that a folder holds and that can't be used, with what is wrong.
     """
 
     summaries: dict[str, CurveSummary]
@@ -53,6 +54,7 @@ class Comparison:
     markdown: str
     files: tuple[Path, ...] = ()
     left_out: tuple[Path, ...] = ()
+    damaged: dict[Path, str] = dataclasses.field(default_factory=dict)
 
 
 def find_curves(paths: Sequence[Path | str]) -> list[Path]:
@@ -115,11 +117,21 @@ def compare_curves(
         The comparison.
 
     Raises:
-        UserError: nothing to compare, a file that is no noise curve, two files of one training, or curves
-            that can't be shown together.
+        UserError: nothing to compare, a file that was named and is no noise curve, two files of one training, or
+            curves that can't be shown together.
     """
-    curves = {path: NoiseCurve.from_csv(path) for path in find_curves(paths)}
     named = {Path(path).resolve() for path in paths}
+    curves: dict[Path, NoiseCurve] = {}
+    damaged: dict[Path, str] = {}
+    for path in find_curves(paths):
+        try:
+            curves[path] = NoiseCurve.from_csv(path)
+        except UserError as error:
+            if path.resolve() in named:
+                raise
+            damaged[path] = str(error)
+    if not curves:
+        raise UserError(next(iter(damaged.values())))
     searched = {path: curve.settings for path, curve in curves.items() if path.resolve() not in named}
     left_out = older_of_one_training(searched, {path: path.stat().st_mtime for path in searched})
     for path in left_out:
@@ -137,6 +149,7 @@ def compare_curves(
         noise_curve_table(summaries, title),
         noise_curve_markdown(summaries),
         left_out=tuple(left_out),
+        damaged=damaged,
     )
     if output is None:
         return comparison

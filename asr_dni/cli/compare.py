@@ -32,6 +32,8 @@ def compare(
     if plot != "never":
         print_figures(console, [noise_curves_figure(comparison.summaries, title)], plot)
     console.print(comparison.table)
+    for fault in comparison.damaged.values():
+        console.print(f"left out: {fault}", soft_wrap=True)
     for path in comparison.left_out:
         console.print(f"left out {path}: the same weights were evaluated again later", soft_wrap=True)
     console.print("written: " + ", ".join(map(str, comparison.files)), soft_wrap=True)

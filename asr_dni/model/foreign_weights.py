@@ -26,7 +26,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, cannot be read, or holds no weights.
     """
-    contents: Any = read_checkpoint(path)
+    try:
+        contents: Any = read_checkpoint(path)
+    except UserError as error:
+        said = str(error).partition(";")[0]
+        raise UserError(
+            f"{said}; expected what torch.save(network.state_dict(), ...) writes, or a .ckpt"
+        ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(contents.get(key), Mapping):
             contents = contents[key]
