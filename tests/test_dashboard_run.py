@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from dash import html
 from recordings import tone, write
 from trained import train
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.dashboard import run_tabs
 from asr_dni.dashboard.app import make_app
 from asr_dni.dashboard.exports import export, figure_frame
 from asr_dni.dashboard.links import State
@@ -125,6 +127,26 @@ def test_commands_are_those_of_the_shell(catalogue, folder):
     assert commands["Evaluate it"] == "asr-dni evaluate 'a gru/version_0/checkpoints/last.ckpt'"
     elsewhere = commands_of(catalogue.run("lstm/version_0"), folder / "nowhere")
     assert str(folder / "lstm/version_0/config.yaml") in elsewhere["Repeat it"]
+
+
+def words_of(part) -> str:
+    """What a part of a page says, a piece a line."""
+    if isinstance(part, list | tuple):
+        return "\n".join(map(words_of, part))
+    return words_of(getattr(part, "children", None) or "") if hasattr(part, "to_plotly_json") else str(part)
+
+
+def test_commands_are_run_where_the_dashboard_was_started(catalogue, folder, monkeypatch):
+    """Relative paths of a run's data count from there."""
+    shown = shown_of(State("run", {"run": ("lstm/version_0",)}), services_of(catalogue))
+    monkeypatch.chdir(folder.parent)
+    text = words_of(html.Div(run_tabs.overview(shown, State("run"), "light")))
+    assert f"In {folder.parent}, where the dashboard was started" in text
+    assert f"asr-dni evaluate {folder.name}/lstm/version_0/checkpoints/last.ckpt" in text.splitlines()
+    (folder.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(folder.parent / "elsewhere")
+    text = words_of(run_tabs.not_measured(shown))
+    assert f"asr-dni evaluate {folder}/lstm/version_0/checkpoints/last.ckpt" in text.splitlines()
 
 
 def test_files_are_the_runs_own(catalogue):

@@ -29,7 +29,7 @@ _MOST_CLIPS = 2_000
 def clips(shown: Shown, state: State, theme: str | None, services: Services) -> list[Component]:
     """Return the clips that noise breaks first, to listen to."""
     if shown.evaluation is None or shown.evaluation.clips is None:
-        return [not_measured(shown, services)]
+        return [not_measured(shown)]
     settings_of = shown.evaluation.settings_of("clips")
     axis = strength_of(settings_of)
     order = breaking_points(shown.evaluation.clips)

@@ -23,7 +23,6 @@ from asr_dni.dashboard.run_facts import (
     size_text,
 )
 from asr_dni.dashboard.run_figures import Shown, strengths_in
-from asr_dni.dashboard.services import Services
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curve_file import strength_of
 from asr_dni.wording import count
@@ -55,7 +54,7 @@ def cards(shown: Shown, state: State, theme: str | None) -> list[Component]:
     return [figure_card(name, figure, state, theme) for name, figure in shown.figures().items()]
 
 
-def overview(shown: Shown, state: State, theme: str | None, folder: Path) -> list[Component]:
+def overview(shown: Shown, state: State, theme: str | None) -> list[Component]:
     """Return noise curves, what is wrong with a run, commands and files."""
     run = shown.run
     figures = cards(shown, state, theme)
@@ -74,21 +73,26 @@ def overview(shown: Shown, state: State, theme: str | None, folder: Path) -> lis
             nothing(
                 "No noise curve yet",
                 "Its curve is measured when its training ends; or now, of the last checkpoint:",
-                commands_of(run, folder).get("Measure its noise curve"),
+                commands_of(run, Path.cwd()).get("Measure its noise curve"),
             )
         )
     parts += figures
     commands = [
         html.Div([html.H3(what, className="command-title"), command(text)], className="command-row")
-        for what, text in commands_of(run, folder).items()
+        for what, text in commands_of(run, Path.cwd()).items()
     ]
     if commands:
-        where = html.P(f"In {folder}:", className="soft")
+        where = html.P(_where(), className="soft")
         parts.append(
             html.Section([html.H2("Commands", className="card-title"), where, *commands], className="card")
         )
     parts.append(_files(run))
     return parts
+
+
+def _where() -> str:
+    """Return where commands are run: relative paths of a run's data count from there, as they do for this page."""
+    return f"In {Path.cwd()}, where the dashboard was started and relative paths of data count from:"
 
 
 def command(text: str) -> Component:
@@ -181,7 +185,7 @@ def settings(shown: Shown, state: State) -> list[Component]:
     ]
 
 
-def training(shown: Shown, state: State, theme: str | None, folder: Path) -> list[Component]:
+def training(shown: Shown, state: State, theme: str | None) -> list[Component]:
     """Return learning curves and the schedule of the noise."""
     try:
         figures = cards(shown, state, theme)
@@ -189,12 +193,12 @@ def training(shown: Shown, state: State, theme: str | None, folder: Path) -> lis
         return [nothing("The metrics cannot be shown", str(error))]
     if not figures:
         text = "Nothing was logged yet: the first rows of metrics.csv come after the first epoch."
-        return [nothing("No metrics yet", text, commands_of(shown.run, folder).get("Go on with it"))]
+        return [nothing("No metrics yet", text, commands_of(shown.run, Path.cwd()).get("Go on with it"))]
     return figures
 
 
 def evaluated(
-    shown: Shown, state: State, theme: str | None, services: Services, choices: Sequence[tuple[str, str]]
+    shown: Shown, state: State, theme: str | None, choices: Sequence[tuple[str, str]]
 ) -> list[Component]:
     """Return a tab of an evaluation: what was measured, at which noise, or how to measure it.
 
@@ -202,12 +206,11 @@ def evaluated(
         shown: what is shown.
         state: the link.
         theme: of the page.
-        services: of the dashboard.
         choices: evaluations that could be shown, folder name and title.
     """
     figures = shown.figures()
     if not figures:
-        return [not_measured(shown, services)]
+        return [not_measured(shown)]
     parts: list[Component] = []
     if len(choices) > 1 and shown.evaluation is not None:
         parts.append(_choice("On the hardware", "evaluation", shown.evaluation.path.name, choices, state))
@@ -240,16 +243,15 @@ def _choice(
     )
 
 
-def not_measured(shown: Shown, services: Services) -> Component:
+def not_measured(shown: Shown) -> Component:
     """Return what stands where a run was not evaluated: how to do it, here or in the shell."""
     checkpoint = checkpoint_of(shown.run)
     if checkpoint is None:
         return nothing("Not evaluated", "This run has no checkpoint yet: there is no network to evaluate.")
-    folder = services.catalogue.folder
-    text = evaluate_command(checkpoint, folder, *_OPTIONS.get(shown.tab, ()))
+    text = evaluate_command(checkpoint, Path.cwd(), *_OPTIONS.get(shown.tab, ()))
     parts: list[Component] = [
         html.H2("Not evaluated yet", className="card-title"),
-        html.P(f"An evaluation tells {_MISSING.get(shown.tab, 'more')}. In {folder}:", className="soft"),
+        html.P(f"An evaluation tells {_MISSING.get(shown.tab, 'more')}. {_where()}", className="soft"),
         command(text),
     ]
     parts.append(

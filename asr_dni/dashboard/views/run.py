@@ -205,19 +205,18 @@ def shown_of(state: State, services: Services) -> Shown:
 def _content(state: State, services: Services, theme: str | None) -> list[Component]:
     """Return what a tab is filled with."""
     shown = shown_of(state, services)
-    folder = services.catalogue.folder
     if shown.tab == "settings":
         return run_tabs.settings(shown, state)
     if shown.tab == "training":
-        return run_tabs.training(shown, state, theme, folder)
+        return run_tabs.training(shown, state, theme)
     if shown.tab == "clips":
         return run_clips.clips(shown, state, theme, services)
     if shown.tab in TABLE_OF_TAB:
         found, faults = evaluations_with(shown.run, TABLE_OF_TAB[shown.tab])
         choices = [(one.path.name, title_of(one)) for one in found]
         warnings: list[Component] = [html.P(fault, className="card warn", role="note") for fault in faults]
-        return [*warnings, *run_tabs.evaluated(shown, state, theme, services, choices)]
-    return run_tabs.overview(shown, state, theme, folder)
+        return [*warnings, *run_tabs.evaluated(shown, state, theme, choices)]
+    return run_tabs.overview(shown, state, theme)
 
 
 def register(app: Dash, catalogue: Catalogue) -> None:
