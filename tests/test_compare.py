@@ -151,6 +151,25 @@ def test_one_training_is_not_two_seeds(tmp_path):
         compare_curves([first, copy])
 
 
+def test_results_of_different_data_have_labels_that_are_as_short_as_they_can_be(tmp_path):
+    of_words = {"data": "words", "n_classes": 8, "units": 128, "cell": "gru", "layers": 1, "pooling": "mean"}
+    of_digits = {
+        "data": "digits",
+        "n_classes": 10,
+        "units": 16,
+        "cell": "lstm",
+        "layers": 2,
+        "pooling": "frame",
+    }
+    for name, settings in (("words", of_words), ("wide", of_words | {"units": 256}), ("digits", of_digits)):
+        make_curve(sigma_train=0.0, seed=0, **settings).to_csv(tmp_path / name / "noise_curve.csv")
+    labels = [*compare_curves([tmp_path]).summaries]
+    assert len(set(labels)) == 3
+    assert all(label.count(",") <= 2 for label in labels), labels
+    assert any("digits" in label for label in labels)
+    assert any("256" in label for label in labels)
+
+
 @pytest.mark.parametrize("contents", [b"\xff\xfe", b"", b"# asr_dni noise curve\nsigma,draw\n"])
 def test_a_damaged_curve_that_a_folder_holds_is_named_and_hides_nothing(
     tmp_path, contents, monkeypatch, capsys

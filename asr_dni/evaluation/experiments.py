@@ -158,7 +158,8 @@ def _training_texts(trainings: Sequence[Mapping[str, Any]]) -> list[str]:
 def label_experiments(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a label per experiment: how it was trained, then the settings in which experiments differ.
 
-    What else was configured for a training is named only where labels would be the same without it.
+    What else was configured for a training is named only where labels would be the same without it. Of more than four
+    settings, as where results of different data lie together, those are left out that follow from the ones before.
     """
     if all(one.get("label") for one in settings) and len({one["label"] for one in settings}) == len(settings):
         return [str(one["label"]) for one in settings]
@@ -168,6 +169,8 @@ def label_experiments(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         for key in keys
         if key not in _IN_THE_LABEL and any(one.get(key) != settings[0].get(key) for one in settings)
     ]
+    if len(differing) > _MOST_DIFFERENCES:
+        differing = _telling_apart(differing, settings)
     labels = []
     for one in settings:
         more = [
@@ -187,6 +190,18 @@ def label_experiments(settings: Sequence[Mapping[str, Any]]) -> list[str]:
                 more = ([] if label == "network" and text else [label]) + ([text] if text else [])
                 labels[place] = ", ".join(more)
     return distinct(labels)
+
+
+def _telling_apart(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys that tell experiments apart that look the same by how they were trained and the keys before."""
+    seen: list[object] = [curve_label(one) for one in settings]
+    kept = []
+    for key in sorted(keys, key=lambda key: key != "data"):  # which data they are of says most
+        finer = [(before, canonical_json(one.get(key))) for before, one in zip(seen, settings, strict=True)]
+        if len(set(finer)) > len(set(seen)):
+            kept.append(key)
+            seen = list(finer)
+    return kept
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
