@@ -9,10 +9,10 @@ from asr_dni.dashboard.exports import export_links
 from asr_dni.dashboard.links import State
 from asr_dni.plotting import Figure
 from asr_dni.plotting.style import DARK, LIGHT
-from asr_dni.plotting.with_plotly import render, trace_data
+from asr_dni.plotting.with_plotly import CONFIG, render, trace_data
 
-_CONFIG: Any = {"displaylogo": False, "displayModeBar": False}
-
+PLAIN: Any = {**CONFIG, "displayModeBar": False}
+"""Plotly's settings of a figure without buttons."""
 
 BLANK: Any = {
     "layout": {
@@ -46,7 +46,7 @@ def figure_card(name: str, figure: Figure, state: State, theme: str | None) -> C
             dcc.Graph(
                 id=f"{state.view}-{name}-graph",
                 figure=drawing,
-                config=_CONFIG,
+                config=PLAIN,
                 style={"height": f"{drawing.layout.height}px"},
             ),
             _foot(figure),
@@ -60,7 +60,7 @@ def changing_card(name: str) -> Component:
     return html.Section(
         [
             html.Div(id=f"{name}-head"),
-            dcc.Graph(id=f"{name}-graph", config=_CONFIG, style={"height": "420px"}),
+            dcc.Graph(id=f"{name}-graph", config=PLAIN, style={"height": "420px"}),
             html.Div(id=f"{name}-foot"),
         ],
         className="card",

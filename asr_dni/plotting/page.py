@@ -11,13 +11,12 @@ import plotly.io
 
 from asr_dni.plotting.plotly_traces import as_markup
 from asr_dni.plotting.specification import Figure
-from asr_dni.plotting.with_plotly import render
+from asr_dni.plotting.with_plotly import CONFIG, render
 
 # An axis that a figure has not: where it would be by default it lies over the whole figure, and takes its pointer.
 _OUT_OF_THE_WAY = {"visible": False, "domain": [0, 0.001]}
 _MOST_NOTES = 4
 _LEAST_WIDTH = 310  # of a panel with its axis, in pixels
-_CONFIG = {"displaylogo": False, "responsive": True}
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
     " img-src data: blob:; font-src data:"
@@ -131,7 +130,7 @@ def _figure(part: Figure | Mapping[str, Figure], place: int, above: str) -> str:
     small = _notes(figures)
     height = max(int(drawing.layout.height or 0), 200)
     drawn = plotly.io.to_html(
-        drawing, config=_CONFIG, full_html=False, include_plotlyjs=place == 1, div_id=f"figure-{place}"
+        drawing, config=CONFIG, full_html=False, include_plotlyjs=place == 1, div_id=f"figure-{place}"
     )
     # A caption names the figure for those who can't see it as well.
     caption = f"<figcaption id=caption-{place}>{as_html(title)}</figcaption>" if title else ""

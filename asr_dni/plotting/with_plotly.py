@@ -14,6 +14,14 @@ from asr_dni.plotting.plotly_traces import DASHES, as_markup, in_template, on_ax
 from asr_dni.plotting.specification import Axis, Bars, ColorScale, Figure, HeatMap, Line, Panel, Reference
 from asr_dni.plotting.style import FAINT_GRID, GRID, LIGHT, Theme, channels
 
+CONFIG: Any = {
+    "displaylogo": False,
+    "responsive": True,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+}
+"""Of every figure in a browser: nothing of it is offered to another host, and nothing is selected in it."""
+
 _INCH = 96  # pixels, as in CSS
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
 _LETTER = 7.5  # pixels, of a label

@@ -35,6 +35,7 @@ from asr_dni.evaluation.tolerance import TOLERATED_LOSS
 from asr_dni.noise import Strength
 from asr_dni.plotting import Figure, curve_style
 from asr_dni.plotting.style import DARK, LIGHT
+from asr_dni.plotting.with_plotly import CONFIG
 from asr_dni.wording import count
 
 NAME = "curves"
@@ -216,7 +217,7 @@ def _figure_card(state: State) -> list[Component]:
             id="curves-graph",
             figure=BLANK,
             responsive=True,
-            config={"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
+            config=CONFIG,
             className="graph",
             style={"height": f"{_HEIGHT}px"},
         ),

@@ -12,7 +12,7 @@ from dash.exceptions import PreventUpdate
 from asr_dni.catalogue import Catalogue
 from asr_dni.dashboard.components import aria, empty_page
 from asr_dni.dashboard.exports import export_links, register_exports
-from asr_dni.dashboard.figure_cards import BLANK, draw
+from asr_dni.dashboard.figure_cards import BLANK, PLAIN, draw
 from asr_dni.dashboard.links import State, link_store, without_theme
 from asr_dni.dashboard.studies import Cell, ShownStudy, shared_settings, studies_of
 from asr_dni.dashboard.view import THEME, View
@@ -128,7 +128,7 @@ def _map_card(study: ShownStudy, state: State, name: str) -> list[Component]:
     graph = dcc.Graph(
         id="matrix-graph",
         figure=BLANK,
-        config={"displaylogo": False, "displayModeBar": False},
+        config=PLAIN,
         responsive=True,
         style={"height": f"{max(height, 380)}px", "minWidth": f"{_BESIDE + figure.grid[1] * width}px"},
     )
@@ -192,7 +192,7 @@ def _cell_card(study: ShownStudy, state: State) -> list[Component]:
         dcc.Graph(
             id="matrix-cell-graph",
             figure=BLANK,
-            config={"displaylogo": False, "displayModeBar": False},
+            config=PLAIN,
             responsive=True,
             style={"height": "330px"},
         ),
