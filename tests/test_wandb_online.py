@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 import pytorch_lightning as pl
-import wandb
 from filelock import FileLock
 from standin_network import MarginData, MarginSpotter
 from wandb.sdk.lib.wbauth import unauthenticate_session
 from wandb_files import configuration_of, whole_run
 from wandb_server import standing_in
 
+import wandb
 from asr_dni.cli.main import main
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.evaluation.callback import NoiseCurveCallback
@@ -180,6 +180,16 @@ def test_offline_a_noise_curve_names_the_checkpoint_in_its_configuration(
     main(["noise-curve", str(trained), *options, "--wandb", "offline"])
     (file,) = tmp_path.glob("curve/wandb/offline-run-*/*.wandb")
     assert configuration_of(whole_run(file))["uses_artifact"] == "model-training1"
+
+    options = ["--data", str(spoken), "--strengths", "0,1", "--draws", "1", "--only", "classes,clips"]
+    main(["evaluate", str(trained), *options, "--figures", "false", "--wandb", "offline"])
+    (file,) = tmp_path.glob("evaluation*/wandb/offline-run-*/*.wandb")
+    records = whole_run(file)
+    assert configuration_of(records)["curve"]["hardware_name"] == "gaussian"
+    tables = {
+        item.path.rpartition("/")[2].partition("_")[0] for record in records for item in record.files.files
+    }
+    assert {"classes", "clips"} <= tables
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ def evaluate(
     figures: bool = True,
     output: Path | None = None,
     damaged: Literal["error", "skip"] | None = None,
+    wandb: Literal["disabled", "auto", "online", "offline"] = "disabled",
+    wandb_project: str | None = None,
 ) -> None:
     """Evaluate a trained network under any hardware: curves, classes, calibration, votes and clips, as tables.
 
@@ -70,6 +72,8 @@ def evaluate(
         output: folder, in which each hardware has one, evaluation or evaluation-<hardware>; by default the run's own.
         damaged: whether a recording that cannot be decoded is an error, or is left out (skip); by default as in
             training.
+        wandb: log curve and tables to W&B, as a run for each hardware that names the checkpoint it used.
+        wandb_project: project in W&B; by default that of WANDB_PROJECT, else asr-dni.
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
@@ -81,6 +85,11 @@ def evaluate(
     from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
     from asr_dni.inference import load
 
+    mode = None if wandb == "auto" else wandb
+    if wandb != "disabled":
+        from asr_dni.evaluation import check_wandb
+
+        check_wandb(wandb_project, mode)
     where = choose_device(device)
     check_folder(output)
     if not 0 < points < 100:
@@ -134,6 +143,13 @@ def evaluate(
                 ]
             print_result(console, result)
             console.print(f"written: {folder}: " + ", ".join(path.name for path in files), soft_wrap=True)
+            if wandb != "disabled":
+                from asr_dni.cli.run_loggers import describe_wandb
+                from asr_dni.evaluation.wandb_evaluation import log_evaluation
+
+                tables = {name: frame for name, frame in result.tables.items() if name != "curve"}
+                logged = log_evaluation(result.curve, split, checkpoint, folder, wandb_project, mode, tables)
+                console.print(describe_wandb(logged), soft_wrap=True, highlight=False)
 
 
 class _Asked(NamedTuple):

@@ -1,8 +1,11 @@
 """An evaluation of a trained network as a W&B run of its own, with the training that it belongs to."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from asr_dni.bounded_yaml import load_yaml
 from asr_dni.evaluation.curve import NoiseCurve
@@ -23,8 +26,9 @@ def log_evaluation(
     folder: Path,
     project: str | None = None,
     mode: WandbMode | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> Any:
-    """Log a noise curve that was measured after the training, as a run of job type ``evaluate``.
+    """Log what was measured of a network after its training, as a run of job type ``evaluate``.
 
     Its group is that of the training, whose checkpoint it uses: W&B shows the lineage where the training was logged to
     W&B, see :func:`~asr_dni.evaluation.wandb_log.use_checkpoint`.
@@ -36,6 +40,7 @@ def log_evaluation(
         folder: where W&B's files go, if ``WANDB_DIR`` does not say.
         project: see :class:`~asr_dni.evaluation.wandb_log.PromptlessWandbLogger`.
         mode: see there.
+        tables: further tables of the evaluation, by their names.
 
     Returns:
         The run, which is finished.
@@ -57,6 +62,8 @@ def log_evaluation(
     key = "val" if split == "validation" else "test"
     log_curve_table(logger, curve, key)
     log_curve_series(logger, curve, key)
+    for name, frame in (tables or {}).items():
+        run.log({f"{key}/{name}": wandb.Table(dataframe=frame)})
     training = wandb_run_in(run_folder)
     if training is not None:
         use_checkpoint(logger, checkpoint, training)
