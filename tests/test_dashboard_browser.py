@@ -177,6 +177,22 @@ def test_themes_reach_figures_and_links(visit):
     again = visit("/curves?theme=light", color_scheme="dark")
     again.wait(DRAWN, 2)
     assert again.page.evaluate(paper) == page.evaluate(paper) != dark
+    for name in ("Matrix", "Run", "Curves"):  # a link that is copied anywhere shows the same
+        page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
+        opened.wait("name => location.pathname === `/${name.toLowerCase()}`", name)
+        opened.wait("() => location.search.includes('theme=light')")
+
+
+def test_a_selected_row_that_the_search_hides_is_told_of(visit):
+    opened = visit("/curves")
+    opened.wait(DRAWN, 2)
+    hidden = "text => document.querySelector('#curves-hidden').textContent.startsWith(text)"
+    page = opened.page
+    search = page.get_by_role("textbox", name="Search the table")
+    search.fill("zzz")
+    opened.wait(hidden, "2 selected rows are not in the table now")
+    search.fill("")
+    opened.wait("() => document.querySelector('#curves-hidden').textContent === ''")
 
 
 def test_a_click_on_a_cell_opens_its_curve_and_trainings(visit):

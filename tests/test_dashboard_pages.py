@@ -2,14 +2,19 @@
 
 import json
 import re
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 from made_runs import write_runs
 from simulated_study import simulate
+from werkzeug.test import Client
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.dashboard.app import make_app
 from asr_dni.dashboard.figure_cards import changing_card, figure_card
 from asr_dni.dashboard.links import State
+from asr_dni.dashboard.server import Server
 from asr_dni.dashboard.views import VIEWS
 from asr_dni.plotting import Figure, Panel
 from asr_dni.plotting.page import page
@@ -48,3 +53,29 @@ def test_no_figure_offers_to_upload_itself(catalogue):
     for config in configs + written:
         assert config["showSendToCloud"] is False
         assert "sendChartToCloud" in config["modeBarButtonsToRemove"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b"[]", b"nothing", b'{"output": "a.b"}', b'{"output": ["a"]}', b'{"output": "page.children"}'],
+)
+def test_a_request_that_no_page_makes_is_one_line(catalogue, body, caplog):
+    client = make_app(catalogue).server.test_client()
+    answer = client.post("/_dash-update-component", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.text.count("\n") == 1
+    assert caplog.records == []
+
+
+def test_a_server_of_all_addresses_tells_links_that_others_can_open(tmp_path):
+    server = Server(tmp_path, host="0.0.0.0", port=0)
+    links = [urlsplit(url) for url in server.urls]
+    assert all(link.port == server.port and link.query for link in links)
+    names = {link.hostname for link in links}
+    if not socket.gethostname().startswith("localhost"):
+        assert socket.gethostname().lower() in names
+        assert not names & {"localhost", "127.0.0.1", "0.0.0.0"}
+    with server.serving():
+        pass
+    for link in links:  # and it answers to these names
+        assert Client(server.application).get("/", base_url=f"http://{link.netloc}").status_code == 403

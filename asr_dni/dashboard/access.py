@@ -52,6 +52,26 @@ def is_any_address(host: str) -> bool:
         return False
 
 
+def addresses_for_others(host: str) -> list[str]:
+    """Return by what other machines may reach a server that is bound to an address, the surest first.
+
+    Of a server of all addresses these are this machine's address and its name, which not every network knows.
+    """
+    if not is_any_address(host):
+        return [host]
+    found = []
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))  # sends nothing: the system says by which address it would
+            found.append(str(probe.getsockname()[0]))
+        except OSError:  # there is no network
+            pass
+    found += [name.lower() for name in (socket.getfqdn(), socket.gethostname())]
+    names = [name for name in dict.fromkeys(found) if not name.startswith("localhost") and not is_local(name)]
+    return names or ["localhost"]
+
+
 @dataclass(frozen=True)
 class Guard:
     """A WSGI application that lets requests through to another one, or refuses them.

@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, dcc, html, no_update, set_props
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
+from flask import Response, request
 
 from asr_dni.catalogue import Catalogue
 from asr_dni.dashboard import links
@@ -88,7 +89,35 @@ def make_app(catalogue: Catalogue) -> Dash:
     _register(app, catalogue)
     for view in VIEWS:
         view.register(app, catalogue)
+    app.server.before_request(lambda: _refuse_malformed(app))
     return app
+
+
+def _refuse_malformed(app: Dash) -> Response | None:
+    """Answer a request to a callback that no page makes, which Dash would answer with a traceback."""
+    if request.path != "/_dash-update-component" or request.method != "POST":
+        return None
+    body = request.get_json(silent=True)
+    body = body if isinstance(body, dict) else {}
+    called = body.get("output")
+    known = app.callback_map.get(called) if isinstance(called, str) else None
+    parts = [(body.get("inputs"), "inputs"), (body.get("state", []), "state")]
+    if (
+        known is None
+        or not isinstance(body.get("outputs", []), dict | list)
+        or not isinstance(body.get("changedPropIds", []), list)
+        or any(not _are_values(values, len(known[name])) for values, name in parts)
+    ):
+        return Response("this is not what a page of the dashboard asks for\n", 400, mimetype="text/plain")
+    return None
+
+
+def _are_values(values: Any, number: int) -> bool:
+    """Return whether these are so many properties of components, or lists of them."""
+    if not isinstance(values, list) or len(values) != number:
+        return False
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return all(isinstance(one, dict) and {"id", "property"} <= one.keys() for one in flat)
 
 
 def _tell(error: Exception) -> None:
@@ -141,11 +170,12 @@ def _frame(catalogue: Catalogue) -> Component:
     return frame
 
 
-def _navigation(shown: str) -> list[Component]:
+def _navigation(shown: str, theme: str | None = None) -> list[Component]:
+    """Return the links to the pages, in the theme that was chosen."""
     return [
         dmc.Anchor(
             view.title,
-            href=f"/{view.name}",
+            href=links.State(view.name).choosing(theme=theme).url,
             underline="never",
             className=f"nav-link{' nav-here' if view.name == shown else ''}",
             **(aria(current="page") if view.name == shown else {}),
@@ -165,10 +195,12 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
         Output("chosen-theme", "data"),
         Output("mantine", "forceColorScheme"),
         Output("written", "data"),
+        Output("address", "search", allow_duplicate=True),
         Input("address", "href"),
         Input("system-theme", "data"),
         State("written", "data"),
         State("chosen-theme", "data"),
+        prevent_initial_call="initial_duplicate",
     )
     def open_link(href: str, system: str, written: str | None, chosen: str | None) -> tuple[Any, ...]:
         """Show the page of a link that was followed, not of one that says what a page shows already."""
@@ -185,7 +217,16 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
                 "There is no such page", f"{state.view!r} is none of {names}: choose one above."
             )
         shown = theme or chosen or system
-        return page, _navigation(state.view), shown, theme or no_update, shown, state.url
+        themed = links.State(state.view, state.values).choosing(theme=theme or chosen)
+        return (
+            page,
+            _navigation(state.view, theme or chosen),
+            shown,
+            theme or no_update,
+            shown,
+            state.url,
+            no_update if theme or not chosen else themed.address[1],
+        )
 
     @app.callback(
         Output("address", "pathname"),
@@ -211,12 +252,14 @@ def _register(app: Dash, catalogue: Catalogue) -> None:
         Output(THEME, "data", allow_duplicate=True),
         Output("chosen-theme", "data", allow_duplicate=True),
         Output("mantine", "forceColorScheme", allow_duplicate=True),
+        Output("navigation", "children", allow_duplicate=True),
         Input("toggle-theme", "n_clicks"),
         State(THEME, "data"),
+        State("address", "href"),
         prevent_initial_call=True,
     )
-    def switch_theme(clicks: int | None, theme: str | None) -> tuple[str, str, str]:
+    def switch_theme(clicks: int | None, theme: str | None, href: str) -> tuple[Any, ...]:
         if not clicks:
             raise PreventUpdate
         other = "light" if theme == "dark" else "dark"
-        return other, other, other
+        return other, other, other, _navigation(links.State.parse(href).view, other)

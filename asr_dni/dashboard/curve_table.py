@@ -63,7 +63,7 @@ def columns_of(listing: Listing, settings: Sequence[str], sort: str = "") -> lis
     percent = {**number, "valueFormatter": {"function": _PERCENT}, "width": 118}
     columns: list[dict[str, Any]] = [
         {"field": "label", "headerName": "Curve", "pinned": "left", "width": 240, "tooltipField": "label"},
-        {"field": "seeds", "headerName": "Seeds", "width": 102, **number},
+        {"field": "seeds", "headerName": "Number of seeds", "width": 150, **number},
         {"field": "clean", "headerName": "Clean %", **percent},
         {"field": "area", "headerName": "Area %", "headerTooltip": "Mean accuracy over the axis", **percent},
         {

@@ -15,7 +15,7 @@ from dash import Dash
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from asr_dni.catalogue import Catalogue
-from asr_dni.dashboard.access import TOKEN, Guard, is_any_address, is_local, make_token
+from asr_dni.dashboard.access import TOKEN, Guard, addresses_for_others, is_local, make_token
 from asr_dni.dashboard.app import make_app
 from asr_dni.errors import UserError
 from asr_dni.terminal import make_console
@@ -104,9 +104,14 @@ class Server:
     @property
     def url(self) -> str:
         """The link that opens it, with the token where there is one."""
-        name = socket.getfqdn() if is_any_address(self.host) else self.host
-        where = f"http://{f'[{name}]' if ':' in name else name}:{self.port}/"
-        return f"{where}?{TOKEN}={self.token}" if self.token else where
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """The links that open it, the surest first: of a server of all addresses by address and by name."""
+        token = f"?{TOKEN}={self.token}" if self.token else ""
+        names = [f"[{name}]" if ":" in name else name for name in addresses_for_others(self.host)]
+        return [f"http://{name}:{self.port}/{token}" for name in names]
 
     def serve(self) -> None:
         """Answer requests until :meth:`stop` is called."""
@@ -164,7 +169,7 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8050, open_browser:
     console = make_console()
     if port not in (0, server.port):
         console.print(f"port {port} is taken: serving at {server.port}", soft_wrap=True)
-    console.print(f"results of {folder}: {server.url}", soft_wrap=True)
+    console.print(f"results of {folder}: {' or '.join(server.urls)}", soft_wrap=True)
     if server.token:
         console.print("whoever has this link can read them: keep it to yourself", soft_wrap=True)
     console.print("Ctrl+C ends it", soft_wrap=True)

@@ -40,6 +40,15 @@ from asr_dni.wording import count
 
 NAME = "curves"
 _LOOK_EVERY = 3000  # milliseconds
+_HIDDEN = """(shown, selected) => {
+  if (!shown) return '';
+  const keys = Array.isArray(selected) ? selected.map(row => row.key) : (selected || {}).ids || [];
+  const seen = new Set(shown.map(row => row.key));
+  const hidden = keys.filter(key => !seen.has(key)).length;
+  if (!hidden) return '';
+  const rows = hidden === 1 ? '1 selected row is' : `${hidden} selected rows are`;
+  return `${rows} not in the table now: a filter or the search hides, and does not deselect.`;
+}"""
 _WITHOUT_RUNS = -1  # in place of the version, on a page that has none
 _HEIGHT = 430  # of the figure, pixels
 _ACCURACY, _DIFFERENCE = "accuracy", "difference"
@@ -222,6 +231,7 @@ def _figure_card(state: State) -> list[Component]:
             style={"height": f"{_HEIGHT}px"},
         ),
         html.P(id="curves-note", className="soft note"),
+        html.P(id="curves-hidden", className="soft note", role="status"),
         html.Div(id="curves-drawn", className="drawn"),
     ]
 
@@ -289,7 +299,10 @@ def _faults(choice: _Choice) -> list[Component]:
     damaged = runs[runs["state"] == "damaged"]
     if damaged.empty:
         return []
-    lines = [html.Li(f"{run}: {text}") for run, text in zip(damaged["run"], damaged["message"], strict=True)]
+    lines = [
+        html.Li(text if text.startswith(f"{run}/") else f"{run}: {text}")
+        for run, text in zip(damaged["run"], damaged["message"], strict=True)
+    ]
     number = count(len(damaged), "damaged run")
     return [html.Details([html.Summary(number), html.Ul(lines[:50])], className="faults")]
 
@@ -459,6 +472,14 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         )
         return state.url, export_links(state, NAME)
 
+    in_browser: Any = app.clientside_callback
+    in_browser(
+        _HIDDEN,
+        Output("curves-hidden", "children"),
+        Input("curves-grid", "virtualRowData"),
+        Input("curves-grid", "selectedRows"),
+    )
+
     @app.callback(
         Output("curves-grid", "dashGridOptions"), Input("curves-search", "value"), prevent_initial_call=True
     )
@@ -536,7 +557,14 @@ def _list_drawn(drawn: list[Drawn], choice: _Choice, theme: str) -> list[Compone
                 ]
             )
         )
-    names = ["Curve", "Seeds", "Clean", f"Midpoint {symbol}", "Area", f"Within {choice.points:g} points"]
+    names = [
+        "Curve",
+        "Runs by seed",
+        "Clean",
+        f"Midpoint {symbol}",
+        "Area",
+        f"Within {choice.points:g} points",
+    ]
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
     return [html.Table([head, html.Tbody(rows)], className="legend")]
 
