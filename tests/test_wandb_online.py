@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 import pytorch_lightning as pl
+import wandb
 from filelock import FileLock
 from standin_network import MarginData, MarginSpotter
 from wandb.sdk.lib.wbauth import unauthenticate_session
 from wandb_files import configuration_of, whole_run
 from wandb_server import standing_in
 
-import wandb
 from asr_dni.cli.main import main
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.evaluation.callback import NoiseCurveCallback
