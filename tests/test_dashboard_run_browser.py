@@ -8,6 +8,7 @@ from chromium import PATIENCE, Watch, accessibility_faults, chromium
 from recordings import tone, write
 from trained import train
 
+from asr_dni.dashboard.listening import MOST_BYTES
 from asr_dni.dashboard.server import Server
 from asr_dni.data import Folder, KeywordData
 from asr_dni.features import MFCC
@@ -107,7 +108,7 @@ def test_a_run_is_compared_measured_and_heard_and_its_clip_is_tried(page, watch,
     page.wait_for_function("() => document.querySelector('#try-audio').readyState >= 1")
     page.locator("#try-place [role=slider]").focus()
     for _ in range(12):  # faster than answers come
-        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")
     moved = when_drawn(page, before)
     page.wait_for_function(
         "() => document.querySelector('#try-value').innerText"
@@ -120,11 +121,18 @@ def test_a_run_is_compared_measured_and_heard_and_its_clip_is_tried(page, watch,
     page.wait_for_url(re.compile("seed=1"))
     assert accessibility_faults(page) == []
 
+    (tmp_path / "long.wav").write_bytes(b"\0" * (MOST_BYTES + 1))
+    (tmp_path / "notes.wav").write_text("no sound")
+    for name, said in (("long.wav", "long.wav: has 8.0 MB"), ("notes.wav", "notes.wav: ")) * 2:
+        page.locator("#try-upload input").set_input_files(tmp_path / name)
+        page.locator("#notices").get_by_text(said).wait_for()
+        assert page.locator("#notices .notice").count() == 1
     with page.expect_file_chooser() as chooser:
         page.get_by_text("Your own recording").click()
     chooser.value.set_files(write(tmp_path / "mine.wav", tone(350, 1.5)))
     page.wait_for_url(re.compile("upload="))
     page.locator("#posteriors-head").get_by_text("mine.wav").wait_for()
+    assert page.locator("#notices .notice").count() == 0
     page.wait_for_function("() => document.querySelector('#try-audio').duration > 1.4")
     again = drawn(page)
 

@@ -17,6 +17,10 @@ from asr_dni.errors import UserError
 _ROOM = 0.16
 """Of a slider's length: what a mark's text takes."""
 
+_MOST_SENT = 200_000_000
+"""Bytes that the browser sends of a recording. What it does not send it is silent about; the server says what is wrong
+with a file that it gets and that is larger than it takes."""
+
 
 def try_controls(state: State, services: Services, network: Network, dial: Dial | None) -> list[Component]:
     """Return what is chosen beside the network: clip, hardware, its strength, draw, passes and form."""
@@ -112,11 +116,11 @@ def _upload() -> Component:
         html.Span("Your own recording", className="upload-text"),
         id="try-upload",
         accept=".wav,.flac,.ogg,.mp3,audio/*",
-        max_size=MOST_BYTES,
+        max_size=_MOST_SENT,
         multiple=False,
         disable_click=True,  # the label opens the choice of files
     )
-    return html.Label(upload, className="upload")
+    return html.Label(upload, className="upload", title=f"at most {MOST_BYTES / 1e6:g} MB")
 
 
 def _dial_controls(state: State, dial: Dial | None) -> list[Component]:

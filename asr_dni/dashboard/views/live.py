@@ -355,6 +355,7 @@ def _register_choices(app: Dash, services: Services) -> None:
     @app.callback(
         *_ADDRESS,
         Output("notices", "children", allow_duplicate=True),
+        Output("try-upload", "contents"),  # so that the same file can be given again
         Input("try-upload", "contents"),
         Given("try-upload", "filename"),
         _SHOWN,
@@ -367,8 +368,8 @@ def _register_choices(app: Dash, services: Services) -> None:
             file = base64.b64decode(contents.partition(",")[2], validate=True)
             upload = services.uploads.add(file, name or "recording")
         except (UserError, binascii.Error) as error:
-            return no_update, no_update, notice(str(error))
-        return *State.parse(shown).choosing(upload=upload.identity, clip=None).address, None
+            return no_update, no_update, notice(str(error)), None
+        return *State.parse(shown).choosing(upload=upload.identity, clip=None).address, [], None
 
 
 VIEW = View("try", "Try", layout, register)
