@@ -5,6 +5,7 @@ import math
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from recordings import tone, write
 from trained import train
 
 from asr_dni.catalogue import Catalogue
-from asr_dni.dashboard import run_tabs
+from asr_dni.dashboard import run_clips, run_tabs
 from asr_dni.dashboard.app import make_app
 from asr_dni.dashboard.exports import export, figure_frame
 from asr_dni.dashboard.links import State
@@ -344,6 +345,29 @@ def test_the_tables_of_clips_name_places_in_the_split(measured):
         assert network.clips.names[place] == row["path"]
         assert network.clips[place].label == row["label"]
     assert position_of(network, 5) is None
+
+
+@pytest.mark.parametrize(("shares", "at"), [([1.0, 0.4, 0.1], "1"), ([1.0, 0.9, 0.9], "2")])
+def test_a_clip_is_tried_where_noise_breaks_it(measured, shares, at):
+    """At the first strength at which it is wrong; one that never is, at the strongest."""
+    services = services_of(Catalogue(measured))
+    shown = shown_of(State("run", {"run": ("digits",), "tab": ("clips",)}), services)
+    clip = int(shown.evaluation.clips["clip"].iloc[0])
+    tables = {**shown.evaluation.tables, "clips": clips_table({clip: shares})}
+    evaluation = replace(shown.evaluation, tables=tables)
+    detail = run_clips.clip_detail(
+        replace(shown, evaluation=evaluation, clip=clip), State("run"), "light", services
+    )
+    links = [part.href for part in html.Div(detail)._traverse() if getattr(part, "href", None)]
+    (tried,) = [State.parse(link) for link in links if link.startswith("/try")]
+    assert tried.one("value") == at
+
+
+def test_small_print_tells_what_is_drawn(measured):
+    network = Networks().get(Catalogue(measured).run("digits").checkpoints()[0])
+    answer = run_trial(Trial(value=1.0), network, Uploads())
+    assert "bands: lowest to highest" in answer.figure(1.0, "lines").note
+    assert "bands" not in answer.figure(1.0, "map").note
 
 
 def test_a_measurement_that_nobody_wants_any_more_ends(tmp_path):

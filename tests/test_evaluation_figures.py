@@ -74,6 +74,9 @@ def test_calibration_and_clips(outcomes):
     table = calibration_table(outcomes)
     figure = calibration_figure(table, reliability_table(outcomes), SETTINGS)
     assert figure.panels[0].elements[0].y == pytest.approx(tuple(100 * table["ece"]))
+    assert "chips" not in figure.note
+    many = calibration_figure(table, None, {**SETTINGS, "chips": 3})
+    assert "mean over chips, draws pooled" in many.note
     render(figure)
     figure = clips_figure(clips_table(outcomes, NAMES, [f"{n}.wav" for n in range(30)]), SETTINGS)
     (bars,) = [element for element in figure.panels[0].elements if isinstance(element, Bars)]

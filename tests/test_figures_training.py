@@ -91,6 +91,8 @@ def test_schedules_of_noise_and_learning_rate():
     noise, rate = (lines_of(figure, place)[""] for place in (0, 1))
     assert (noise.x, noise.y) == ((0.5, 1, 1.5, 2, 2.5), (0.25, 0.5, 0.75, 1.0, 1.0))
     assert (rate.x, rate.y) == ((0.5, 1.5, 2.5), (0.1, 0.05, 0.025))
+    assert figure.title == "Noise and learning rate over the training"
+    assert schedules_figure(METRICS.drop(columns="learning_rate")).title == "Noise over the training"
     assert figure.panels[0].y.text == "training noise σ_train (absolute: pre-activation units)"
     of_bits = schedules_figure(METRICS, {"train_strength": Strength("adc.bits").as_dict()})
     assert of_bits.panels[0].y.label == "training noise ADC bits"

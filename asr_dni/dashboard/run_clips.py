@@ -24,6 +24,9 @@ from asr_dni.plotting import Figure
 from asr_dni.wording import count
 
 _MOST_CLIPS = 2_000
+_MARGIN = (
+    "Margin: the label's posterior less that of the likeliest other one, mean over the passes without noise."
+)
 
 
 def clips(shown: Shown, state: State, theme: str | None, services: Services) -> list[Component]:
@@ -56,6 +59,7 @@ def clips(shown: Shown, state: State, theme: str | None, services: Services) -> 
         if wrong
         else "."
     )
+    remark += f" {_MARGIN}"
     grid = dag.AgGrid(
         id="run-clips",
         rowData=rows,
@@ -69,7 +73,13 @@ def clips(shown: Shown, state: State, theme: str | None, services: Services) -> 
                 "type": "numericColumn",
             },
             {"field": "taken", "headerName": "taken for", "width": 100, "filter": True},
-            {"field": "margin", "headerName": "margin", "width": 90, "type": "numericColumn"},
+            {
+                "field": "margin",
+                "headerName": "margin",
+                "headerTooltip": _MARGIN,
+                "width": 90,
+                "type": "numericColumn",
+            },
         ],
         selectedRows={"ids": [selected["clip"]]},
         getRowId="params.data.clip",
@@ -129,9 +139,12 @@ def clip_detail(shown: Shown, state: State, theme: str | None, services: Service
         recorded = network.clips.recorded
     except UserError as error:
         return [nothing(name, f"It cannot be heard: {error}"), *share]
-    at = own["strength"].to_numpy()[(own["correct_share"] - 0.5).abs().to_numpy().argmin()]
     tried = State("try").choosing(run=shown.run.identity, clip=position)
     if strength_of(shown.evaluation.settings_of("clips")).is_sigma:
+        order = breaking_points(shown.evaluation.clips)
+        (breaks_at,) = order.loc[order["clip"] == shown.clip, "breaks_at"]
+        # One that never breaks is tried under the strongest noise.
+        at = own["strength"].max() if math.isnan(breaks_at) else breaks_at
         tried = tried.choosing(value=float(at))
     sound: Component = (
         html.Audio(

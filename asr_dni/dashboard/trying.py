@@ -227,7 +227,8 @@ class Answer:
 
         label = f", which is {self.clip.label!r}" if self.clip.label else ""
         title = f"Posteriors on {self.clip.name}{label}"
-        band = "" if len(self.decision.posteriors) == 1 else "; lines: their mean, bands: lowest to highest"
+        drawn = "colours: their mean" if form == "map" else "lines: their mean, bands: lowest to highest"
+        band = "" if len(self.decision.posteriors) == 1 else f"; {drawn}"
         what = "After each moment: what would be decided, were the clip to end there."
         note = f"{what} {self.under}; {self.passes}{band}."
         return decision_figure(self.decision, seconds, title, note, form)

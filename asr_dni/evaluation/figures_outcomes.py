@@ -178,7 +178,8 @@ def calibration_figure(
                 "Accuracy of decisions by their confidence",
             )
         )
-    binned = f"{settings.get('bins', '')} bins of equal width, mean over chips, draws pooled"
+    pooled = "mean over chips, draws pooled" if (settings.get("chips") or 1) > 1 else "draws pooled"
+    binned = f"{settings.get('bins', '')} bins of equal width, {pooled}"
     note = f"{describe_evaluation(settings)}; {binned}"
     return Figure(
         "Confidence under noise", tuple(panels), note, columns=2, panel_size=(5.2, 4.2), legend=Legend()
@@ -209,7 +210,7 @@ def classes_figure(classes: pd.DataFrame, settings: Mapping[str, Any]) -> Figure
     return Figure(
         "Accuracy by class",
         (Panel(axis, ACCURACY, tuple(lines)),),
-        f"{describe_evaluation(settings)}; means over chips and draws",
+        f"{describe_evaluation(settings)}; means over {_passes(settings)}",
         legend=Legend(),
     )
 
@@ -317,6 +318,10 @@ def _some(levels: Sequence[float], most: int) -> list[float]:
 
 def _symbol(strength: Strength) -> str:
     return strength.symbol
+
+
+def _passes(settings: Mapping[str, Any]) -> str:
+    return "chips and draws" if (settings.get("chips") or 1) > 1 else "draws"
 
 
 def _labels(classes: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]:

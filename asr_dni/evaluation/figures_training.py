@@ -124,7 +124,7 @@ def learning_curves_figure(metrics: pd.DataFrame, title: str = "Learning curves"
 def schedules_figure(
     metrics: pd.DataFrame,
     strength: Strength | Mapping[str, Any] | None = None,
-    title: str = "Noise and learning rate over the training",
+    title: str | None = None,
     note: str = "",
 ) -> Figure:
     """Specify the pictures of what a training was steered by: the strength of its noise and its learning rate.
@@ -132,7 +132,7 @@ def schedules_figure(
     Args:
         metrics: what ``metrics.csv`` holds, see :func:`epochs_of`.
         strength: what ``sigma_train`` is a value of, or the settings of a noise curve, which say it; ``None``: sigma.
-        title: stands above.
+        title: stands above; ``None``: what is shown, over the training.
         note: small print.
 
     Raises:
@@ -159,6 +159,8 @@ def schedules_figure(
         panels.append(Panel(x, Axis("learning rate"), tuple(lines), "learning rate"))
     if not panels:
         raise UserError("neither the training's noise nor its learning rate was logged yet")
+    if title is None:
+        title = f"{' and '.join(panel.title for panel in panels).capitalize()} over the training"
     return Figure(title, tuple(panels), note, 2, (4.6, 3.0), Legend() if len(lines) > 1 else None)
 
 
