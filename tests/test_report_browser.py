@@ -123,3 +123,6 @@ def test_light_dark_and_phone(open_report, width, scheme):
     page.emulate_media(media="print", color_scheme=scheme)
     assert color(page, ".js-plotly-plot", "filter") == "none"
     assert color(page, ".modebar", "display") == "none"
+    assert color(page, "body", "backgroundColor") == "rgb(255, 255, 255)"
+    assert color(page, "body", "color") == "rgb(34, 34, 34)"
+    assert color(page, ":root", "colorScheme") == "light"

@@ -30,13 +30,15 @@ _STYLE = """
 figure { margin: 1em 0; } figcaption { font-weight: 600; }
 .note { color: #5c5c5c; font-size: .8em; margin: .3em 0; }
 .drawing { overflow-x: auto; }
-@media (prefers-color-scheme: dark) { .note { color: #b4b4b4; } }
+@media screen and (max-width: 700px) { .drawing[role=group]::before { content: "Swipe sideways for all of it";
+  position: sticky; left: 0; color: GrayText; font-size: .8em; } }
 @media screen and (prefers-color-scheme: dark) {
+  .note { color: #b4b4b4; }
   .drawing .main-svg { background: transparent !important; } .drawing .bg { fill: transparent !important; }
   .drawing .js-plotly-plot { filter: invert(1) hue-rotate(180deg) brightness(1.18); }
   .drawing .heatmaplayer, .drawing .cbfills { filter: brightness(.847) hue-rotate(180deg) invert(1); }
 }
-@media print { figure { min-height: 0 !important; } .drawing { overflow: visible; zoom: .6; }
+@media print { :root { color-scheme: light; } figure { min-height: 0 !important; } .drawing { overflow: visible; zoom: .6; }
   .modebar { display: none; } }
 """
 

@@ -29,6 +29,7 @@ _COLORS = {
     "cannot tell": "verdict",
     "cannot be tested": "verdict",
 }
+_PHONE = 340  # pixels of a card on a phone
 _CELL, _PANEL, _BESIDE = 42, 230, 150  # pixels: of a cell and a panel that can be read, and of the colour bar
 
 
@@ -132,6 +133,7 @@ def _map_card(study: ShownStudy, state: State, name: str) -> list[Component]:
         responsive=True,
         style={"height": f"{max(height, 380)}px", "minWidth": f"{_BESIDE + figure.grid[1] * width}px"},
     )
+    wide = " scroll-wide" if _BESIDE + figure.grid[1] * width > _PHONE else ""
     return [
         html.Div(
             [
@@ -140,7 +142,7 @@ def _map_card(study: ShownStudy, state: State, name: str) -> list[Component]:
             ],
             className="card-head",
         ),
-        html.Div(graph, className="scroll", role="region", tabIndex=0, **aria(label="Heat map")),
+        html.Div(graph, className=f"scroll{wide}", role="region", tabIndex=0, **aria(label="Heat map")),
         html.P(id="matrix-note", className="soft note"),
     ]
 
