@@ -24,7 +24,8 @@ _POLICY = (
 """Nothing is loaded from anywhere, whatever a library would like."""
 
 # In the dark, figures are the negatives of those on paper, hues kept; heat maps, whose colours are a scale, stay as
-# they are. In print they are as wide as paper, whatever the window was.
+# they are. More brightness would make the first of an order of colours white, less the last too dark to be seen (3:1).
+# In print they are as wide as paper, whatever the window was.
 _STYLE = """
 :root { color-scheme: light dark; }
 figure { margin: 1em 0; } figcaption { font-weight: 600; }
@@ -35,8 +36,8 @@ figure { margin: 1em 0; } figcaption { font-weight: 600; }
 @media screen and (prefers-color-scheme: dark) {
   .note { color: #b4b4b4; }
   .drawing .main-svg { background: transparent !important; } .drawing .bg { fill: transparent !important; }
-  .drawing .js-plotly-plot { filter: invert(1) hue-rotate(180deg) brightness(1.18); }
-  .drawing .heatmaplayer, .drawing .cbfills { filter: brightness(.847) hue-rotate(180deg) invert(1); }
+  .drawing .js-plotly-plot { filter: invert(1) hue-rotate(180deg) brightness(1.08); }
+  .drawing .heatmaplayer, .drawing .cbfills { filter: brightness(.926) hue-rotate(180deg) invert(1); }
 }
 @media print { :root { color-scheme: light; } figure { min-height: 0 !important; } .drawing { overflow: visible; zoom: .6; }
   .modebar { display: none; } }
