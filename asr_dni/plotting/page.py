@@ -39,7 +39,8 @@ figure { margin: 1em 0; } figcaption { font-weight: 600; }
   .drawing .js-plotly-plot { filter: invert(1) hue-rotate(180deg) brightness(1.08); }
   .drawing .heatmaplayer, .drawing .cbfills { filter: brightness(.926) hue-rotate(180deg) invert(1); }
 }
-@media print { :root { color-scheme: light; } figure { min-height: 0 !important; } .drawing { overflow: visible; zoom: .6; }
+@media print { :root { color-scheme: light; }
+  figure { min-height: 0 !important; } .drawing { overflow: visible; zoom: .6; }
   .modebar { display: none; } }
 """
 
