@@ -108,8 +108,8 @@ _STYLE = """
 :root { --paper: #fff; --ink: #222; --soft: #5c5c5c; --line: #ddd; --yes: #d5ecdf; --on-yes: #0a5a32; --no: #f6d9d3;
   --on-no: #8a2411; --open: #ebebeb; --on-open: #444; --warn: #fff1dc; --on-warn: #7a4200; --link: #0b57a4; }
 @media screen and (prefers-color-scheme: dark) { :root { --paper: #171717; --ink: #e8e8e8; --soft: #b4b4b4;
-  --line: #3d3d3d; --yes: #113c26; --on-yes: #a8e5c4; --no: #4a1c12; --on-no: #ffc3b5; --open: #333; --on-open: #ddd; --warn: #46300c;
-  --on-warn: #ffdfa8; --link: #8ec2ff; } }
+  --line: #3d3d3d; --yes: #113c26; --on-yes: #a8e5c4; --no: #4a1c12; --on-no: #ffc3b5; --open: #333; --on-open: #ddd;
+  --warn: #46300c; --on-warn: #ffdfa8; --link: #8ec2ff; } }
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper); margin: 0; }
 main { max-width: 1180px; margin: 0 auto; padding: 1.6em 1.2em 4em; }
