@@ -2,6 +2,7 @@
 
 import io
 import math
+import shlex
 import shutil
 import threading
 import time
@@ -17,6 +18,7 @@ from recordings import tone, write
 from trained import train
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.cli.main import main
 from asr_dni.dashboard import run_clips, run_tabs
 from asr_dni.dashboard.app import make_app
 from asr_dni.dashboard.exports import export, figure_frame
@@ -361,6 +363,23 @@ def test_a_clip_is_tried_where_noise_breaks_it(measured, shares, at):
     links = [part.href for part in html.Div(detail)._traverse() if getattr(part, "href", None)]
     (tried,) = [State.parse(link) for link in links if link.startswith("/try")]
     assert tried.one("value") == at
+
+
+def test_a_damaged_curve_is_said_to_be_and_measured_again_in_its_place(measured, tmp_path):
+    run = shutil.copytree(measured / "digits", tmp_path / "digits") / "noise_curve.csv"
+    run.write_text("# {broken")
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    shown = shown_of(State("run", {"run": ("digits",)}), services_of(catalogue))
+    text = words_of(run_tabs.overview(shown, State("run"), "light"))
+    assert "The noise curve is damaged" in text
+    assert "No noise curve yet" not in text
+    assert "Go on with it" not in text
+    command = f"noise-curve {run.parent}/checkpoints/last.ckpt --output {run.parent}"
+    assert command in text
+    main(["noise-curve", *shlex.split(command)[1:], "--sigmas", "[0,1]", "--draws", "1"])
+    catalogue.refresh()
+    assert "noise_curve" in catalogue.run("digits").curves()
 
 
 def test_small_print_tells_what_is_drawn(measured):

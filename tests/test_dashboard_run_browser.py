@@ -149,6 +149,10 @@ def test_a_run_is_compared_measured_and_heard_and_its_clip_is_tried(page, watch,
 def test_what_cannot_be_shown_is_a_message_and_the_rest_lives_on(page, watch, address):
     page.goto(f"{address}/try?run=damaged")
     page.get_by_text("cannot be read as a checkpoint").wait_for()
+    page.goto(f"{address}/try?run={RUN}&clip=-1")
+    page.get_by_text("there is no clip -1").wait_for()
+    page.wait_for_function("() => !document.querySelector('#posteriors-graph').checkVisibility()")
+    assert page.locator(".try-answers > .card:visible").count() == 1
     page.goto(f"{address}/run?run=damaged&tab=clips")
     page.get_by_role("button", name="Measure it here").click()
     page.locator("#run-progress-text").get_by_text("cannot be read as a checkpoint").wait_for()

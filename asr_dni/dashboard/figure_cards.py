@@ -5,6 +5,7 @@ from typing import Any
 from dash import Output, Patch, dcc, html, no_update
 from dash.development.base_component import Component
 
+from asr_dni.dashboard.components import aria
 from asr_dni.dashboard.exports import export_links
 from asr_dni.dashboard.links import State
 from asr_dni.plotting import Figure
@@ -13,6 +14,9 @@ from asr_dni.plotting.with_plotly import CONFIG, render, trace_data
 
 PLAIN: Any = {**CONFIG, "displayModeBar": False}
 """Plotly's settings of a figure without buttons."""
+
+_NARROWEST = 330
+"""Pixels of one of several panels."""
 
 BLANK: Any = {
     "layout": {
@@ -43,11 +47,16 @@ def figure_card(name: str, figure: Figure, state: State, theme: str | None) -> C
     return html.Section(
         [
             _head(figure, state, name),
-            dcc.Graph(
-                id=f"{state.view}-{name}-graph",
-                figure=drawing,
-                config=PLAIN,
-                style={"height": f"{drawing.layout.height}px"},
+            html.Div(
+                dcc.Graph(
+                    id=f"{state.view}-{name}-graph",
+                    figure=drawing,
+                    config=PLAIN,
+                    style={"height": f"{drawing.layout.height}px", **_room(figure)},
+                ),
+                className="figure-room",
+                tabIndex=0 if _room(figure) else None,
+                **({"role": "region", **aria(label=figure.title)} if _room(figure) else {}),
             ),
             _foot(figure),
         ],
@@ -55,12 +64,18 @@ def figure_card(name: str, figure: Figure, state: State, theme: str | None) -> C
     )
 
 
+def _room(figure: Figure) -> dict[str, str]:
+    """Return the width that panels beside each other need to be read: a narrower page scrolls them in their card."""
+    columns = figure.grid[1]
+    return {"minWidth": f"{columns * _NARROWEST}px"} if columns > 1 else {}
+
+
 def changing_card(name: str) -> Component:
     """Return an empty card, whose figure changes often: :func:`changing_outputs` are what fills it."""
     return html.Section(
         [
             html.Div(id=f"{name}-head"),
-            dcc.Graph(id=f"{name}-graph", config=PLAIN, style={"height": "420px"}),
+            dcc.Graph(id=f"{name}-graph", figure=BLANK, config=PLAIN, style={"height": "420px"}),
             html.Div(id=f"{name}-foot"),
         ],
         className="card",
@@ -75,6 +90,11 @@ def changing_outputs(name: str) -> list[Output]:
         Output(f"{name}-graph", "style"),
         Output(f"{name}-foot", "children"),
     ]
+
+
+def emptied() -> list[Any]:
+    """Return what :func:`changing_outputs` get where there is no figure: the whole card is gone."""
+    return [None, BLANK, {"display": "none"}, None]
 
 
 def changed(name: str, figure: Figure, state: State, theme: str | None) -> list[Any]:

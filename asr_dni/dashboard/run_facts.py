@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from asr_dni.catalogue import Run
+from asr_dni.catalogue.finding import CURVE, VALIDATION_CURVE
 from asr_dni.catalogue.settings_book import flat
 
 _EACH_START = ("ckpt_path", "name", "runs", "seed_everything")
@@ -106,6 +107,19 @@ def checkpoint_of(run: Run, name: str = "") -> Path | None:
     return next(iter([*named, *checkpoints]), None)
 
 
+def damaged_curve(run: Run) -> str:
+    """Return what is wrong with the file of a run's own curve; "" where nothing is."""
+    own = f"{CURVE}.csv" if run.identity == "." else f"{run.identity}/{CURVE}.csv"
+    return f"{own} {run.faults[own]}" if own in run.faults else ""
+
+
+def highest_strength(run: Run) -> float:
+    """Return the strongest noise of the curve that stands for a run; NaN without one."""
+    curves = {name: curve for name, curve in run.curves().items() if name != VALIDATION_CURVE}
+    first = curves.get(CURVE) or next(iter(curves.values()), None)
+    return math.nan if first is None else float(max(first.levels))
+
+
 def commands_of(run: Run, folder: Path) -> dict[str, str]:
     """Return the commands that go on with a run, by what they do.
 
@@ -120,7 +134,8 @@ def commands_of(run: Run, folder: Path) -> dict[str, str]:
     commands = {}
     last = run.path / "checkpoints" / "last.ckpt"
     if last in run.checkpoints() and run.state != "running":
-        done = run.state == "finished"
+        # A curve that cannot be read was measured at the end of a training all the same.
+        done = run.state == "finished" or (run.path / f"{CURVE}.csv").is_file()
         commands["Train it longer" if done else "Go on with it"] = (
             f"asr-dni fit --ckpt_path {shown(last)}{' --trainer.max_epochs EPOCHS' * done}"
         )
@@ -132,7 +147,9 @@ def commands_of(run: Run, folder: Path) -> dict[str, str]:
             commands["Repeat it with another seed"] = again
     checkpoint = checkpoint_of(run)
     if checkpoint is not None:
-        commands["Measure its noise curve"] = f"asr-dni noise-curve {shown(checkpoint)}"
+        # In the place of one that cannot be read; else beside the run's own.
+        there = f" --output {shown(run.path)}" if damaged_curve(run) else ""
+        commands["Measure its noise curve"] = f"asr-dni noise-curve {shown(checkpoint)}{there}"
         commands["Evaluate it"] = evaluate_command(checkpoint, folder)
         commands["Hear recordings"] = f"asr-dni predict {shown(checkpoint)} FILES"
     return commands

@@ -11,14 +11,17 @@ from dash.development.base_component import Component
 
 from asr_dni.catalogue import Run
 from asr_dni.dashboard.components import aria
+from asr_dni.dashboard.curve_figures import number_text
 from asr_dni.dashboard.figure_cards import figure_card
 from asr_dni.dashboard.links import State
 from asr_dni.dashboard.run_facts import (
     checkpoint_of,
     commands_of,
     count_differences,
+    damaged_curve,
     evaluate_command,
     files_of,
+    highest_strength,
     settings_beside,
     size_text,
 )
@@ -68,7 +71,16 @@ def overview(shown: Shown, state: State, theme: str | None) -> list[Component]:
                 className="card warn",
             )
         )
-    if not figures:
+    if damaged_curve(run):
+        again = commands_of(run, Path.cwd()).get("Measure its noise curve")
+        text = "Its training has ended and measured it, but the file cannot be used: see above."
+        text += (
+            " Measure it again, of the last checkpoint:"
+            if again
+            else " It has no checkpoint to measure it of."
+        )
+        parts.append(nothing("The noise curve is damaged", text, again))
+    elif not figures:
         parts.append(
             nothing(
                 "No noise curve yet",
@@ -296,18 +308,19 @@ def summary_texts(run: Run, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, label in (("clean_accuracy", "clean accuracy"), ("midpoint", "midpoint"), ("area", "area")):
         value = float(row.get(name, math.nan))
         if not math.isnan(value):
-            found.append((label, measure_text(name, value)))
+            highest = highest_strength(run) if math.isinf(value) else math.nan
+            found.append((label, measure_text(name, value, highest)))
     return found
 
 
-def measure_text(name: str, value: float) -> str:
-    """Return a measure of a curve as people read it: "beyond" for a midpoint that is not reached.
+def measure_text(name: str, value: float, highest: float = math.nan) -> str:
+    """Return a measure of a curve as people read it: "> 4" for a midpoint that is not reached up to 4.
 
-    >>> measure_text("clean_accuracy", 0.9537), measure_text("midpoint", 3.507), measure_text("midpoint", math.inf)
-    ('95.4 %', '3.51', 'beyond')
+    >>> measure_text("clean_accuracy", 0.9537), measure_text("midpoint", 3.507), measure_text("midpoint", math.inf, 4)
+    ('95.4 %', '3.51', '> 4')
     """
     if math.isnan(value):
         return "–"
-    if math.isinf(value):
-        return "beyond"
-    return f"{value:.2f}" if name == "midpoint" else f"{100 * value:.1f} %"
+    if name == "midpoint":
+        return number_text(value, highest)
+    return f"{100 * value:.1f} %"

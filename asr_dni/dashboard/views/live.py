@@ -16,7 +16,7 @@ from asr_dni.dashboard.audio_routes import clip_address, register_audio, upload_
 from asr_dni.dashboard.choices import checkpoint_choices, run_choices
 from asr_dni.dashboard.components import aria, empty_page, notice
 from asr_dni.dashboard.exports import register_exports
-from asr_dni.dashboard.figure_cards import changed, changing_card, changing_outputs, moved
+from asr_dni.dashboard.figure_cards import changed, changing_card, changing_outputs, emptied, moved
 from asr_dni.dashboard.links import State, link_store
 from asr_dni.dashboard.networks import Network
 from asr_dni.dashboard.run_facts import checkpoint_of
@@ -256,7 +256,8 @@ def _answer(
         shown = figures_of(found, network, state)
     except UserError as error:
         refusal = [html.P(str(error), role="alert")]
-        return (refusal, *(no_update,) * 8, no_update, True, *(no_update,) * 4, number)
+        nothing = (*emptied(), *emptied())
+        return (refusal, *nothing, no_update, True, no_update, no_update, None, no_update, number)
     now = [page["run"], page["checkpoint"], heard, upload, theme, wanted["form"]]
     source = (
         upload_address(upload) if upload else clip_address(page["run"], page["checkpoint"], int(heard or 0))

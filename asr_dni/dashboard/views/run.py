@@ -1,5 +1,6 @@
 """The page *run*: everything of one run, and what differs from another."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from asr_dni.dashboard.exports import register_exports
 from asr_dni.dashboard.links import State, link_store
 from asr_dni.dashboard.measurements import Measurement
 from asr_dni.dashboard.measuring_run import SUBJECTS, measuring
-from asr_dni.dashboard.run_facts import checkpoint_of
+from asr_dni.dashboard.run_facts import checkpoint_of, highest_strength
 from asr_dni.dashboard.run_figures import TABLE_OF_TAB, Shown, evaluations_with, tabs_in_order, title_of
 from asr_dni.dashboard.services import Services, services_of
 from asr_dni.dashboard.view import THEME, View
@@ -144,6 +145,10 @@ def _head(run: Run, runs: pd.DataFrame) -> Component:
 def _list(catalogue: Catalogue) -> Component:
     """Return all runs as links."""
     runs = catalogue.runs()
+
+    def highest(row: Mapping[Any, Any], name: str) -> float:
+        return highest_strength(catalogue.run(row["run"])) if math.isinf(row[name]) else math.nan
+
     rows = [
         html.Tr(
             [
@@ -152,7 +157,9 @@ def _list(catalogue: Catalogue) -> Component:
                 html.Td(row["state"], title=row["message"] or None),
                 html.Td("–" if pd.isna(row["seed"]) else str(row["seed"]), className="number"),
                 *(
-                    html.Td(run_tabs.measure_text(name, float(row[name])), className="number")
+                    html.Td(
+                        run_tabs.measure_text(name, float(row[name]), highest(row, name)), className="number"
+                    )
                     for name in ("clean_accuracy", "midpoint")
                 ),
             ]
