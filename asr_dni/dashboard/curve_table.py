@@ -9,7 +9,8 @@ from typing import Any
 import dash_ag_grid as dag
 from dash.development.base_component import Component
 
-from asr_dni.dashboard.groups import SETTING, Group, Groups, Listing
+from asr_dni.catalogue.catalogue import SETTING
+from asr_dni.dashboard.groups import Group, Groups, Listing
 
 # The page's colours, which follow its theme.
 GRID_THEME = (

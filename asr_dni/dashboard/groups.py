@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.catalogue import Catalogue
+from asr_dni.catalogue.catalogue import SETTING
 from asr_dni.catalogue.entry import EntryCurve
+from asr_dni.catalogue.naming import OF_THE_START
 from asr_dni.evaluation.curve import NoiseCurve
 from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
 from asr_dni.noise import Strength
 
-SETTING = "settings."
 EXPERIMENT, RUN = "experiment", "run"
 """What runs are grouped by: what differs in the seed alone is pooled, or nothing is. Else names of settings."""
 
@@ -29,7 +30,6 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 _COLUMNS = ("run", "label", "experiment", "seed", "state", "message", "changed")
 
-_OF_THE_START = ("seed_everything", "name", "runs", "ckpt_path", "wandb", "wandb_project")
 _SIGMA_TRAIN = ("settings.annealing.sigma", "settings.annealing.value")
 _LARGEST = {"damaged": 3, "running": 2, "interrupted": 1, "finished": 0}
 
@@ -206,7 +206,7 @@ def _varying(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the settings in which runs differ, but for those that only name a start."""
     counted = {}
     for name in names:
-        if name.removeprefix(SETTING) in _OF_THE_START or name.endswith(("logger", "root_dir")):
+        if name.removeprefix(SETTING) in OF_THE_START or name.endswith(("logger", "root_dir")):
             continue
         known = runs[name].map(str)
         if (number := known.nunique()) > 1:

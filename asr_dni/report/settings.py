@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from asr_dni.catalogue import Run
+from asr_dni.catalogue.naming import OF_THE_START
 from asr_dni.catalogue.settings_book import flat
 from asr_dni.report.document import Table
 
-_NOT_OF_THE_EXPERIMENT = ("seed_everything", "name", "runs", "ckpt_path", "wandb", "wandb_project")
 _NOT_THERE = "–"
 
 
@@ -23,11 +23,7 @@ def settings_tables(runs: Mapping[str, Run]) -> Iterator[Table]:
         if not run.settings or run.experiment in known:
             continue
         known.add(run.experiment)
-        own = {
-            key: _text(value)
-            for key, value in flat(run.settings).items()
-            if key not in _NOT_OF_THE_EXPERIMENT
-        }
+        own = {key: _text(value) for key, value in flat(run.settings).items() if key not in OF_THE_START}
         experiments[run.label if run.label not in experiments else f"{run.label}, {name}"] = own
     if not experiments:
         return
