@@ -25,7 +25,7 @@ import yaml
 
 from asr_dni.bounded_yaml import load_yaml
 from asr_dni.cli.main import main as asr_dni
-from asr_dni.evaluation.curve_file import COLUMNS, curve_file_text
+from asr_dni.evaluation.curves.curve_file import COLUMNS, curve_file_text
 
 SIGMAS = tuple(0.5 * step for step in range(9))
 DRAWS, CLIPS, EPOCHS, CLASSES = 10, 845, 24, 8

@@ -50,42 +50,42 @@ class Shown:
 GALLERY = (
     Shown(
         "noise_curves",
-        "asr_dni.evaluation.figures.noise_curves_figure",
+        "asr_dni.evaluation.figures.noise_curves.noise_curves_figure",
         "Noise curves",
         "Accuracy against the strength of the noise, with intervals; the SNR is above where all curves have the same.",
         "asr-dni compare RUNS",
     ),
     Shown(
         "terminal",
-        "asr_dni.evaluation.figures.noise_curves_figure",
+        "asr_dni.evaluation.figures.noise_curves.noise_curves_figure",
         "The same in a terminal",
         "Lines in dots, bands as shading, marks that tell curves apart without colour.",
         "asr-dni compare RUNS --plot always",
     ),
     Shown(
         "differences",
-        "asr_dni.evaluation.differences.differences_figure",
+        "asr_dni.evaluation.figures.differences.differences_figure",
         "Differences to a baseline",
         "Percentage points above or below one experiment, paired over training seeds where both have the same.",
         f"{REPORT} --baseline LABEL",
     ),
     Shown(
         "snr",
-        "asr_dni.evaluation.figures_snr.snr_figure",
+        "asr_dni.evaluation.figures.snr.snr_figure",
         "Noise curves over the SNR",
         "The same curves against the signal-to-noise ratio that each network had: none can escape by larger signals.",
         DASHBOARD,
     ),
     Shown(
         "learning_curves",
-        "asr_dni.evaluation.figures_training.learning_curves_figure",
+        "asr_dni.evaluation.figures.training.learning_curves_figure",
         "Learning curves",
         "Loss and accuracy of training, of validation, and of validation under the noise that was watched.",
         REPORT,
     ),
     Shown(
         "schedules",
-        "asr_dni.evaluation.figures_training.schedules_figure",
+        "asr_dni.evaluation.figures.training.schedules_figure",
         "What a training was steered by",
         "The noise that it was under, and its learning rate where that was logged.",
         REPORT,
@@ -134,42 +134,42 @@ GALLERY = (
     ),
     Shown(
         "chips",
-        "asr_dni.evaluation.figures_outcomes.chips_figure",
+        "asr_dni.evaluation.figures.outcomes.chips_figure",
         "Chips",
         "Every chip that the same network was programmed on, the worst of them in colour.",
         EVALUATE,
     ),
     Shown(
         "voting",
-        "asr_dni.evaluation.figures_outcomes.voting_figure",
+        "asr_dni.evaluation.figures.outcomes.voting_figure",
         "Votes",
         "What the mean of several noisy inferences gains, and the majority.",
         EVALUATE,
     ),
     Shown(
         "calibration",
-        "asr_dni.evaluation.figures_outcomes.calibration_figure",
+        "asr_dni.evaluation.figures.outcomes.calibration_figure",
         "Calibration",
         "Whether the network is as often right as it says, and how far noise and temperature scaling move that.",
         EVALUATE,
     ),
     Shown(
         "classes",
-        "asr_dni.evaluation.figures_outcomes.classes_figure",
+        "asr_dni.evaluation.figures.outcomes.classes_figure",
         "Words",
         "Which words noise breaks first.",
         EVALUATE,
     ),
     Shown(
         "confusion",
-        "asr_dni.evaluation.figures_outcomes.confusion_figure",
+        "asr_dni.evaluation.figures.outcomes.confusion_figure",
         "Confusion",
         "What is taken for what, without noise and under the strongest.",
         EVALUATE,
     ),
     Shown(
         "clips",
-        "asr_dni.evaluation.figures_outcomes.clips_figure",
+        "asr_dni.evaluation.figures.outcomes.clips_figure",
         "Clips",
         "At which noise how many clips are no longer understood.",
         EVALUATE,
@@ -183,14 +183,14 @@ GALLERY = (
     ),
     Shown(
         "sensitivity",
-        "asr_dni.evaluation.figures_sensitivity.sensitivity_figure",
+        "asr_dni.evaluation.figures.sensitivity.sensitivity_figure",
         "Sensitivity",
         "Accuracy with noise at one layer, site or gate at a time.",
         EVALUATE,
     ),
     Shown(
         "budget",
-        "asr_dni.evaluation.figures_sensitivity.budget_figure",
+        "asr_dni.evaluation.figures.sensitivity.budget_figure",
         "Noise budget",
         "What each part bears alone, and all together.",
         EVALUATE,
@@ -211,7 +211,7 @@ GALLERY = (
     ),
     Shown(
         "device",
-        "asr_dni.evaluation.devices.device_figure",
+        "asr_dni.evaluation.figures.devices.device_figure",
         "A memory device",
         "Deviation of its conductance, and its drift.",
         "asr-dni noise show pcm --figure pcm.png",
@@ -221,10 +221,10 @@ GALLERY = (
 
 def of_runs(folder: Path) -> Iterator[tuple[str, Figure]]:
     """Yield what is drawn of runs."""
-    from asr_dni.evaluation.differences import differences, differences_figure
-    from asr_dni.evaluation.figures import noise_curves_figure
-    from asr_dni.evaluation.figures_snr import snr_figure
-    from asr_dni.evaluation.figures_training import learning_curves_figure, schedules_figure
+    from asr_dni.evaluation.curves.differences import differences, differences_figure
+    from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+    from asr_dni.evaluation.figures.snr import snr_figure
+    from asr_dni.evaluation.figures.training import learning_curves_figure, schedules_figure
     from asr_dni.report.results import find_results
     from asr_dni.report.runs import pool_runs
 
@@ -260,8 +260,8 @@ def of_study(folder: Path) -> Iterator[tuple[str, Figure]]:
 def of_evaluation(folder: Path) -> Iterator[tuple[str, Figure]]:
     """Yield what is drawn of an evaluation."""
     from asr_dni.dashboard.run_figures import clip_share_figure
-    from asr_dni.evaluation.evaluation_figures import evaluation_figures
-    from asr_dni.evaluation.evaluation_folder import read_evaluation
+    from asr_dni.evaluation.figures.evaluation import evaluation_figures
+    from asr_dni.evaluation.questions.folder import read_evaluation
 
     evaluation = read_evaluation(folder)
     figures = evaluation_figures(evaluation)
@@ -303,7 +303,7 @@ def of_checkpoint(path: Path, data: Path | None) -> Iterator[tuple[str, Figure]]
 
 def of_project() -> Iterator[tuple[str, Figure]]:
     """Yield what is drawn of the project alone."""
-    from asr_dni.evaluation.devices import device_figure
+    from asr_dni.evaluation.figures.devices import device_figure
     from asr_dni.hardware_files import read_hardware
     from asr_dni.noise.devices import Cells
 

@@ -32,7 +32,7 @@ from asr_dni.data import Augmentation, AugmentationSettings, Batch, ClipFeatures
 from asr_dni.data.clip_features import make_front_end
 from asr_dni.data.population_data import PopulationData
 from asr_dni.evaluation import count_passes
-from asr_dni.evaluation.stacked import evaluate_population
+from asr_dni.evaluation.measurement.stacked import evaluate_population
 from asr_dni.features import FrontEnd
 from asr_dni.files import write_atomically
 from asr_dni.model.population_spotter import Member, PopulationSpotter

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.curve_file import COLUMNS
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve_file import COLUMNS
 
 LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 CLIPS, CLASSES, EPOCHS, STEPS = 845, 8, 12, 20

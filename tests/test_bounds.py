@@ -7,7 +7,7 @@ import pytest
 from asr_dni.cli.main import main
 from asr_dni.data import AugmentationSettings, DigitsData, Folder, KeywordData, LabelSettings, Synthetic
 from asr_dni.errors import UserError
-from asr_dni.evaluation.sweep import check_draws, check_sigmas
+from asr_dni.evaluation.measurement.sweep import check_draws, check_sigmas
 from asr_dni.features import MFCC
 from asr_dni.model import KeywordSpotter
 from asr_dni.model.network import NetworkSettings

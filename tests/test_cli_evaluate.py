@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from asr_dni.cli.main import main
-from asr_dni.evaluation.evaluation_folder import find_evaluations, read_evaluation
+from asr_dni.evaluation.questions.folder import find_evaluations, read_evaluation
 from asr_dni.inference import load
 from asr_dni.noise import Noise
 

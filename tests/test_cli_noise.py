@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asr_dni.cli.main import main
-from asr_dni.evaluation.devices import device_figure
+from asr_dni.evaluation.figures.devices import device_figure
 from asr_dni.hardware_files import hardware_names
 from asr_dni.noise import CONVERTERS, DEVICES, OUTPUT_MODELS, PCM, WEIGHT_MODELS, PCMJoshi, ReRAMWan2022
 

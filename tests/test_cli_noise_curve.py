@@ -6,7 +6,7 @@ import pytest
 from asr_dni.cli.main import main
 from asr_dni.cli.noise_curve import DEFAULT_SIGMAS, _folder_name
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.evaluation.sweep import Sweep
+from asr_dni.evaluation.measurement.sweep import Sweep
 from asr_dni.hardware_files import read_hardware
 from asr_dni.inference import load
 from asr_dni.noise import GaussianWeights, Hardware, Noise, Realisation, Strength, UniformConverter

@@ -10,7 +10,7 @@ from test_figures import make_curve
 from asr_dni.catalogue.compare import compare_curves, find_curves
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve import NoiseCurve
 from asr_dni.hardware_files import read_hardware
 from asr_dni.noise import Hardware, Multiplicative, Strength, UniformConverter
 

@@ -15,7 +15,7 @@ from asr_dni.cli.main import main
 from asr_dni.data import DigitsData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, measure_noise_curve
-from asr_dni.evaluation.scoring import Passes
+from asr_dni.evaluation.measurement.scoring import Passes
 from asr_dni.model import KeywordNetwork, KeywordSpotter, NetworkSettings
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
 from asr_dni.model.network import cell_names

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.cost_of_inference import cost_table, products_of, read_energy
+from asr_dni.evaluation.questions.cost_of_inference import cost_table, products_of, read_energy
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.noise import Gaussian, Hardware

@@ -9,9 +9,9 @@ from standin_network import MarginNetwork, batches, make_clips
 from test_noise_curve import accuracy_curve
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.evaluation.measuring import measure_noise_curve
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve_file import COLUMNS
+from asr_dni.evaluation.measurement.measuring import measure_noise_curve
 from asr_dni.noise import Noise, Strength
 
 

@@ -35,7 +35,7 @@ from asr_dni.dashboard.trying import Trial, dial_of, hardware_choices, run_trial
 from asr_dni.dashboard.views.run import shown_of
 from asr_dni.data import DigitsData
 from asr_dni.errors import UserError
-from asr_dni.evaluation.clips import breaking_points
+from asr_dni.evaluation.questions.clips import breaking_points
 from asr_dni.noise import Noise
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asr_dni.cli.main import main
-from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve import NoiseCurve
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -3,7 +3,7 @@ import math
 import pytest
 from test_figures import make_curve
 
-from asr_dni.evaluation.description import common_snr, describe_settings, format_snr
+from asr_dni.evaluation.curves.description import common_snr, describe_settings, format_snr
 
 
 def test_common_snr_of_curves_with_other_levels():

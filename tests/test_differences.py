@@ -6,11 +6,12 @@ from scipy import stats
 from test_noise_curve import accuracy_curve
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import summarise_curves
-from asr_dni.evaluation.differences import differences, differences_figure, format_difference
-from asr_dni.evaluation.figures import noise_curves_figure
-from asr_dni.evaluation.intervals import newcombe_interval, welch_interval, wilson_interval
-from asr_dni.evaluation.tolerance import tolerable_strength
+from asr_dni.evaluation.curves.curve import summarise_curves
+from asr_dni.evaluation.curves.differences import differences, format_difference
+from asr_dni.evaluation.curves.intervals import newcombe_interval, welch_interval, wilson_interval
+from asr_dni.evaluation.curves.tolerance import tolerable_strength
+from asr_dni.evaluation.figures.differences import differences_figure
+from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
 from asr_dni.plotting import Line, Reference, with_matplotlib, with_plotly
 
 

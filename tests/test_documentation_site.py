@@ -101,7 +101,7 @@ def test_every_public_name_is_documented(made):
         listed = set(re.findall(rf"^::: asr_dni\.{package}\.(\w+)$", pages[package], re.MULTILINE))
         assert listed == set(module.__all__), package
         assert "`~" not in pages[package]
-    assert "::: asr_dni.evaluation.differences.differences\n" in pages["evaluation"]
+    assert "::: asr_dni.evaluation.curves.differences.differences\n" in pages["evaluation"]
 
 
 def test_links_lead_to_files_of_the_site(made):

@@ -6,12 +6,9 @@ import pytest
 import torch
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.calibration import calibration_table, reliability_table
-from asr_dni.evaluation.classes import classes_table
-from asr_dni.evaluation.clips import clips_table
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.figures import noise_curves_figure
-from asr_dni.evaluation.figures_outcomes import (
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+from asr_dni.evaluation.figures.outcomes import (
     calibration_figure,
     chips_figure,
     classes_figure,
@@ -19,8 +16,11 @@ from asr_dni.evaluation.figures_outcomes import (
     confusion_figure,
     voting_figure,
 )
-from asr_dni.evaluation.outcomes import Outcomes
-from asr_dni.evaluation.voting import voting_table
+from asr_dni.evaluation.measurement.outcomes import Outcomes
+from asr_dni.evaluation.questions.calibration import calibration_table, reliability_table
+from asr_dni.evaluation.questions.classes import classes_table
+from asr_dni.evaluation.questions.clips import clips_table
+from asr_dni.evaluation.questions.voting import voting_table
 from asr_dni.plotting import Bars, HeatMap, Line
 from asr_dni.plotting.with_matplotlib import render
 

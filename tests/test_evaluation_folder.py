@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.evaluation_folder import TABLES, find_evaluations, read_evaluation, write_table
+from asr_dni.evaluation.questions.folder import TABLES, find_evaluations, read_evaluation, write_table
 
 VOTING = pd.DataFrame(
     {

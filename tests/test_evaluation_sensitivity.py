@@ -7,15 +7,15 @@ import torch
 from scipy import stats
 from standin_network import batches, make_clips
 
-from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore, measure_sweep
-from asr_dni.evaluation.sensitivity import (
+from asr_dni.evaluation.measurement.outcomes import EvaluationSet, OutcomeStore, measure_sweep
+from asr_dni.evaluation.measurement.sweep import Sweep
+from asr_dni.evaluation.questions.sensitivity import (
     has_budget,
     most_fragile,
     noise_budget,
     parts_to_ask,
     sensitivity_table,
 )
-from asr_dni.evaluation.sweep import Sweep
 from asr_dni.nn import NoisyLinear
 from asr_dni.noise import (
     GaussianWeights,

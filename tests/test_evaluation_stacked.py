@@ -7,7 +7,7 @@ import torch
 from asr_dni.data import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes, evaluate_population, measure_noise_curve
-from asr_dni.evaluation.scoring import score
+from asr_dni.evaluation.measurement.scoring import score
 from asr_dni.model import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.nn.stacking import stack_networks, unstack_network

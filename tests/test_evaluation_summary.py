@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.summary import (
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.questions.summary import (
     format_level,
     last_tolerable,
     summary_table,

@@ -10,16 +10,16 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.evaluation.description import describe_intervals, describe_settings
-from asr_dni.evaluation.figures import (
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve_file import COLUMNS
+from asr_dni.evaluation.curves.description import describe_intervals, describe_settings
+from asr_dni.evaluation.curves.tables import noise_curve_markdown
+from asr_dni.evaluation.figures.noise_curves import (
     draw_noise_curves,
     plotly_noise_curves,
     save_figure,
     save_noise_curve,
 )
-from asr_dni.evaluation.tables import noise_curve_markdown
 from asr_dni.noise import Strength
 
 

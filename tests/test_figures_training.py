@@ -7,7 +7,7 @@ import yaml
 
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures_training import (
+from asr_dni.evaluation.figures.training import (
     epochs_of,
     learning_curves_figure,
     schedules_figure,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from asr_dni.evaluation.intervals import student_t_interval, wilson_interval
+from asr_dni.evaluation.curves.intervals import student_t_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (845, 845), (776, 845), (1, 1)])

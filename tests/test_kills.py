@@ -66,7 +66,7 @@ processes.set_forkserver_preload(
             "asr_dni.study.work",
         ),
         *("asr_dni.study.engine", "asr_dni.data.digits", "sklearn.datasets", "matplotlib.pyplot"),
-        *("asr_dni.evaluation.figures", "PIL.Image", "wandb"),
+        *("asr_dni.evaluation.figures.noise_curves", "PIL.Image", "wandb"),
     ]
 )
 

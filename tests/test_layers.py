@@ -4,13 +4,15 @@ import ast
 import graphlib
 from pathlib import Path
 
+import pytest
+
 import asr_dni
 
 ROOT = Path(asr_dni.__file__).parent.parent
 
 
-def imports(folder: str) -> dict[str, set[str]]:
-    """Modules of a folder, and which of them each imports, also within functions; not what types alone need."""
+def imports(folder: str, prefix: str) -> dict[str, set[str]]:
+    """Modules of a folder, and what with the prefix each imports, also within functions; not what types alone need."""
     modules = {}
     for path in sorted((ROOT / folder).glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -19,7 +21,6 @@ def imports(folder: str) -> dict[str, set[str]]:
                 node.body = [ast.Pass()]
         found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         modules[path.stem] = {str(node.module) for node in found}
-    prefix = folder.replace("/", ".") + "."
     return {
         name: {other.removeprefix(prefix) for other in others if other.startswith(prefix)}
         for name, others in modules.items()
@@ -52,21 +53,28 @@ def test_no_module_needs_one_that_needs_it():
         raise AssertionError("a circle of imports: " + " <- ".join(error.args[1])) from None
 
 
-def test_modules_of_evaluation_import_each_other_in_one_direction():
-    order = list(graphlib.TopologicalSorter(imports("asr_dni/evaluation")).static_order())
-    assert order.index("curve") < order.index("measuring")
+EVALUATION = {
+    "curves": set(),
+    "measurement": {"curves"},
+    "questions": {"curves", "measurement"},
+    "figures": {"curves", "questions"},
+    "loggers": {"curves", "measurement", "figures"},
+}
+"""The folders of ``asr_dni/evaluation``, and which of the others each may import."""
 
 
-def test_measuring_and_curves_know_no_pictures():
-    graph = imports("asr_dni/evaluation")
-    below, waiting = set(), ["curve", "measuring", "stacked", "description", "tables"]
-    while waiting:
-        name = waiting.pop()
-        below.add(name)
-        waiting += graph[name] - below
-    assert not below & {"figures", "callback"}
-    for name in below:
-        text = (ROOT / "asr_dni" / "evaluation" / f"{name}.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("part", EVALUATION)
+def test_folders_of_evaluation_import_each_other_in_one_direction(part):
+    folder = ROOT / "asr_dni" / "evaluation"
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == EVALUATION.keys()
+    used = set().union(*imports(f"asr_dni/evaluation/{part}", "asr_dni.evaluation.").values())
+    assert {name.partition(".")[0] for name in used} <= EVALUATION[part] | {part}
+
+
+@pytest.mark.parametrize("part", ["curves", "measurement", "questions"])
+def test_what_measures_and_curves_know_no_pictures(part):
+    for path in (ROOT / "asr_dni" / "evaluation" / part).glob("*.py"):
+        text = path.read_text(encoding="utf-8")
         assert "matplotlib" not in text
         assert "plotly" not in text
 

@@ -9,11 +9,11 @@ from standin_network import MarginNetwork, batches, make_clips
 
 from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve, curve_label, summarise_curves
-from asr_dni.evaluation.curve_file import COLUMNS
-from asr_dni.evaluation.measuring import NoiseCurveMetric, measure_noise_curve
-from asr_dni.evaluation.scoring import fingerprint
-from asr_dni.evaluation.sweep import count_passes
+from asr_dni.evaluation.curves.curve import NoiseCurve, curve_label, summarise_curves
+from asr_dni.evaluation.curves.curve_file import COLUMNS
+from asr_dni.evaluation.measurement.measuring import NoiseCurveMetric, measure_noise_curve
+from asr_dni.evaluation.measurement.scoring import fingerprint
+from asr_dni.evaluation.measurement.sweep import count_passes
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.noise import Noise, Strength

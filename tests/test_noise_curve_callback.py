@@ -12,10 +12,10 @@ from scipy import stats
 from standin_network import MarginData, MarginNetwork, MarginSpotter, batches, make_clips
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.callback import NoiseCurveCallback, metric_name
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.measuring import measure_noise_curve
-from asr_dni.evaluation.scoring import fingerprint
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.loggers.callback import NoiseCurveCallback, metric_name
+from asr_dni.evaluation.measurement.measuring import measure_noise_curve
+from asr_dni.evaluation.measurement.scoring import fingerprint
 from asr_dni.noise import Noise
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}

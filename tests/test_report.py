@@ -10,8 +10,8 @@ from simulated_study import simulate
 
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.evaluation_folder import TABLES, write_table
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.questions.folder import TABLES, write_table
 from asr_dni.plotting import Figure
 from asr_dni.report import Answers, Choice, Table, Text, make_report, write_report
 from asr_dni.report.as_html import as_html

@@ -15,7 +15,7 @@ from asr_dni.cli.run import LastCheckpoint
 from asr_dni.data import AugmentationSettings, Folder, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, measure_noise_curve
-from asr_dni.evaluation.curve import curve_label
+from asr_dni.evaluation.curves.curve import curve_label
 from asr_dni.features import MFCC
 from asr_dni.model import KeywordSpotter, NetworkSettings, NoiseAnnealing, TrainingNoise, load_checkpoint
 from asr_dni.noise import Noise, Strength

@@ -8,7 +8,7 @@ import torch
 from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes, evaluate_population, measure_noise_curve, noise_curve_markdown
-from asr_dni.evaluation.sweep import Sweep
+from asr_dni.evaluation.measurement.sweep import Sweep
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate, stack_networks
 from asr_dni.noise import (

@@ -9,7 +9,7 @@ from tiny_study import write
 from wandb_files import configuration_of, history_rows, summary_of, whole_run
 
 from asr_dni.cli.main import main
-from asr_dni.evaluation.intervals import wilson_interval
+from asr_dni.evaluation.curves.intervals import wilson_interval
 from asr_dni.study.ledger import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore")

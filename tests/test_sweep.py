@@ -12,7 +12,7 @@ from wandb import wandb_agent
 
 from asr_dni.cli.main import main
 from asr_dni.configuration import read_layers
-from asr_dni.evaluation.callback import metric_name
+from asr_dni.evaluation.loggers.callback import metric_name
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.style import Style
 from test_figures import make_curve
 
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.tables import format_accuracy, noise_curve_markdown, noise_curve_table
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.tables import format_accuracy, noise_curve_markdown, noise_curve_table
 
 
 def render(table, width=80):

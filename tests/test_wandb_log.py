@@ -14,9 +14,9 @@ from wandb.sdk.lib.wbauth import unauthenticate_session
 from wandb_files import configuration_of, history_rows, summary_of, whole_run
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.callback import NoiseCurveCallback
-from asr_dni.evaluation.wandb_log import PromptlessWandbLogger, make_wandb_logger
-from asr_dni.evaluation.wandb_mode import resolve_wandb_mode
+from asr_dni.evaluation.loggers.callback import NoiseCurveCallback
+from asr_dni.evaluation.loggers.wandb_log import PromptlessWandbLogger, make_wandb_logger
+from asr_dni.evaluation.loggers.wandb_mode import resolve_wandb_mode
 
 SIGMAS = [0.0, 0.5, 2.0]
 

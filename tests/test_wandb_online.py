@@ -20,8 +20,8 @@ from wandb_server import standing_in
 
 from asr_dni.cli.main import main
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.evaluation.callback import NoiseCurveCallback
-from asr_dni.evaluation.wandb_log import log_checkpoint, make_wandb_logger, use_checkpoint
+from asr_dni.evaluation.loggers.callback import NoiseCurveCallback
+from asr_dni.evaluation.loggers.wandb_log import log_checkpoint, make_wandb_logger, use_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -19,8 +19,8 @@ from asr_dni.catalogue.run import Run
 from asr_dni.catalogue.settings_book import SettingsBook
 from asr_dni.catalogue.studies import study_row
 from asr_dni.errors import UserError, first_few
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, Over, pool_means
-from asr_dni.evaluation.experiments import distinct, label_experiments, order_of_experiment
+from asr_dni.evaluation.curves.curve import CurveSummary, NoiseCurve, Over, pool_means
+from asr_dni.evaluation.curves.experiments import distinct, label_experiments, order_of_experiment
 from asr_dni.noise import Strength
 
 if TYPE_CHECKING:  # a study's folder knows how to train one, and imports what that takes
@@ -277,7 +277,7 @@ class Catalogue:
                 are pooled.
             strength: see :meth:`noise_curves`.
             over: what the interval of a single run covers, see
-                :meth:`~asr_dni.evaluation.curve.NoiseCurve.summary`.
+                :meth:`~asr_dni.evaluation.curves.curve.NoiseCurve.summary`.
 
         Raises:
             UserError: a run or a setting is not there.

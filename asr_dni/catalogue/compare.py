@@ -11,21 +11,21 @@ from rich.table import Table
 
 from asr_dni.catalogue.finding import CURVE, FURTHER_CURVES, find_results
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import (
+from asr_dni.evaluation.curves.curve import (
     CurveSummary,
     NoiseCurve,
     Over,
     summarise_curves,
 )
-from asr_dni.evaluation.experiments import (
+from asr_dni.evaluation.curves.experiments import (
     check_independent,
     group_by_experiment,
     label_experiments,
     older_of_one_training,
     order_of_experiment,
 )
-from asr_dni.evaluation.figures import draw_noise_curves, save_figure
-from asr_dni.evaluation.tables import noise_curve_markdown, noise_curve_table
+from asr_dni.evaluation.curves.tables import noise_curve_markdown, noise_curve_table
+from asr_dni.evaluation.figures.noise_curves import draw_noise_curves, save_figure
 from asr_dni.files import write_atomically
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from asr_dni.catalogue.finding import CURVE, VALIDATION_CURVE, FoundRun
 from asr_dni.catalogue.reading import Contents, Means
 from asr_dni.catalogue.settings_book import Parts, SettingsBook
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, Over, summary_of_means
-from asr_dni.evaluation.curve_file import strength_of
-from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
-from asr_dni.evaluation.level_means import MEASURED, Columns
+from asr_dni.evaluation.curves.curve import CurveSummary, Over, summary_of_means
+from asr_dni.evaluation.curves.curve_file import strength_of
+from asr_dni.evaluation.curves.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.curves.level_means import MEASURED, Columns
 from asr_dni.noise import Strength
 
 State = Literal["finished", "running", "interrupted", "damaged"]
@@ -27,7 +27,7 @@ class EntryCurve:
     """A curve of a run.
 
     Attributes:
-        settings: see :class:`asr_dni.evaluation.curve.NoiseCurve`.
+        settings: see :class:`asr_dni.evaluation.curves.curve.NoiseCurve`.
         parts: the same as parts.
         means: a row for each strength.
         strength: the axis.

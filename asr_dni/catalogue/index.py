@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from asr_dni.catalogue.finding import Stamp
 from asr_dni.catalogue.reading import Contents
-from asr_dni.evaluation.level_means import MEASURED
+from asr_dni.evaluation.curves.level_means import MEASURED
 from asr_dni.files import write_atomically
 
 NAME = ".asr-dni-catalogue.parquet"

@@ -7,7 +7,7 @@ from typing import Any
 from asr_dni.catalogue.entry import Entry
 from asr_dni.catalogue.finding import CURVE
 from asr_dni.catalogue.settings_book import Parts, SettingsBook
-from asr_dni.evaluation.experiments import label_experiments, older_of_one_training
+from asr_dni.evaluation.curves.experiments import label_experiments, older_of_one_training
 from asr_dni.identity import REPETITION_KEYS, experiment_key
 from asr_dni.noise import Strength
 

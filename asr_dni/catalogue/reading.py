@@ -14,17 +14,18 @@ from asr_dni.catalogue.finding import CONFIGURATION, METRICS
 from asr_dni.catalogue.metrics_file import check_metrics, last_epoch
 from asr_dni.catalogue.settings_book import Parts, SettingsBook
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve_file import (
+from asr_dni.evaluation.curves.curve_file import (
     Table,
     level_starts,
     parse_curve,
     parse_regular_curves,
     read_curve_text,
 )
-from asr_dni.evaluation.level_means import MEASURED, level_means
+from asr_dni.evaluation.curves.level_means import MEASURED, level_means
 
 Means = npt.NDArray[np.float64]
-"""A curve's means, a row for each strength, columns as :data:`~asr_dni.evaluation.level_means.MEASURED` has them."""
+"""A curve's means, a row for each strength, in columns
+:data:`~asr_dni.evaluation.curves.level_means.MEASURED`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from asr_dni.catalogue.entry import State
 from asr_dni.catalogue.finding import validation_curve_files
 from asr_dni.catalogue.metrics_file import read_metrics
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve import NoiseCurve
 
 
 @dataclass(frozen=True)

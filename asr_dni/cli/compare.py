@@ -24,7 +24,7 @@ def compare(
         plot: whether the figure is drawn in the terminal as well; auto where the output is one.
     """
     from asr_dni.catalogue.compare import compare_curves
-    from asr_dni.evaluation.figures import noise_curves_figure
+    from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
 
     check_folder(output)
     comparison = compare_curves(runs, output, title=title)

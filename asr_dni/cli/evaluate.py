@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
 from asr_dni.errors import UserError
-from asr_dni.evaluation.evaluate import PARTS, SUBJECTS, Request, Subject, evaluate_network
+from asr_dni.evaluation.questions.evaluate import PARTS, SUBJECTS, Request, Subject, evaluate_network
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
 
 if TYPE_CHECKING:
-    from asr_dni.evaluation.sweep import Sweep
+    from asr_dni.evaluation.measurement.sweep import Sweep
 
 _CHIPS = 10
 
@@ -77,12 +77,12 @@ def evaluate(
     """
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
-    from asr_dni.evaluation.cost_of_inference import read_energy
-    from asr_dni.evaluation.evaluation_figures import evaluation_figures
-    from asr_dni.evaluation.evaluation_folder import read_evaluation
-    from asr_dni.evaluation.evaluation_tables import print_result
-    from asr_dni.evaluation.figures import save_figure
-    from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
+    from asr_dni.evaluation.figures.evaluation import evaluation_figures
+    from asr_dni.evaluation.figures.noise_curves import save_figure
+    from asr_dni.evaluation.measurement.outcomes import EvaluationSet, OutcomeStore
+    from asr_dni.evaluation.questions.cost_of_inference import read_energy
+    from asr_dni.evaluation.questions.folder import read_evaluation
+    from asr_dni.evaluation.questions.tables import print_result
     from asr_dni.inference import load
 
     mode = None if wandb == "auto" else wandb
@@ -145,7 +145,7 @@ def evaluate(
             console.print(f"written: {folder}: " + ", ".join(path.name for path in files), soft_wrap=True)
             if wandb != "disabled":
                 from asr_dni.cli.run_loggers import describe_wandb
-                from asr_dni.evaluation.wandb_evaluation import log_evaluation
+                from asr_dni.evaluation.loggers.wandb_evaluation import log_evaluation
 
                 tables = {name: frame for name, frame in result.tables.items() if name != "curve"}
                 logged = log_evaluation(result.curve, split, checkpoint, folder, wandb_project, mode, tables)
@@ -180,8 +180,8 @@ class _Asked(NamedTuple):
         Raises:
             UserError: there is no such hardware, or not such a strength, or a value that it can't have.
         """
-        from asr_dni.evaluation.axes import usual_levels, usual_strength
-        from asr_dni.evaluation.sweep import Sweep
+        from asr_dni.evaluation.curves.axes import usual_levels, usual_strength
+        from asr_dni.evaluation.measurement.sweep import Sweep
         from asr_dni.hardware_files import noise_of
 
         own = noise.hardware
@@ -198,7 +198,7 @@ class _Asked(NamedTuple):
 
 def _folder_name(checkpoint: Path, data: Path | None, split: str, asked: _Asked) -> str:
     """Return a name for what was measured: other hardware, strength, checkpoint or data have another folder."""
-    from asr_dni.evaluation.evaluation_folder import FOLDER
+    from asr_dni.evaluation.questions.folder import FOLDER
 
     hardware, default = asked.sweep.noise.hardware, Noise().hardware
     parts = [asked.name] if asked.name else []

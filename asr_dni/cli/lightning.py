@@ -60,7 +60,7 @@ from asr_dni.data import KeywordData, SequenceData
 from asr_dni.data.overview import tell
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, NoiseCurveCallback, check_wandb, noise_curve_table
-from asr_dni.evaluation.curve import curve_label
+from asr_dni.evaluation.curves.curve import curve_label
 from asr_dni.model import (
     AveragedWeights,
     averages_weights,

@@ -148,7 +148,7 @@ def _documentation(kind: type[Model]) -> tuple[str, str, dict[str, str]]:
 
 
 def _draw(name: str, cells: Sequence[Cells], path: Path) -> None:
-    from asr_dni.evaluation.devices import device_figure
+    from asr_dni.evaluation.figures.devices import device_figure
     from asr_dni.plotting.with_matplotlib import Format, save
 
     if not cells:

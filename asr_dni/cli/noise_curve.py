@@ -14,7 +14,7 @@ from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
 
 if TYPE_CHECKING:
-    from asr_dni.evaluation.sweep import Sweep
+    from asr_dni.evaluation.measurement.sweep import Sweep
 
 DEFAULT_SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 _DEFAULT_DRAWS = 10
@@ -71,9 +71,9 @@ def noise_curve(
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table, save_noise_curve
-    from asr_dni.evaluation.curve import curve_label
-    from asr_dni.evaluation.figures import noise_curves_figure
-    from asr_dni.evaluation.sweep import Sweep, check_sites
+    from asr_dni.evaluation.curves.curve import curve_label
+    from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+    from asr_dni.evaluation.measurement.sweep import Sweep, check_sites
     from asr_dni.hardware_files import noise_of
     from asr_dni.inference import load
 
@@ -117,7 +117,7 @@ def noise_curve(
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
     if wandb != "disabled":
         from asr_dni.cli.run_loggers import describe_wandb
-        from asr_dni.evaluation.wandb_evaluation import log_evaluation
+        from asr_dni.evaluation.loggers.wandb_evaluation import log_evaluation
 
         run = log_evaluation(curve, split, checkpoint, output or folder, wandb_project, mode)
         print(describe_wandb(run))
@@ -131,7 +131,7 @@ def _levels(
     Raises:
         UserError: there are none for this strength, or two lists of them, or no hardware that has it.
     """
-    from asr_dni.evaluation.sweep import choose_levels
+    from asr_dni.evaluation.measurement.sweep import choose_levels
 
     if strengths is not None and list(sigmas) != list(DEFAULT_SIGMAS):
         raise UserError("--sigmas and --strengths are both given: give one of them")

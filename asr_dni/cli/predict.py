@@ -15,7 +15,7 @@ from asr_dni.cli.functions import CHECKPOINT, progress_bar, run_function
 from asr_dni.data.source import AUDIO_SUFFIXES
 from asr_dni.device import choose_device
 from asr_dni.errors import UserError, first_few, printable
-from asr_dni.evaluation.sweep import check_sites
+from asr_dni.evaluation.measurement.sweep import check_sites
 from asr_dni.files import write_atomically
 from asr_dni.hardware_files import noise_of
 from asr_dni.inference import FilePrediction, Spotter, load

@@ -11,9 +11,9 @@ from wandb import Settings as WandbSettings
 
 from asr_dni.cli.run_files import MetricsLog
 from asr_dni.evaluation import NoiseCurve, make_wandb_logger
-from asr_dni.evaluation.tensorboard_log import TensorBoardLog
-from asr_dni.evaluation.wandb_log import log_checkpoint, wandb_run_in
-from asr_dni.evaluation.wandb_mode import WandbMode
+from asr_dni.evaluation.loggers.tensorboard_log import TensorBoardLog
+from asr_dni.evaluation.loggers.wandb_log import log_checkpoint, wandb_run_in
+from asr_dni.evaluation.loggers.wandb_mode import WandbMode
 
 JOB_TYPES = {"fit": "train", "test": "evaluate"}
 """The commands of a run that log to W&B, and what they are called there."""

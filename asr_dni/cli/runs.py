@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from asr_dni.catalogue import Catalogue
-    from asr_dni.evaluation.curve import CurveSummary
+    from asr_dni.evaluation.curves.curve import CurveSummary
 
 _STATES = {"running": "cyan", "finished": "green", "interrupted": "yellow", "damaged": "red"}
 
@@ -97,7 +97,7 @@ def _experiments(catalogue: "Catalogue", frame: "pd.DataFrame", folder: str) -> 
     """Return a row for each experiment, in ascending noise of the training, as ``asr-dni compare`` has them."""
     from rich.text import Text
 
-    from asr_dni.evaluation.experiments import order_of_experiment
+    from asr_dni.evaluation.curves.experiments import order_of_experiment
 
     several = len(catalogue.strengths()) > 1  # of which midpoints are
     rows = []
@@ -124,7 +124,7 @@ def _experiments(catalogue: "Catalogue", frame: "pd.DataFrame", folder: str) -> 
 
 def _key_figures(summary: "CurveSummary | None", with_strength: bool) -> tuple[str, str, str]:
     """Return the number of seeds, accuracy without noise and midpoint of a curve."""
-    from asr_dni.evaluation.tables import format_midpoint
+    from asr_dni.evaluation.curves.tables import format_midpoint
 
     if summary is None:
         return "", "", ""

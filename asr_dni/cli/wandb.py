@@ -44,8 +44,8 @@ def sync_runs(
         again: upload those that were uploaded already, too.
         dry_run: only say what would be done.
     """
-    from asr_dni.evaluation.wandb_mode import why_not_online
-    from asr_dni.evaluation.wandb_offline import offline_runs
+    from asr_dni.evaluation.loggers.wandb_mode import why_not_online
+    from asr_dni.evaluation.loggers.wandb_offline import offline_runs
 
     if not runs.is_dir():
         raise UserError(f"{runs}: there is no such folder; give a folder of runs")
@@ -91,8 +91,8 @@ def show_status(runs: Path = Path("runs")) -> None:
     Args:
         runs: a folder of runs.
     """
-    from asr_dni.evaluation.wandb_mode import resolve_wandb_mode, wandb_settings, why_not_online
-    from asr_dni.evaluation.wandb_offline import offline_runs
+    from asr_dni.evaluation.loggers.wandb_mode import resolve_wandb_mode, wandb_settings, why_not_online
+    from asr_dni.evaluation.loggers.wandb_offline import offline_runs
 
     problem, mode = why_not_online(), resolve_wandb_mode()
     if mode == "online" and problem is not None:
@@ -128,8 +128,8 @@ def build_workspace(
         dry_run: do not connect to W&B, only write the specification.
         output: a file that the specification is written to, as JSON.
     """
-    from asr_dni.evaluation.wandb_mode import wandb_settings, why_not_online
-    from asr_dni.evaluation.wandb_workspace import noise_curve_workspace, specification
+    from asr_dni.evaluation.loggers.wandb_mode import wandb_settings, why_not_online
+    from asr_dni.evaluation.loggers.wandb_workspace import noise_curve_workspace, specification
 
     settings = wandb_settings(project)
     axes = [Strength.parse(strength) for strength in strengths]

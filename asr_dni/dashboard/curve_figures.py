@@ -7,12 +7,13 @@ from typing import Any
 
 from asr_dni.dashboard.groups import Group, Groups
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, summarise_curves
-from asr_dni.evaluation.differences import differences, differences_figure
-from asr_dni.evaluation.experiments import order_of_experiment
-from asr_dni.evaluation.figures import noise_curves_figure
-from asr_dni.evaluation.figures_snr import snr_figure
-from asr_dni.evaluation.tolerance import tolerable_strength
+from asr_dni.evaluation.curves.curve import CurveSummary, NoiseCurve, summarise_curves
+from asr_dni.evaluation.curves.differences import differences
+from asr_dni.evaluation.curves.experiments import order_of_experiment
+from asr_dni.evaluation.curves.tolerance import tolerable_strength
+from asr_dni.evaluation.figures.differences import differences_figure
+from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+from asr_dni.evaluation.figures.snr import snr_figure
 from asr_dni.noise import Strength
 from asr_dni.plotting import Figure, Panel, Reference
 

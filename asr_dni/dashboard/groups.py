@@ -15,8 +15,8 @@ from asr_dni.catalogue import Catalogue
 from asr_dni.catalogue.catalogue import SETTING
 from asr_dni.catalogue.entry import EntryCurve
 from asr_dni.catalogue.naming import OF_THE_START
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.interpolation import first_at_or_below, weights_of_mean
 from asr_dni.noise import Strength
 
 EXPERIMENT, RUN = "experiment", "run"

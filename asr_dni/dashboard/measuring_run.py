@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr_dni.dashboard.measurements import Report
-from asr_dni.evaluation.axes import SIGMAS
-from asr_dni.evaluation.evaluation_folder import FOLDER
+from asr_dni.evaluation.curves.axes import SIGMAS
+from asr_dni.evaluation.questions.folder import FOLDER
 from asr_dni.noise import Noise
 
 if TYPE_CHECKING:
-    from asr_dni.evaluation.evaluate import Subject
+    from asr_dni.evaluation.questions.evaluate import Subject
 
 DRAWS = 10
 
@@ -31,9 +31,9 @@ def measuring(checkpoint: Path, run: Path, subjects: Collection["Subject"]) -> C
     """
 
     def work(report: Report) -> None:
-        from asr_dni.evaluation.evaluate import PARTS, Request, evaluate_network
-        from asr_dni.evaluation.outcomes import EvaluationSet, OutcomeStore
-        from asr_dni.evaluation.sweep import Sweep
+        from asr_dni.evaluation.measurement.outcomes import EvaluationSet, OutcomeStore
+        from asr_dni.evaluation.measurement.sweep import Sweep
+        from asr_dni.evaluation.questions.evaluate import PARTS, Request, evaluate_network
         from asr_dni.inference import load
 
         spotter = load(checkpoint)

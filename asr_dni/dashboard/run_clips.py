@@ -18,8 +18,8 @@ from asr_dni.dashboard.run_tabs import not_measured, nothing
 from asr_dni.dashboard.services import Services
 from asr_dni.dashboard.trying import heard_figure
 from asr_dni.errors import UserError
-from asr_dni.evaluation.clips import breaking_points
-from asr_dni.evaluation.curve_file import strength_of
+from asr_dni.evaluation.curves.curve_file import strength_of
+from asr_dni.evaluation.questions.clips import breaking_points
 from asr_dni.plotting import Figure
 from asr_dni.wording import count
 

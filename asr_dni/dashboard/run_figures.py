@@ -9,19 +9,19 @@ import pandas as pd
 from asr_dni.catalogue import Run
 from asr_dni.catalogue.finding import VALIDATION_CURVE
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.curve_file import strength_of
-from asr_dni.evaluation.evaluation_folder import Evaluation, read_evaluation
-from asr_dni.evaluation.figures import noise_curves_figure
-from asr_dni.evaluation.figures_outcomes import (
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.curves.curve_file import strength_of
+from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+from asr_dni.evaluation.figures.outcomes import (
     calibration_figure,
     classes_figure,
     clips_figure,
     confusion_figure,
     voting_figure,
 )
-from asr_dni.evaluation.figures_sensitivity import budget_figure, sensitivity_figure
-from asr_dni.evaluation.figures_training import learning_curves_figure, schedules_figure
+from asr_dni.evaluation.figures.sensitivity import budget_figure, sensitivity_figure
+from asr_dni.evaluation.figures.training import learning_curves_figure, schedules_figure
+from asr_dni.evaluation.questions.folder import Evaluation, read_evaluation
 from asr_dni.noise import Strength
 from asr_dni.plotting import Axis, Figure, Line, Panel, curve_style
 

@@ -27,7 +27,7 @@ from asr_dni.dashboard.run_facts import (
 )
 from asr_dni.dashboard.run_figures import Shown, strengths_in
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve_file import strength_of
+from asr_dni.evaluation.curves.curve_file import strength_of
 from asr_dni.wording import count
 
 TITLES = {

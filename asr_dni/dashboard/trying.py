@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asr_dni.dashboard.listening import Uploads, clip_of_upload
 from asr_dni.dashboard.networks import Network
 from asr_dni.errors import UserError
-from asr_dni.evaluation.axes import usual_levels, usual_strength
+from asr_dni.evaluation.curves.axes import usual_levels, usual_strength
 from asr_dni.hardware_files import hardware_names, read_hardware
 from asr_dni.noise import Hardware, Noise, Realisation, Strength
 from asr_dni.plotting import Figure

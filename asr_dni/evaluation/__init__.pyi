@@ -1,17 +1,17 @@
-from .callback import NoiseCurveCallback, metric_name
-from .curve import CurveSummary, NoiseCurve, summarise_curves
-from .figures import (
+from .curves.curve import CurveSummary, NoiseCurve, summarise_curves
+from .curves.tables import noise_curve_markdown, noise_curve_table
+from .figures.noise_curves import (
     draw_noise_curves,
     plotly_noise_curves,
     save_figure,
     save_noise_curve,
 )
-from .measuring import NoiseCurveMetric, measure_noise_curve
-from .stacked import evaluate_population
-from .sweep import count_passes
-from .tables import noise_curve_markdown, noise_curve_table
-from .wandb_log import PromptlessWandbLogger, make_wandb_logger
-from .wandb_mode import check_wandb, resolve_wandb_mode
+from .loggers.callback import NoiseCurveCallback, metric_name
+from .loggers.wandb_log import PromptlessWandbLogger, make_wandb_logger
+from .loggers.wandb_mode import check_wandb, resolve_wandb_mode
+from .measurement.measuring import NoiseCurveMetric, measure_noise_curve
+from .measurement.stacked import evaluate_population
+from .measurement.sweep import count_passes
 
 __all__ = [
     "CurveSummary",

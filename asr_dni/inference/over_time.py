@@ -8,8 +8,8 @@ from torch import Tensor
 
 from asr_dni.data.store import clip_id
 from asr_dni.errors import UserError
-from asr_dni.evaluation.scoring import evaluating
-from asr_dni.evaluation.sweep import check_draws
+from asr_dni.evaluation.measurement.scoring import evaluating
+from asr_dni.evaluation.measurement.sweep import check_draws
 from asr_dni.inference.spotter import Spotter
 from asr_dni.noise import Noise
 

@@ -32,8 +32,8 @@ from asr_dni.data.store import clip_id
 from asr_dni.device import choose_device
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, count_passes, measure_noise_curve
-from asr_dni.evaluation.scoring import Passes, evaluating
-from asr_dni.evaluation.sweep import check_draws
+from asr_dni.evaluation.measurement.scoring import Passes, evaluating
+from asr_dni.evaluation.measurement.sweep import check_draws
 from asr_dni.inference.clips import Piece, ahead, as_samples, check_hop, cut, name_of
 from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint

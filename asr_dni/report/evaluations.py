@@ -7,8 +7,8 @@ import pandas as pd
 
 from asr_dni.catalogue import Run
 from asr_dni.errors import UserError
-from asr_dni.evaluation.evaluation_figures import evaluation_figures
-from asr_dni.evaluation.evaluation_folder import Evaluation, read_evaluation
+from asr_dni.evaluation.figures.evaluation import evaluation_figures
+from asr_dni.evaluation.questions.folder import Evaluation, read_evaluation
 from asr_dni.report.document import Block, Choice, Table, Text
 
 _TITLES = {

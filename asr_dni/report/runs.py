@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from asr_dni.catalogue import Run
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import CurveSummary, NoiseCurve, summarise_curves
-from asr_dni.evaluation.differences import differences, differences_figure, format_difference
-from asr_dni.evaluation.experiments import pool_by_experiment
-from asr_dni.evaluation.figures import noise_curves_figure
-from asr_dni.evaluation.figures_training import learning_curves_figure, schedules_figure
-from asr_dni.evaluation.tables import format_accuracy, format_midpoint, noise_curve_texts
-from asr_dni.evaluation.tolerance import TOLERATED_LOSS, tolerable_strength
+from asr_dni.evaluation.curves.curve import CurveSummary, NoiseCurve, summarise_curves
+from asr_dni.evaluation.curves.differences import differences, format_difference
+from asr_dni.evaluation.curves.experiments import pool_by_experiment
+from asr_dni.evaluation.curves.tables import format_accuracy, format_midpoint, noise_curve_texts
+from asr_dni.evaluation.curves.tolerance import TOLERATED_LOSS, tolerable_strength
+from asr_dni.evaluation.figures.differences import differences_figure
+from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
+from asr_dni.evaluation.figures.training import learning_curves_figure, schedules_figure
 from asr_dni.noise import Strength
 from asr_dni.plotting import Figure
 from asr_dni.report.document import Block, Choice, Section, Table, Text

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asr_dni.evaluation.figures import save_figure
+from asr_dni.evaluation.figures.noise_curves import save_figure
 from asr_dni.files import write_atomically
 from asr_dni.report.studies import in_order, kind_of_figure, study_document
 from asr_dni.study.figures import FIGURES, study_figures

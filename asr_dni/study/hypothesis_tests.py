@@ -44,7 +44,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from asr_dni.evaluation.intervals import CONFIDENCE, FEWEST_SEEDS
+from asr_dni.evaluation.curves.intervals import CONFIDENCE, FEWEST_SEEDS
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Alternative: TypeAlias = Literal["two-sided", "greater"]

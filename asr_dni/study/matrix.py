@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.description import describe_hardware, names_split
-from asr_dni.evaluation.interpolation import first_at_or_below, weights_of_mean
-from asr_dni.evaluation.intervals import counting_deviation
+from asr_dni.evaluation.curves.description import describe_hardware, names_split
+from asr_dni.evaluation.curves.interpolation import first_at_or_below, weights_of_mean
+from asr_dni.evaluation.curves.intervals import counting_deviation
 from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS

@@ -12,7 +12,7 @@ from typing import Any
 
 from asr_dni import __version__
 from asr_dni.data import SequenceData
-from asr_dni.evaluation.sweep import Sweep
+from asr_dni.evaluation.measurement.sweep import Sweep
 from asr_dni.identity import data_settings, evaluation_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
-from asr_dni.evaluation.sweep import Sweep, check_draws, check_sigmas, check_sites, choose_levels
+from asr_dni.evaluation.measurement.sweep import Sweep, check_draws, check_sigmas, check_sites, choose_levels
 from asr_dni.hardware_files import noise_of
 from asr_dni.model.annealing import Drawn, NoiseAnnealing, Schedule
 from asr_dni.model.convolutions import ConvolutionSettings

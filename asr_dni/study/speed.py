@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from asr_dni.device import choose_device
-from asr_dni.evaluation.scoring import Passes
+from asr_dni.evaluation.measurement.scoring import Passes
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.step import member_losses
 from asr_dni.nn import calibrate

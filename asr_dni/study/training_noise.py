@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.description import describe_training, name_hardware
+from asr_dni.evaluation.curves.description import describe_training, name_hardware
 from asr_dni.identity import hardware_at
 from asr_dni.noise import Strength
 

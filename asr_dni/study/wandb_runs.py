@@ -13,9 +13,9 @@ import pandas as pd
 from pytorch_lightning.loggers import WandbLogger
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curve import NoiseCurve
-from asr_dni.evaluation.wandb_log import log_curve_series, make_wandb_logger
-from asr_dni.evaluation.wandb_mode import WandbMode, working_wandb_mode
+from asr_dni.evaluation.curves.curve import NoiseCurve
+from asr_dni.evaluation.loggers.wandb_log import log_curve_series, make_wandb_logger
+from asr_dni.evaluation.loggers.wandb_mode import WandbMode, working_wandb_mode
 from asr_dni.noise import Strength
 from asr_dni.study.figures.maps import matrices_figure
 from asr_dni.study.findings import find
@@ -41,7 +41,7 @@ def log_study(
 
     Args:
         folder: of the study.
-        project: see :class:`~asr_dni.evaluation.wandb_log.PromptlessWandbLogger`.
+        project: see :class:`~asr_dni.evaluation.loggers.wandb_log.PromptlessWandbLogger`.
         mode: see there.
         progress: is called with the number of members that are done, and of all.
 
@@ -50,7 +50,7 @@ def log_study(
 
     Raises:
         UserError: the study holds no results, or see
-            :func:`~asr_dni.evaluation.wandb_mode.resolve_wandb_mode`.
+            :func:`~asr_dni.evaluation.loggers.wandb_mode.resolve_wandb_mode`.
     """
     ledger = StudyFolder(folder).ledger
     if not ledger.members():

@@ -22,7 +22,7 @@ from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoin
 from asr_dni.data import SequenceData
 from asr_dni.data.population_data import PopulationData
 from asr_dni.errors import UserError
-from asr_dni.evaluation.stacked import evaluate_population
+from asr_dni.evaluation.measurement.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.population_spotter import Member, PopulationSpotter

@@ -19,7 +19,14 @@ PACKAGES = (
 )
 
 MODULES = {
-    "evaluation": ("differences", "tolerance", "figures", "figures_training", "evaluation_folder"),
+    "evaluation": (
+        "curves.differences",
+        "curves.tolerance",
+        "figures.noise_curves",
+        "figures.differences",
+        "figures.training",
+        "questions.folder",
+    ),
     "plotting": ("with_matplotlib", "with_plotly", "page"),
 }
 """Modules of a package that are public beside its own names: their functions and classes."""
@@ -44,7 +51,7 @@ def _page(package: str, names: "list[str] | tuple[str, ...]") -> str:
 def _module(name: str) -> str:
     """Return a section of a module, with what it has and its package does not name."""
     module = import_module(name)
-    named = import_module(name.rpartition(".")[0]).__all__
+    named = import_module(".".join(name.split(".")[:2])).__all__
     own = [
         key
         for key, value in vars(module).items()

@@ -27,7 +27,7 @@ def run_study(arguments: Sequence[str]) -> None:
     from asr_dni.terminal import make_console
 
     if parsed.wandb != "disabled":
-        from asr_dni.evaluation.wandb_mode import check_wandb
+        from asr_dni.evaluation.loggers.wandb_mode import check_wandb
 
         check_wandb(parsed.wandb_project, None if parsed.wandb == "auto" else parsed.wandb)
     console = make_console()

@@ -30,8 +30,8 @@ from asr_dni.dashboard.groups import EXPERIMENT, RUN, Group, Groups, Listing, de
 from asr_dni.dashboard.links import State, link_store, without_theme
 from asr_dni.dashboard.view import THEME, View
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures_snr import is_known
-from asr_dni.evaluation.tolerance import TOLERATED_LOSS
+from asr_dni.evaluation.curves.tolerance import TOLERATED_LOSS
+from asr_dni.evaluation.figures.snr import is_known
 from asr_dni.noise import Strength
 from asr_dni.plotting import Figure, curve_style
 from asr_dni.plotting.style import DARK, LIGHT

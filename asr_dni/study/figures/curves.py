@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.figures import ACCURACY, chance_line, strength_axis
-from asr_dni.evaluation.tables import format_accuracy
+from asr_dni.evaluation.curves.tables import format_accuracy
+from asr_dni.evaluation.figures.noise_curves import ACCURACY, chance_line, strength_axis
 from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Points, Reference, Style, Tick
 from asr_dni.plotting.specification import Element
 from asr_dni.plotting.style import MARKERS, ordered_colors

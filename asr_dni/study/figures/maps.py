@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from asr_dni.evaluation.description import format_snr
-from asr_dni.evaluation.figures import strength_axis
-from asr_dni.evaluation.tables import format_accuracy
+from asr_dni.evaluation.curves.description import format_snr
+from asr_dni.evaluation.curves.tables import format_accuracy
+from asr_dni.evaluation.figures.noise_curves import strength_axis
 from asr_dni.plotting import Axis, CellText, ColorScale, Figure, HeatMap, Legend, Line, Panel, Style, Tick
 from asr_dni.plotting.style import RED_BLUE, VIRIDIS
 from asr_dni.study.figures.frame import (

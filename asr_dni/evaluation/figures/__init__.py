@@ -1,0 +1,1 @@
+"""Figures of curves, evaluations, devices and trainings, as specifications."""
