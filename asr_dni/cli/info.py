@@ -14,6 +14,7 @@ from rich.text import Text
 
 from asr_dni import __version__
 from asr_dni.cli.functions import run_function
+from asr_dni.compiled import cache_directory
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
 from asr_dni.nn.crossbar import lower_product
@@ -213,7 +214,7 @@ def general() -> dict[str, str]:
         "recurrence": _setting(),
         "C kernels": native.status()
         + (f", ASR_DNI_NATIVE={native_setting}" if native_setting is not None else ""),
-        "kernel cache": str(native.cache_directory()),
+        "kernel cache": str(cache_directory()),
     }
 
 

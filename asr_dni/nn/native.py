@@ -1,19 +1,9 @@
-"""The C kernels: compiled on first use with the machine's own C compiler, cached, and optional.
+"""The C kernels of the recurrence, see :mod:`asr_dni.compiled`.
 
 Where there is no compiler the reference in torch operations is used instead, which gives the same numbers.
-The kernels share torch's OpenMP threads, so ``torch.set_num_threads`` governs them too.
 """
 
 import ctypes
-import functools
-import hashlib
-import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asr_dni.files import write_atomically
+from asr_dni.compiled import CompiledLibrary
 from asr_dni.nn.cells import CELLS as EQUATIONS
 from asr_dni.nn.native_operations import (
     ArrayStructure,
@@ -35,23 +25,15 @@ from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 _HEADERS = "philox.h", "operations.h", "products.h", "cells.h", "further_cells.h"
-_INCLUDED = tuple(_SOURCE.with_name(name) for name in _HEADERS)
-# Not -ffast-math: it lets NaN vanish in comparisons, and a diverged training must show.
-_COMPILE_FLAGS = (
-    "-O3",
-    "-march=native",
-    *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fopenmp",
-    "-fPIC",
-    "-std=gnu11",
+_KERNELS = CompiledLibrary(
+    _SOURCE,
+    [_SOURCE.with_name(name) for name in _HEADERS],
+    without="noisy layers run on the slower reference implementation",
 )
+library, status, forget = _KERNELS.library, _KERNELS.status, _KERNELS.forget
 
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "lstm_peephole", "mgu", "fastgrnn")
 """The cells that ``recurrence.c`` has, in the order in which it counts them."""
-
-logger = logging.getLogger(__name__)
 
 
 class _Recurrence(ctypes.Structure):
@@ -222,118 +204,6 @@ def run_recurrence(
     problem.packed, problem.scratch, problem.sums = (array.data_ptr() for array in scratch)
     getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
     del hardware, lists, pointers  # kept alive until here
-
-
-def cache_directory() -> Path:
-    """Return where compiled kernels are kept: ``$ASR_DNI_CACHE``, else ``$XDG_CACHE_HOME/asr_dni``."""
-    chosen = os.environ.get("ASR_DNI_CACHE")
-    if chosen:
-        return Path(chosen)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr_dni"
-    except RuntimeError:
-        # A user without a home, as in containers: nothing is kept.
-        return Path(os.devnull) / "asr_dni"
-
-
-def _cpu_identity() -> str:
-    """Return what ``-march=native`` depends on, so that a cache shared by machines stays right."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _openmp_of_torch() -> list[str]:
-    """Return the OpenMP library that torch brings, as a link argument; else the compiler's own."""
-    root = Path(torch.__file__).parent
-    for folder in (root / "lib", root.parent / "torch.libs"):
-        for library in sorted(folder.glob("libgomp*.so*")):
-            return [str(library)]
-    return ["-lgomp"]
-
-
-def _seal(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
-
-
-def _intact(library: Path) -> bool:
-    """Whether a library is whole: loading a damaged one would end the process, not raise."""
-    content = library.read_bytes() if library.is_file() else b""
-    return content[-32:] == _seal(content[:-32])
-
-
-def _build(compiler: list[str], target: Path) -> ctypes.CDLL:
-    """Compile and load the kernels, and keep them at ``target`` where that can be written."""
-    with tempfile.TemporaryDirectory() as folder:
-        compiled, built = Path(folder, "recurrence.o"), Path(folder, target.name)
-        for command in (
-            [*compiler, *_COMPILE_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)],
-            # Apart from compiling: with -fopenmp here there would be a second OpenMP library beside torch's.
-            [*compiler, "-shared", str(compiled), "-o", str(built), *_openmp_of_torch(), "-lm"],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
-        content = built.read_bytes()
-        try:
-            with write_atomically(target) as temporary:
-                temporary.write_bytes(content + _seal(content))
-        except OSError:
-            return ctypes.CDLL(str(built))
-    try:
-        return ctypes.CDLL(str(target))
-    except OSError:
-        target.unlink(missing_ok=True)
-        raise
-
-
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    if os.environ.get("ASR_DNI_NATIVE", "1") == "0":
-        return None, "switched off by ASR_DNI_NATIVE=0"
-    name = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if name is None:
-        return None, "no C compiler (cc, gcc or clang) on the PATH"
-    try:
-        compiler = shlex.split(name)
-        version = subprocess.run([*compiler, "--version"], check=True, capture_output=True).stdout
-        identity = [
-            *(file.read_text() for file in (_SOURCE, *_INCLUDED)),
-            " ".join(_COMPILE_FLAGS),
-            version.decode(errors="replace"),
-            _cpu_identity(),
-            torch.__version__,
-        ]
-        digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
-        target = cache_directory() / f"recurrence-{digest}.so"
-        loaded = ctypes.CDLL(str(target)) if _intact(target) else _build(compiler, target)
-        return loaded, f"compiled by {name}"
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or b"").decode(errors="replace").splitlines()
-        return None, f"{name} failed: {lines[0] if lines else error}"
-    except (OSError, ValueError) as error:
-        return None, f"{name} failed: {error}"
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, or ``None`` where they cannot be had; the reason is logged once."""
-    loaded, reason = _load()
-    if loaded is None:
-        logger.warning("noisy layers run on the slower reference implementation: %s", reason)
-    return loaded
-
-
-def forget() -> None:
-    """Have the kernels looked for anew, as in a new process: the environment has changed."""
-    _load.cache_clear()
-    library.cache_clear()
-
-
-def status() -> str:
-    """Say in one line whether the compiled kernels are in use, and why (not)."""
-    loaded, reason = _load()
-    return f"{'compiled' if loaded is not None else 'reference'} ({reason})"
 
 
 def draw_gaussian(
