@@ -156,6 +156,12 @@ class TestMistakes:
             (["none.pt", *DIGITS], "there is no such"),
             (["FILE", *DIGITS, *SHAPE, "--labels", "a,b"], "labels are a, b, but the data have 0, 1"),
             (["FILE", *DIGITS, *SHAPE, "--output", "weights.bin"], "give the name of a .ckpt file"),
+            (["FILE"], "required: data.source (asr-dni convert --help lists the settings)"),
+            (["FILE", *DIGITS, "--bogus", "1"], "--bogus (asr-dni convert --help lists the settings)"),
+            (
+                ["FILE", "--data.source", "Folder"],
+                "required: path (asr-dni convert --help lists the settings)",
+            ),
         ],
     )
     def test_commands(self, arguments, said, saved, tmp_path, monkeypatch, capsys, restored_process):

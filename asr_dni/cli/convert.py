@@ -17,7 +17,7 @@ from asr_dni.cli.run_arguments import with_configuration
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordSpotter
-from asr_dni.model.foreign_weights import begin_with, read_state_dict
+from asr_dni.model.foreign_weights import SavedWeights, begin_with
 from asr_dni.named_classes import only_named_classes
 from asr_dni.nn import calibrate
 
@@ -25,7 +25,7 @@ _DESCRIPTION = """Make a checkpoint of weights that torch's own layers were trai
 
 WEIGHTS is a file that torch.save(network.state_dict(), ...) wrote, of a network with an RNN, LSTM or GRU and a linear
 layer. The configuration says what they were trained on: data, features and network, as asr-dni fit has them
-(asr-dni fit --help lists the settings). The result is validated and written; noise-curve, evaluate and predict take it,
+(they are listed below). The result is validated and written; noise-curve, evaluate and predict take it,
 and asr-dni fit --weights trains on from it under noise.
 """
 _CALIBRATION_BATCHES = 4
@@ -34,10 +34,12 @@ _CALIBRATION_BATCHES = 4
 class Conversion(SpotterCLI):
     """The settings of a run, with those of a conversion beside them."""
 
+    command = "convert"
+
     def __init__(
         self, subcommand: str, held: ExitStack, data_class: str, weights: Path, **keywords: Any
     ) -> None:
-        self._weights = weights
+        self._file = weights
         super().__init__(subcommand, held, data_class, **keywords)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -74,7 +76,7 @@ class Conversion(SpotterCLI):
         output = Path(self._settings.output)
         if output.suffix != ".ckpt" or output.is_dir():
             raise UserError(f"output is {output}: give the name of a .ckpt file")
-        read_state_dict(self._weights)
+        self._weights = SavedWeights.read(self._file)
 
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Return a trainer that logs nothing, and leaves no configuration in the current folder."""

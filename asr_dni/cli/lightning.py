@@ -66,7 +66,7 @@ from asr_dni.model import (
     averages_weights,
     load_checkpoint,
 )
-from asr_dni.model.foreign_weights import begin_with
+from asr_dni.model.foreign_weights import SavedWeights, begin_with
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 from asr_dni.terminal import make_console
 
@@ -136,9 +136,7 @@ class SpotterCLI(RunParser):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ModuleNotFoundError) as error:
-            raise UserError(
-                f"{explain(error)} (asr-dni {self.subcommand} --help lists the settings)"
-            ) from error
+            raise UserError(f"{explain(error)} (asr-dni {self.command} --help lists the settings)") from error
 
     def instantiate_trainer(self, **keywords: Any) -> pl.Trainer:
         """Give the trainer the run's loggers, unless the configuration names others."""
@@ -147,7 +145,7 @@ class SpotterCLI(RunParser):
         contents, self._checkpoint = self._checkpoint, {}
         check_optimizer(self.model)
         if self.subcommand == "fit" and config.weights is not None and not contents:
-            begin_with(self.model, config.weights)
+            begin_with(self.model, SavedWeights.read(config.weights))
         if self.subcommand == "fit":
             check_annealing(self.model, vars(config.annealing))
         if contents:

@@ -56,10 +56,17 @@ class _HelpFormatter(RawDescriptionHelpFormatter, HelpFormatter):
 
 
 class RunParser(LightningCLI):
-    """Lightning's command line, of one subcommand, with the settings of a run."""
+    """Lightning's command line, of one subcommand, with the settings of a run.
+
+    Attributes:
+        command: what the user calls it, where that is not the subcommand's name.
+    """
+
+    command: str = ""
 
     def __init__(self, subcommand: str, data_class: str, **keywords: Any) -> None:
         self._only = subcommand
+        self.command = self.command or subcommand
         self._data_class = data_class
         module = find_data_class(data_class)
         super().__init__(KeywordSpotter, module, **keywords)
@@ -145,7 +152,7 @@ class RunParser(LightningCLI):
         try:
             super().parse_arguments(parser, with_brackets(args, own))
         except ArgumentError as error:
-            raise refused_arguments(error, own, self._only) from error
+            raise refused_arguments(error, own, self.command) from error
 
     def _parse_ckpt_path(self) -> None:
         # The settings of a checkpoint's run come as a configuration, see with_configuration.

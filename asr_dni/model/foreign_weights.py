@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,23 +123,48 @@ def take_weights(
     return [name for name in weights if name not in used and "signal_statistics" not in name]
 
 
-def begin_with(spotter: KeywordSpotter, path: str | Path, **layers: Any) -> list[str]:
+@dataclass(frozen=True)
+class SavedWeights:
+    """Weights as a file has them.
+
+    Attributes:
+        path: the file.
+        by_name: the weights.
+        sha256: the first 12 hexadecimal digits of the file's digest.
+    """
+
+    path: Path
+    by_name: Mapping[str, Tensor]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedWeights":
+        """Read a file as :func:`read_state_dict` does.
+
+        Raises:
+            UserError: the file is missing, cannot be read, or holds no weights.
+        """
+        weights = read_state_dict(path)
+        with Path(path).open("rb") as file:
+            return cls(Path(path), weights, hashlib.file_digest(file, "sha256").hexdigest()[:12])
+
+
+def begin_with(spotter: KeywordSpotter, weights: SavedWeights, **layers: Any) -> list[str]:
     """Give an untrained spotter weights from a file, and note in its trainings where they come from.
 
     Args:
         spotter: the spotter.
-        path: see :func:`read_state_dict`.
+        weights: of a file.
         **layers: ``recurrent``, ``classifier`` and ``order`` of :func:`take_weights`.
 
     Returns:
         The names of weights that were not needed.
 
     Raises:
-        UserError: the file has no weights, or they do not fit.
+        UserError: the weights do not fit.
     """
-    left = take_weights(spotter.network, read_state_dict(path), **layers, where=str(path))
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-    spotter.trainings = [{"weights.file": Path(path).name, "weights.sha256": digest}]
+    left = take_weights(spotter.network, weights.by_name, **layers, where=str(weights.path))
+    spotter.trainings = [{"weights.file": weights.path.name, "weights.sha256": weights.sha256}]
     return left
 
 
