@@ -53,7 +53,7 @@ pytestmark = pytest.mark.filterwarnings(
 MEMBERS = (
     Member(seed=0, data_seed=0, annealing={"sigma": 1.0, "schedule": "cosine", "warm_up": 0.2}),
     Member(seed=1, data_seed=1, annealing={"sigma": 0.5, "start": 0.1, "schedule": "exponential"}),
-    Member(seed=0, data_seed=1, annealing={"sigma": 2.0, "by": "epoch"}),
+    Member(seed=0, data_seed=1, annealing={"sigma": 2.0, "by": "epoch", "drawn": "sample"}),
 )
 SMALL = NetworkSettings(units=6, layers=2, dropout=0.0)
 CRNN = NetworkSettings(

@@ -165,6 +165,13 @@ def test_a_mistake_in_the_recipe_of_further_cells_is_told_with_its_key(tmp_path)
         tiny(tmp_path, "--recipes.others.learning_rate=0", cells=["mgu"])
 
 
+def test_a_strength_that_clips_share_is_not_drawn_for_each(tmp_path):
+    said = r"^schedules\.mixed: annealing drawn is sample: strength weight\.sigma cannot differ"
+    models = [{"hardware": {"weight": {"class_path": "GaussianWeights"}}, "strength": "weight.sigma"}]
+    with pytest.raises(UserError, match=said):
+        tiny(tmp_path, "--schedules={mixed: {drawn: sample}}", noise_models=models)
+
+
 def test_there_are_chips_wherever_the_swept_hardware_has_any(tmp_path):
     """Also where only what is on the outputs differs from chip to chip, and only at some strengths."""
     pattern = {"output": {"class_path": "FixedPattern", "init_args": {"gain": 0.3}}}

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from asr_dni.checkpoint import check_evaluable, check_resumable, load_weights
 from asr_dni.errors import UserError
-from asr_dni.model import KeywordSpotter
+from asr_dni.model import KeywordSpotter, NoiseAnnealing
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def check_annealing(model: KeywordSpotter, annealing: Mapping[str, Any]) -> None
         UserError: it cannot.
     """
     noise = model.noise_settings
+    NoiseAnnealing(**annealing).check(noise.noise.hardware, model.strength)
     jumps = annealing["schedule"] == "constant"
     visited = [annealing["sigma"]]
     visited += [annealing["start"]] if not jumps or annealing["warm_up"] > 0 else []

@@ -9,10 +9,12 @@ from pytorch_lightning.callbacks import Callback
 
 from asr_dni.errors import UserError
 from asr_dni.model.spotter import KeywordSpotter
+from asr_dni.model.step import DrawnBySample
+from asr_dni.noise import Hardware, Strength
 from asr_dni.philox import derive_key
 
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "exponential", "steps"]
-Drawn: TypeAlias = Literal["no", "batch"]
+Drawn: TypeAlias = Literal["no", "batch", "sample"]
 
 
 class NoiseAnnealing(Callback):
@@ -29,7 +31,10 @@ class NoiseAnnealing(Callback):
     That is the strength of every step, or, with ``drawn: batch``, the far end of what it is drawn from: uniformly
     between ``start`` and it, anew for each training step and the same for all clips of the step's batch (variance-aware
     training, arXiv:2503.16183, draws it likewise, from another distribution). The number drawn depends on the noise's
-    seed and the step alone.
+    seed and the step alone. With ``drawn: sample`` each clip of the batch has a strength of its own, uniform between
+    the same two, which depends on the noise's seed, the step and the clip; what is logged is then the schedule's. It
+    has to be the sigma of an output model that is drawn afresh in every pass: weights, converters and what else is of a
+    chip all clips of a step share.
 
     It goes down where ``sigma`` is below ``start``. Sigma is a function of how far the run is, so a run that is
     resumed from a checkpoint goes on exactly where it was. It is logged as ``sigma_train`` at every logged step
@@ -44,7 +49,8 @@ class NoiseAnnealing(Callback):
             not use it.
         by: whether sigma moves at every optimiser ``step`` or only at the beginning of an ``epoch``.
         n_steps: number of jumps of the schedule ``steps``; the others do not use it.
-        drawn: whether the strength is as the schedule has it (``no``) or drawn at random for each ``batch``.
+        drawn: whether the strength is as the schedule has it (``no``) or drawn at random for each ``batch`` or
+            ``sample``.
 
     Raises:
         UserError: a value is out of its range, or the length of the run is not known (``max_epochs: -1``).
@@ -79,8 +85,8 @@ class NoiseAnnealing(Callback):
             raise UserError(f"annealing by is {by!r}: give step or epoch")
         if n_steps < 1:
             raise UserError(f"annealing n_steps is {n_steps}: give 1 or more")
-        if drawn not in ("no", "batch"):
-            raise UserError(f"annealing drawn is {drawn!r}: give no or batch")
+        if drawn not in ("no", "batch", "sample"):
+            raise UserError(f"annealing drawn is {drawn!r}: give no, batch or sample")
         self.drawn = drawn
         self.sigma, self.start, self.schedule = sigma, start, schedule
         self.warm_up, self.length, self.by, self.n_steps = warm_up, length, by, n_steps
@@ -128,7 +134,28 @@ class NoiseAnnealing(Callback):
             UserError: the length of the run is not known.
         """
         sigma = self.sigma_at(self._progress(trainer))
-        return sigma if self.drawn == "no" else self.drawn_for(sigma, seed, trainer.global_step)
+        return self.drawn_for(sigma, seed, trainer.global_step) if self.drawn == "batch" else sigma
+
+    def by_sample(self, sigma: float, strength: Strength) -> DrawnBySample | None:
+        """Return what the clips' strengths are drawn from; ``None`` where all clips of a step have the same.
+
+        Args:
+            sigma: of the step, as :meth:`sigma_now` has it.
+            strength: that is annealed.
+        """
+        return DrawnBySample(self.start, sigma, strength) if self.drawn == "sample" else None
+
+    def check(self, hardware: Hardware, strength: Strength) -> None:
+        """Check that a hardware's strength can be drawn so.
+
+        Raises:
+            UserError: it is to be drawn for each sample, and cannot differ among them.
+        """
+        if self.drawn == "sample":
+            try:
+                hardware.varies_by_sample(strength)
+            except UserError as error:
+                raise UserError(f"annealing drawn is sample: {error}") from None
 
     def drawn_for(self, sigma: float, seed: int, step: int) -> float:
         """Return the strength of a training step, uniform between ``start`` and ``sigma``.
@@ -146,6 +173,7 @@ class NoiseAnnealing(Callback):
         if not isinstance(pl_module, KeywordSpotter):
             raise UserError(f"noise annealing needs a KeywordSpotter, not a {type(pl_module).__name__}")
         if stage == "fit":
+            self.check(pl_module.training_noise.hardware, pl_module.strength)
             pl_module.annealed_to = self.sigma
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -159,6 +187,7 @@ class NoiseAnnealing(Callback):
         """Set sigma_train for this step."""
         assert isinstance(pl_module, KeywordSpotter)
         pl_module.sigma_train = self.sigma_now(trainer, pl_module.noise_settings.seed)
+        pl_module.drawn = self.by_sample(pl_module.sigma_train, pl_module.strength)
         pl_module.log("sigma_train", pl_module.sigma_train)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

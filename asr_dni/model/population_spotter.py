@@ -182,6 +182,8 @@ class PopulationSpotter(pl.LightningModule):
         }
         self.annealings = [NoiseAnnealing(**member.annealing) for member in self.members]
         spotters = [self._new_spotter(member) for member in self.members]
+        for annealing in self.annealings:
+            annealing.check(spotters[0].training_noise.hardware, spotters[0].strength)
         self.network: KeywordNetwork = stack_networks([spotter.network for spotter in spotters])
         """All networks as one; its noise is one value for all, or one per member."""
         self.label_names = spotters[0].label_names
@@ -355,19 +357,27 @@ class PopulationSpotter(pl.LightningModule):
             annealing.sigma_now(self.trainer, member.seed)
             for annealing, member in zip(self.annealings, self.members, strict=True)
         ]
+        drawn = [
+            annealing.by_sample(sigma, self.strength)
+            for annealing, sigma in zip(self.annealings, self.sigma_train, strict=True)
+        ]
+        largest = [
+            sigma if its is None else its.largest for its, sigma in zip(drawn, self.sigma_train, strict=True)
+        ]
         self.highest_sigma_train = [
             max(before or 0.0, sigma if self.noise_settings.at(sigma).on else 0.0)
-            for before, sigma in zip(self.highest_sigma_train, self.sigma_train, strict=True)
+            for before, sigma in zip(self.highest_sigma_train, largest, strict=True)
         ]
-        losses, logits = noisy_step(self.network, batch, self.recipe, self._noises(), self.global_step)
+        noises = self._noises(largest)
+        losses, logits = noisy_step(self.network, batch, self.recipe, noises, self.global_step, drawn)
         self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
-    def _noises(self) -> list[Noise]:
+    def _noises(self, strengths: Sequence[float]) -> list[Noise]:
         noises = []
         for k, member in enumerate(self.members):
             # Signals that are not finite have no size, which the scales signal and range would ask for.
-            sigma = self.sigma_train[k]
+            sigma = strengths[k]
             if k in self.diverged and self.strength.is_sigma:
                 sigma = 0.0
             noise = self.noise_settings.at(sigma).realised(seed=member.seed)

@@ -23,7 +23,13 @@ from asr_dni.identity import evaluation_settings
 from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
-from asr_dni.model.step import LearningRateSchedule, TrainingRecipe, at_least_single, noisy_step
+from asr_dni.model.step import (
+    DrawnBySample,
+    LearningRateSchedule,
+    TrainingRecipe,
+    at_least_single,
+    noisy_step,
+)
 from asr_dni.model.training import describe_training, goes_on, join_trainings
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 
@@ -149,6 +155,8 @@ class KeywordSpotter(pl.LightningModule):
         """Which number of the training's hardware is annealed."""
         self.sigma_train = 0.0
         """Strength of the noise of the next training step."""
+        self.drawn: DrawnBySample | None = None
+        """What the strength of each clip of the next training step is drawn from; ``None``: all have the step's."""
         self.annealed_to: float | None = None
         """Strength that the training noise is moved to, where NoiseAnnealing moves it."""
         self.highest_sigma_train: float | None = None
@@ -281,11 +289,12 @@ class KeywordSpotter(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        noise = self.noise_settings.at(self.sigma_train)
-        now = self.sigma_train if noise.on else 0.0
+        sigma = self.sigma_train if self.drawn is None else self.drawn.largest
+        noise = self.noise_settings.at(sigma)
+        now = sigma if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
         noise = self.noise_settings.of_step(noise, self.global_step, self.current_epoch)
-        losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step)
+        losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step, [self.drawn])
         loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)

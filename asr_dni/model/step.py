@@ -12,8 +12,8 @@ from torch.nn import functional
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
-from asr_dni.noise import Noise
-from asr_dni.philox import derive_key
+from asr_dni.noise import SIGMA, Noise, Strength
+from asr_dni.philox import derive_key, uniform
 from asr_dni.processes import place_among_processes
 
 LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
@@ -59,7 +59,12 @@ class TrainingRecipe:
 
 
 def noisy_step(
-    network: KeywordNetwork, batch: Any, recipe: TrainingRecipe, noises: Sequence[Noise], step: int
+    network: KeywordNetwork,
+    batch: Any,
+    recipe: TrainingRecipe,
+    noises: Sequence[Noise],
+    step: int,
+    drawn: Sequence["DrawnBySample | None"] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the forward pass of a training step under noise.
 
@@ -72,6 +77,7 @@ def noisy_step(
         recipe: of the training.
         noises: of each network, one for an ordinary one; draw and samples are those of the step.
         step: that is about to be taken.
+        drawn: of each network, what its clips' strengths are drawn from; ``None``: they all have the noise's.
 
     Returns:
         Each network's mean loss ``(K,)`` and logits ``(K, N, C)``; K = 1 for an ordinary network.
@@ -87,6 +93,11 @@ def noisy_step(
         features, targets = mix(features, targets, weights.to(features), network.classifier.out_features)
     ids = batch.clip_ids.expand(len(noises), -1)
     of_step = [noise.realised(draw=step, sample_ids=its) for noise, its in zip(noises, ids, strict=True)]
+    if drawn is not None:
+        of_step = [
+            noise if between is None else between.of(noise)
+            for noise, between in zip(of_step, drawn, strict=True)
+        ]
     dropout = [DropoutSeed(seed, step, its) for seed, its in zip(seeds, ids, strict=True)]
     alone = network.networks is None
     with (
@@ -96,6 +107,43 @@ def noisy_step(
         logits = at_least_single(network(features))
     logits = logits[None] if alone else logits
     return member_losses(logits, targets, recipe.label_smoothing), logits
+
+
+@dataclass(frozen=True)
+class DrawnBySample:
+    """A strength that every clip of a batch has of its own, uniform between two values.
+
+    A clip's is a function of the noise's seed, the step and the clip's identity, whatever batch it comes in.
+
+    Attributes:
+        start: where the strengths begin.
+        end: where they end; also below ``start``.
+        strength: of the hardware, which they are values of.
+    """
+
+    start: float
+    end: float
+    strength: Strength = SIGMA
+
+    @property
+    def largest(self) -> float:
+        """The strength of the noise that clips have shares of."""
+        return max(self.start, self.end)
+
+    def of(self, noise: Noise) -> Noise:
+        """Return a noise of the largest strength with each clip's share of it.
+
+        Args:
+            noise: with the step as its draw, and the clips' identities.
+        """
+        which = noise.realisation
+        assert which.sample_ids is not None
+        assert which.draw is not None
+        key = derive_key(which.seed, "strength of a clip", which.draw)
+        parts = uniform(key, which.sample_ids, 1)[:, 0]
+        strengths = self.start + (self.end - self.start) * parts
+        shares = strengths / self.largest if self.largest > 0 else strengths
+        return noise.realised(shares=shares, shares_of=self.strength)
 
 
 def at_least_single(logits: Tensor) -> Tensor:

@@ -138,7 +138,13 @@ class AnalogModule(CalibratedModule):
                     derive_key(its.seed, "outputs of a chip", now.stream, part, site, its.chip)
                     for its in which
                 ]
-            product = lower_product(hardware, keys, chips, unit, drawing, columns)
+            shares = [
+                None
+                if its.shares is None
+                else (of.varies_by_sample(its.shares_of), self._shares(its.shares, ids))
+                for of, its, ids in zip(hardware, which, drawing.sample_ids, strict=True)
+            ]
+            product = lower_product(hardware, keys, chips, unit, drawing, columns, shares)
             outputs = self._outputs_of(placed, site)
             if product is not None:
                 products.append(product if outputs is None else product.at_outputs(outputs, drawing))
@@ -146,6 +152,13 @@ class AnalogModule(CalibratedModule):
             return products[0] if products else None
         arrays = zip(*(product.arrays for product in products), strict=True)
         return replace(products[0], arrays=tuple(sum(operations, ()) for operations in arrays))
+
+    @staticmethod
+    def _shares(shares: Tensor, sample_ids: Tensor) -> Tensor:
+        """Return the shares of a batch's samples, on their device."""
+        if shares.shape != sample_ids.shape:
+            raise ValueError(f"noise has {shares.numel()} shares for a batch of {sample_ids.numel()}")
+        return shares.to(sample_ids.device)
 
     def _outputs_of(self, part: Part | None, site: str) -> Tensor | None:
         """Return which outputs of a product a part has, ``(out,)`` booleans; ``None``: all of them.

@@ -45,6 +45,10 @@ typedef struct {
     site_noise input, recurrent, elementwise;
 } layer_noise;
 
+INLINE layer_noise noise_of_row(const layer_noise *its, ptrdiff_t row) {
+    return (layer_noise){of_row(its->input, row), of_row(its->recurrent, row), of_row(its->elementwise, row)};
+}
+
 typedef struct {
     const layer_noise *noise;
     int64_t sample;

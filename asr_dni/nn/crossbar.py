@@ -39,6 +39,9 @@ from asr_dni.philox import Key, derive_key
 Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
 """Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
 
+Shares = tuple[int, Tensor]
+"""Which output model's sigma the samples have shares of, and ``(N,)`` of them."""
+
 Multiply = Callable[[Tensor, Tensor, bool], Tensor]
 """Gives the clean outputs of arrays: of inputs, weights ``(K, out, in)``, and whether the networks share the inputs."""
 
@@ -127,6 +130,12 @@ class _Numbers:
     member: int
     key: Key
     chip: Key
+    of_samples: Tensor | None = None
+
+    @property
+    def shares(self) -> Tensor | None:
+        """``(N, 1)``."""
+        return None if self.of_samples is None else self.of_samples.to(self.drawing.like)[:, None]
 
     def normal(self, purpose: str = "") -> Tensor:
         """Return ``(T, N, out)`` fresh numbers."""
@@ -162,6 +171,7 @@ def lower_product(
     unit: Unit,
     drawing: Drawing,
     columns: int | None = None,
+    shares: Sequence[Shares | None] | None = None,
 ) -> Product | None:
     """Return what hardware comes down to at one product.
 
@@ -172,6 +182,7 @@ def lower_product(
         unit: what the scales' units are at this product.
         drawing: what numbers are drawn for.
         columns: of the matrix; ``None``: it is a product inside the cell, which has no arrays and no converters.
+        shares: of each network; ``None``: its samples are all alike.
 
     Returns:
         The operations; ``None`` where the product is exact.
@@ -193,9 +204,14 @@ def lower_product(
                 [derive_key(*key, "model", place) if place else key for key in its]
                 for its in (of_array, of_chip)
             )
+            of_samples = [
+                its[1] if its is not None and its[0] == place else None
+                for its in shares or [None] * len(models)
+            ]
+            named = zip(models, of_model, chip_of_model, of_samples, strict=True)
             lowered = [
-                model.operation(_Numbers(drawing, member, key, chip))
-                for member, (model, key, chip) in enumerate(zip(models, of_model, chip_of_model, strict=True))
+                model.operation(_Numbers(drawing, member, key, chip, its_shares))
+                for member, (model, key, chip, its_shares) in enumerate(named)
             ]
             operations.append(_of_all(lowered, of_model, unit, [not model.neutral for model in models]))
         adcs = [its.adc.operation() for its in hardware if its.adc is not None]
@@ -214,9 +230,9 @@ def _of_all(
     """Return one operation of K networks for theirs, of which some need no unit."""
     first = operations[0]
     if isinstance(first, AddGaussian):
-        sigmas = [its.sigma for its in operations if isinstance(its, AddGaussian)]
-        std = _in_units(sigmas, first.scale, unit)
-        return GaussianNoise(std, tuple(keys))
+        gaussian = [its for its in operations if isinstance(its, AddGaussian)]
+        std = _in_units([its.sigma for its in gaussian], first.scale, unit)
+        return GaussianNoise(std, tuple(keys), _shares_of_all([its.shares for its in gaussian]))
     if isinstance(first, Affine):
         affine = [its for its in operations if isinstance(its, Affine)]
         add = _stack([its.add for its in affine])
@@ -225,9 +241,11 @@ def _of_all(
             add = torch.where(add == 0, add, add * of_scale)
         return AffineNoise(_stack([its.gain for its in affine]), add)
     if isinstance(first, AddReading):
-        sigmas = [its.sigma for its in operations if isinstance(its, AddReading)]
+        reading = [its for its in operations if isinstance(its, AddReading)]
         scale: Scale = "range" if first.law == "largest" else "absolute"
-        return ReadingNoise(_in_units(sigmas, scale, unit, inward=True), tuple(keys), first.law, first.per)
+        std = _in_units([its.sigma for its in reading], scale, unit, inward=True)
+        shares = _shares_of_all([its.shares for its in reading])
+        return ReadingNoise(std, tuple(keys), first.law, first.per, shares)
     if isinstance(first, DropOfWires):
         drops = [its for its in operations if isinstance(its, DropOfWires)]
         factors, ratios = (
@@ -236,6 +254,14 @@ def _of_all(
         )
         return WireDrop(factors, ratios, unit("range", needed, True), first.per)
     return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)
+
+
+def _shares_of_all(shares: Sequence[Tensor | None]) -> Tensor | None:
+    """Return ``(K, N)`` for ``(N, 1)`` each, of which those that have none have the whole strength."""
+    like = next((its for its in shares if its is not None), None)
+    if like is None:
+        return None
+    return torch.stack([torch.ones_like(like) if its is None else its for its in shares])[..., 0].float()
 
 
 def _stack(numbers: Sequence[Tensor | None]) -> Tensor | None:

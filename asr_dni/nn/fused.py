@@ -34,6 +34,7 @@ CAPABILITIES = Capabilities(
     operations=(GaussianNoise, AffineNoise, Quantisation),
     arrays=True,
     lengths=True,
+    by_sample=True,
 )
 
 

@@ -231,9 +231,9 @@ def draw_gaussian(
     for its in sample_ids:
         _check_draw(its, rows, first_step, steps)
     drawn = torch.empty(len(sample_ids), steps, rows, groups * width, dtype=torch.float32)
-    for site, its, of_network in zip(
-        noise_structures(noise, len(sample_ids)), sample_ids, drawn, strict=True
-    ):
+    kept: list[Tensor] = []
+    structures = noise_structures(noise, len(sample_ids), kept)
+    for site, its, of_network in zip(structures, sample_ids, drawn, strict=True):
         ids = its.to("cpu", torch.int64).contiguous()
         kernels.draw_gaussian(
             ctypes.c_void_p(of_network.data_ptr()),

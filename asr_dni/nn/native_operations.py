@@ -22,7 +22,11 @@ def fields(kind: type, names: str) -> tuple[tuple[str, type], ...]:
 class SiteNoise(ctypes.Structure):
     """``site_noise`` of ``philox.h``."""
 
-    _fields_ = (("std", ctypes.c_float), ("k0", ctypes.c_uint32), ("k1", ctypes.c_uint32))
+    _fields_ = (
+        ("std", ctypes.c_float),
+        *fields(ctypes.c_uint32, "k0 k1"),
+        ("shares", ctypes.c_void_p),
+    )
 
 
 class LayerNoise(ctypes.Structure):
@@ -64,11 +68,23 @@ _INWARD, _HIDDEN, _BOTH = range(3)
 """What lies on an array, as ``recurrence.c`` counts it."""
 
 
-def noise_structures(noise: GaussianNoise | None, networks: int) -> list[SiteNoise]:
-    """Return a Gaussian of each network, without any where there is none."""
+def noise_structures(noise: GaussianNoise | None, networks: int, kept: list[Tensor]) -> list[SiteNoise]:
+    """Return a Gaussian of each network, without any where there is none.
+
+    Args:
+        noise: of all networks.
+        networks: K.
+        kept: gets what has to stay alive as long as the structures, which have its address.
+    """
     if noise is None:
-        return [SiteNoise(0.0, 0, 0)] * networks
-    return [SiteNoise(std, *key) for std, key in zip(noise.std.tolist(), noise.keys, strict=True)]
+        return [SiteNoise(0.0, 0, 0, None)] * networks
+    addresses: list[int | None] = [None] * networks
+    if noise.shares is not None:
+        shares = noise.shares.detach().to("cpu", torch.float32).contiguous()
+        kept.append(shares)
+        addresses = [row.data_ptr() for row in shares]
+    each = zip(noise.std.tolist(), noise.keys, addresses, strict=True)
+    return [SiteNoise(std, *key, address) for std, key, address in each]
 
 
 @dataclass
@@ -83,6 +99,7 @@ class HardwareStructures:
         dac: of each network, of x and of h.
         noise: of each network, where there are no arrays.
         noted: numbers of a row of what was not clipped.
+        kept: numbers that have to stay alive as long as the structures, which have their addresses.
     """
 
     arrays: list[ArrayStructure] = field(default_factory=list)
@@ -92,8 +109,7 @@ class HardwareStructures:
     dac: list[tuple[_Converter, _Converter]] = field(default_factory=list)
     noise: list[LayerNoise] = field(default_factory=list)
     noted: int = 0
-    _numbers: list[Tensor] = field(default_factory=list)
-    """Kept alive: the structures have their addresses."""
+    kept: list[Tensor] = field(default_factory=list)
 
     def lists(self) -> dict[str, list[Any]]:
         """Return the structures that ``recurrence.c`` is given lists of, by the names that it has for them."""
@@ -126,7 +142,9 @@ class HardwareStructures:
         """Return an operation of each network."""
         kind, networks = _KINDS.index(type(operation)), shape[0]
         if isinstance(operation, GaussianNoise):
-            return [_Operation(kind, gaussian=its) for its in noise_structures(operation, networks)]
+            return [
+                _Operation(kind, gaussian=its) for its in noise_structures(operation, networks, self.kept)
+            ]
         if isinstance(operation, AffineNoise):
             gains, adds = self._drawn(operation.gain, shape), self._drawn(operation.add, shape)
             return [_Operation(kind, gain=gain, add=add) for gain, add in zip(gains, adds, strict=True)]
@@ -140,7 +158,7 @@ class HardwareStructures:
         numbers = numbers.detach().to("cpu", torch.float32)
         if numbers.stride(-1) != 1:
             numbers = numbers.contiguous()
-        self._numbers.append(numbers)
+        self.kept.append(numbers)
         whole = numbers.expand(*shape)
         of_network, step, row, unit = whole.stride()
         unit = unit if numbers.shape[-1] > 1 else 0
@@ -200,7 +218,9 @@ def hardware_structures(
     of_h = of_x if sites.joint else sites.recurrent.dac if sites.recurrent is not None else None
     made.dac = list(zip(_converters(of_x, networks), _converters(of_h, networks), strict=True))
     each = [
-        noise_structures(sites.gaussian(site) if simple or site == "elementwise" else None, networks)
+        noise_structures(
+            sites.gaussian(site) if simple or site == "elementwise" else None, networks, made.kept
+        )
         for site in ("input", "recurrent", "elementwise")
     ]
     made.noise = [LayerNoise(*its) for its in zip(*each, strict=True)]

@@ -24,10 +24,12 @@ class GaussianNoise:
     Attributes:
         std: ``(K,)``; 0 for a network that has none.
         keys: of each network.
+        shares: ``(K, N)``, what share of std each sample has; ``None``: all of it.
     """
 
     std: Tensor
     keys: tuple[Key, ...]
+    shares: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class ReadingNoise:
         keys: of each network.
         law: as :class:`asr_dni.noise.AddReading` has it; of ``largest`` the largest input is part of std.
         per: likewise.
+        shares: as of :class:`GaussianNoise`.
     """
 
     std: Tensor
     keys: tuple[Key, ...]
     law: str
     per: str
+    shares: Tensor | None = None
 
     @torch.no_grad()
     def deviation(self, of: Applied, y: Tensor, applications: int) -> Tensor:
@@ -257,7 +261,10 @@ def draw_plain(
     times = torch.arange(first_step, first_step + steps, device=like.device)
     ids = torch.stack([its.to(like.device) for its in sample_ids])
     numbers = normal(noise.keys, ids, times, groups, width)
-    return (noise.std.to(numbers)[:, None, None, None] * numbers).to(like.dtype)
+    std = noise.std.to(numbers)[:, None, None, None]
+    if noise.shares is not None:
+        std = std * noise.shares.to(numbers)[:, None, :, None]
+    return (std * numbers).to(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -295,7 +302,7 @@ class Drawing:
             keys = tuple(derive_key(*key, "groups", first) for key in noise.keys) if first else noise.keys
             groups = min(self.groups - first, MOST_GROUPS)
             within = self.sample_ids, self.first_step, self.steps, groups, self.width, self.like
-            parts.append(self.draw(GaussianNoise(noise.std, keys), *within))
+            parts.append(self.draw(replace(noise, keys=keys), *within))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def turned(self, numbers: Tensor) -> Tensor:
@@ -318,7 +325,7 @@ class Outputs:
             if isinstance(its, GaussianNoise):
                 self._operations.append(AffineNoise(add=drawing.turned(drawing.gaussian(its))))
             elif isinstance(its, ReadingNoise):
-                unit = GaussianNoise(torch.ones_like(its.std), its.keys)
+                unit = GaussianNoise(torch.ones_like(its.std), its.keys, its.shares)
                 self._operations.append((its, drawing.turned(drawing.gaussian(unit))))
             elif isinstance(its, AffineNoise):
                 gain, add = (

@@ -5,13 +5,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Noise of one site: standard deviation (0: clean) and key. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* Noise of one site: standard deviation (0: clean), key, and what share of it each row has (NULL: all of it). */
 typedef struct {
     float std;
     uint32_t k0, k1;
+    const float *shares; /* (N) */
 } site_noise;
 
-#define INLINE static inline __attribute__((always_inline))
+INLINE site_noise of_row(site_noise its, ptrdiff_t row) {
+    if (its.shares) its.std *= its.shares[row];
+    return its;
+}
 
 enum { BLOCK = 64 };
 

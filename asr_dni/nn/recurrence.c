@@ -18,7 +18,7 @@ void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width,
     for (ptrdiff_t k = 0; k < steps * rows; k++) {
         float *row = out + k * groups * width;
         for (ptrdiff_t u = 0; u < groups * width; u++) row[u] = 0.0f;
-        add_noise(row, width, groups, *noise, samples[k % rows], (uint32_t)(first_step + k / rows));
+        add_noise(row, width, groups, of_row(*noise, k % rows), samples[k % rows], (uint32_t)(first_step + k / rows));
     }
 }
 
@@ -342,7 +342,8 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
     forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G};
     to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
     to.state = to.inputs + rows * inputs_width(p);
-    row_noise noise = {.noise = p->noise + k, .products = products};
+    layer_noise its_noise;
+    row_noise noise = {.noise = &its_noise, .products = products};
     const float *own = own_of(p, k);
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
@@ -362,6 +363,7 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptr
             }
             const place here = place_of(p, k, t, first + n);
             noise.sample = here.sample, noise.step = here.step;
+            its_noise = noise_of_row(p->noise + k, first + n);
             noise.factors = inside_cell(p, k, here, factors, products);
             float *clean = block + n * G, *its_inward = inward + n * G, *its_out = out + n * H;
             float *row = p->keep && p->gates ? p->gates + (at + n) * G : its_inward;

@@ -125,6 +125,7 @@ class Capabilities:
         lengths: whether sequences with lengths of their own (packed ones).
         operations: on the outputs of products.
         arrays: whether with a DAC, tiles and several operations on one output.
+        by_sample: whether with Gaussians of which the samples have different shares.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Capabilities:
     lengths: bool = False
     operations: tuple[type[LoweredOperation], ...] = (GaussianNoise,)
     arrays: bool = False
+    by_sample: bool = False
 
     def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
         """Return in a line why a problem is not among what is declared, or ``None`` where it is.
@@ -157,6 +159,8 @@ class Capabilities:
             for operation in itertools.chain(*product.arrays):
                 if not isinstance(operation, self.operations):
                     return f"no {self.name} recurrence for {_IN_WORDS[type(operation)]}"
+                if not self.by_sample and getattr(operation, "shares", None) is not None:
+                    return f"no {self.name} recurrence for noise whose strength differs from sample to sample"
             if len(product.arrays[0]) > 1 and not self.arrays:
                 return f"no {self.name} recurrence for several operations on one output"
         return None
@@ -256,6 +260,12 @@ def _check_sites(sites: Sites, networks: int, rows: int, steps: int, projected: 
             if isinstance(operation, GaussianNoise) and len(operation.keys) != networks:
                 raise UserError(
                     f"got {len(operation.keys)} noises for {networks} networks: give one for each"
+                )
+            shares = getattr(operation, "shares", None)
+            if shares is not None and tuple(shares.shape) != (networks, rows):
+                raise UserError(
+                    f"noise has shares {tuple(shares.shape)} for {networks} networks and {rows} samples: give one for"
+                    " each sample"
                 )
 
 

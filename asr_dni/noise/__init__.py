@@ -19,7 +19,7 @@ from asr_dni.noise.devices import (
     StuckCells,
 )
 from asr_dni.noise.distributions import as_laplace, as_uniform, standard_normal_quantile
-from asr_dni.noise.hardware import Hardware, Realisation
+from asr_dni.noise.hardware import Hardware
 from asr_dni.noise.model import (
     AddGaussian,
     AddReading,
@@ -49,6 +49,7 @@ from asr_dni.noise.output import (
 )
 from asr_dni.noise.parts import Part, Placed
 from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
+from asr_dni.noise.realisation import Realisation
 from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
 from asr_dni.noise.weight import WEIGHT_MODELS, ClippedWeights, GaussianWeights, QuantisedWeights

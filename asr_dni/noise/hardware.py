@@ -1,14 +1,11 @@
-"""What arithmetic a network runs on, and which realisation of it: two values, never changed in place."""
+"""What arithmetic a network runs on: a value, never changed in place."""
 
 import dataclasses
 import hashlib
 import json
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, SupportsFloat, TypeVar
-
-from torch import Tensor
 
 from asr_dni.errors import UserError
 from asr_dni.noise.converter import CONVERTERS, UniformConverter
@@ -241,6 +238,21 @@ class Hardware:
             return False
         return True
 
+    def varies_by_sample(self, strength: Strength) -> int:
+        """Return which of the output models has a strength that the samples of a batch can have shares of.
+
+        Raises:
+            UserError: it has no such strength, or not one that can differ from sample to sample.
+        """
+        place, index, name = self._find(strength)
+        model = self._models(place)[index] if name else None
+        if place != "output" or name != "sigma" or not getattr(model, "by_sample", False):
+            raise UserError(
+                f"strength {strength.path} cannot differ from sample to sample: give the sigma of an output model that"
+                " is drawn afresh in every pass, such as Gaussian; all samples share what is of a chip or a converter"
+            )
+        return index
+
     def _models(self, place: str) -> tuple[Model, ...]:
         found = getattr(self, place) if place in _PLACES else ()
         return found if isinstance(found, tuple) else () if found is None else (found,)
@@ -408,46 +420,3 @@ def _model(place: str, settings: object, where: str) -> Model:
         return kind(**arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Realisation:
-    """Which realisation of a hardware: what its random numbers are named by.
-
-    Attributes:
-        seed: makes the noise reproducible; different seeds give independent noise.
-        chip: which chip: what was programmed, once and for all its forward passes.
-        draw: which realisation of what is fresh in every pass. ``None``: the first forward pass after the noise was set
-            gets draw 0, the next draw 1, and so on.
-        first_step: the time step that the first frame of the input is, for sequences that are processed in chunks.
-        sample_ids: ``(N,)`` integer identities of the samples of the batch. ``None``: their positions in it. With
-            identities given, a sample's noise does not depend on which batch it comes in.
-
-    Raises:
-        UserError: a value is out of its range.
-    """
-
-    seed: int = 0
-    chip: int = 0
-    draw: int | None = None
-    first_step: int = 0
-    sample_ids: Tensor | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("seed", "chip", "draw", "first_step"):
-            value = getattr(self, name)
-            if value is None and name == "draw":
-                continue
-            try:
-                object.__setattr__(self, name, operator.index(value))
-            except TypeError:
-                raise UserError(f"noise {name} is {value!r}: give a whole number") from None
-        if not 0 <= self.first_step < 2**32:
-            raise UserError(f"noise first_step is {self.first_step}: give a time step from 0 to 2**32 - 1")
-        ids = self.sample_ids
-        if ids is not None and not isinstance(ids, Tensor):
-            raise UserError(f"noise sample_ids is a {type(ids).__name__}: give a tensor of integers")
-        if ids is not None and (ids.dim() != 1 or ids.is_floating_point() or ids.is_complex()):
-            raise UserError(
-                f"noise sample_ids are {tuple(ids.shape)} {ids.dtype}: give one integer per sample of the batch"
-            )

@@ -33,6 +33,10 @@ class Numbers(Protocol):
 class OutputNumbers(Numbers, Protocol):
     """What an output model has beside."""
 
+    @property
+    def shares(self) -> Tensor | None:
+        """``(N, 1)``, what share of its sigma each sample has, see :attr:`Noisy.by_sample`; ``None``: all of it."""
+
     def held(self, steps: int, purpose: str = "") -> Tensor:
         """Return ``(T, N, out)`` standard normal numbers, each of which lasts for some time steps.
 
@@ -47,10 +51,11 @@ class OutputNumbers(Numbers, Protocol):
 
 @dataclass(frozen=True)
 class AddGaussian:
-    """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``."""
+    """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``, of a sample its share of it."""
 
     sigma: float
     scale: Scale = "absolute"
+    shares: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,13 @@ class AddReading:
         sigma: in multiples of what the law says.
         law: ``conductance``: sqrt(w_max sum abs(w) x**2); ``constant``: w_max sqrt(sum x**2); ``largest``: x_max w_max.
         per: what w_max is of: ``tensor`` or ``output``.
+        shares: of sigma, that each sample has; ``None``: all of it.
     """
 
     sigma: float
     law: str
     per: str
+    shares: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -188,11 +195,14 @@ class Noisy(OutputModel):
     """A model whose strength is ``sigma``.
 
     Attributes:
+        by_sample: whether the samples of a batch can each have a share of sigma, as :meth:`sigmas` gives it.
         sigma: standard deviation of the noise, or what the model says.
 
     Raises:
         UserError: sigma is not a finite number of at least 0.
     """
+
+    by_sample: ClassVar[bool] = False
 
     sigma: float = 0.0
 
@@ -203,6 +213,10 @@ class Noisy(OutputModel):
     def neutral(self) -> bool:
         """Whether sigma is 0."""
         return self.sigma == 0
+
+    def sigmas(self, numbers: OutputNumbers) -> float | Tensor:
+        """Return sigma, or ``(N, 1)`` where samples have shares of it."""
+        return self.sigma if numbers.shares is None else self.sigma * numbers.shares
 
 
 class WeightModel(Model):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
-from asr_dni.noise.hardware import Hardware, Realisation
+from asr_dni.noise.hardware import Hardware
 from asr_dni.noise.noise import Noise
 from asr_dni.noise.parts import Part
+from asr_dni.noise.realisation import Realisation
 from asr_dni.noise.recomputation import backward_task, settings_of_pass
 from asr_dni.noise.sites import Site
 from asr_dni.stackable import Stackable
@@ -143,6 +144,9 @@ class NoisyModule(Stackable):
             steps = [its.realisation.first_step for its in (first, other)]
             if differs is None and steps[0] != steps[1]:
                 differs = f"first_step is {steps[0]} for one member of a population and {steps[1]}"
+            of = [its.realisation.shares_of for its in (first, other) if its.realisation.shares is not None]
+            if differs is None and len(of) == 2 and of[0] != of[1]:
+                differs = f"shares are of {of[0].path} for one member of a population and of {of[1].path}"
             if differs is None and first.parts != other.parts:
                 differs = "is at other parts for one member of a population and"
             if differs is not None:

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.noise.hardware import Hardware, Realisation
+from asr_dni.noise.hardware import Hardware
 from asr_dni.noise.output import Gaussian
 from asr_dni.noise.parts import Part, Placed
+from asr_dni.noise.realisation import Realisation
 from asr_dni.noise.sites import MVM_SITES, Arrays, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
 
@@ -64,6 +65,8 @@ class Noise:
     def _set(
         self, hardware: Hardware, realisation: Realisation, placed: tuple[Placed, ...] | None = None
     ) -> None:
+        if realisation.shares is not None:
+            hardware.varies_by_sample(realisation.shares_of)
         object.__setattr__(self, "hardware", hardware)
         object.__setattr__(self, "realisation", realisation)
         object.__setattr__(self, "placed", placed)
@@ -105,6 +108,9 @@ class Noise:
 
         Args:
             **changes: of the attributes of :class:`Realisation`.
+
+        Raises:
+            UserError: a value is not valid, or samples would have shares of a strength that cannot differ among them.
         """
         return self._with(self.hardware, dataclasses.replace(self.realisation, **changes), self.placed)
 

@@ -52,11 +52,12 @@ class Gaussian(Scaled):
         UserError: sigma is not a finite number of at least 0, or the scale is unknown.
     """
 
+    by_sample: ClassVar[bool] = True
     additive: ClassVar[bool] = True
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what adds it."""
-        return AddGaussian(self.sigma, self.scale)
+        return AddGaussian(self.sigma, self.scale, numbers.shares)
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Multiplicative(Noisy):
         UserError: sigma is not a finite number of at least 0.
     """
 
+    by_sample: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of each output"}
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return gains that are drawn outside."""
-        return Affine(gain=self.sigma * numbers.normal())
+        return Affine(gain=self.sigmas(numbers) * numbers.normal())
 
     def variance(self, signal: float, unit: float) -> float:
         """Return sigma squared times the signal's power."""
@@ -96,6 +98,8 @@ class AdditiveMultiplicative(Scaled):
         UserError: a value is out of its range.
     """
 
+    by_sample: ClassVar[bool] = True
+
     ratio: float = 1.0
     order: Literal["multiplicative_first", "additive_first"] = "multiplicative_first"
 
@@ -107,7 +111,8 @@ class AdditiveMultiplicative(Scaled):
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return gains and what is added, drawn outside."""
-        gain, add = self.ratio * self.sigma * numbers.normal("gain"), self.sigma * numbers.normal("add")
+        sigma = self.sigmas(numbers)
+        gain, add = self.ratio * sigma * numbers.normal("gain"), sigma * numbers.normal("add")
         return Affine(gain, add * (1 + gain) if self.order == "additive_first" else add, self.scale)
 
     def variance(self, signal: float, unit: float) -> float:
@@ -126,11 +131,14 @@ class Uniform(Scaled):
         UserError: sigma is not a finite number of at least 0, or the scale is unknown.
     """
 
+    by_sample: ClassVar[bool] = True
     additive: ClassVar[bool] = True
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what is added, drawn outside."""
-        return Affine(add=self.sigma * 3**0.5 * (2 * as_uniform(numbers.normal()) - 1), scale=self.scale)
+        return Affine(
+            add=self.sigmas(numbers) * 3**0.5 * (2 * as_uniform(numbers.normal()) - 1), scale=self.scale
+        )
 
 
 @dataclass(frozen=True)
@@ -143,11 +151,12 @@ class Laplace(Scaled):
         UserError: sigma is not a finite number of at least 0, or the scale is unknown.
     """
 
+    by_sample: ClassVar[bool] = True
     additive: ClassVar[bool] = True
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what is added, drawn outside."""
-        return Affine(add=self.sigma * as_laplace(numbers.normal()), scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * as_laplace(numbers.normal()), scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,7 @@ class Impulse(Scaled):
         UserError: a value is out of its range.
     """
 
+    by_sample: ClassVar[bool] = True
     additive: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"rate": "share of the outputs"}
 
@@ -183,7 +193,7 @@ class Impulse(Scaled):
         """Return what is added, drawn outside."""
         number = numbers.normal()
         hit = number.abs() > -standard_normal_quantile(self.rate / 2)
-        return Affine(add=self.sigma * number.sign() * hit, scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * number.sign() * hit, scale=self.scale)
 
     def variance(self, signal: float, unit: float) -> float:
         """Return rate s squared."""
@@ -209,6 +219,7 @@ class Flicker(Scaled):
         UserError: a value is out of its range.
     """
 
+    by_sample: ClassVar[bool] = True
     additive: ClassVar[bool] = True
 
     octaves: int = 8
@@ -225,7 +236,7 @@ class Flicker(Scaled):
         total = numbers.held(1, "octave 0")
         for octave in range(1, self.octaves):
             total = total + numbers.held(2**octave, f"octave {octave}")
-        return Affine(add=self.sigma * self.octaves**-0.5 * total, scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * self.octaves**-0.5 * total, scale=self.scale)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class ReadNoise(OfArray):
         UserError: a value is out of its range.
     """
 
+    by_sample: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of the largest weight"}
 
     law: Literal["conductance", "constant"] = "conductance"
@@ -71,7 +72,7 @@ class ReadNoise(OfArray):
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what adds it."""
-        return AddReading(self.sigma, self.law, self.per)
+        return AddReading(self.sigma, self.law, self.per, numbers.shares)
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ class GaussianOfRange(OfArray):
         UserError: a value is out of its range.
     """
 
+    by_sample: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"sigma": "multiples of the largest input times the largest weight"}
     scale: ClassVar[Scale] = "range"
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what adds it."""
-        return AddReading(self.sigma, "largest", self.per)
+        return AddReading(self.sigma, "largest", self.per, numbers.shares)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class ScheduleSettings:
         length: part of the run that the movement takes.
         by: whether sigma moves at every optimiser step or only at the beginning of an epoch.
         n_steps: number of jumps of the schedule steps.
-        drawn: whether sigma is as the schedule has it, or drawn for each batch from where it begins to there.
+        drawn: whether sigma is as the schedule has it, or drawn for each batch or sample from where it begins to there.
     """
 
     schedule: Schedule = "linear"
@@ -435,13 +435,19 @@ class StudySettings:
                 )
             for name, schedule in self.schedules.items():
                 for sigma in self.sigmas_of(noise):
-                    _named(f"schedules.{name}", partial(NoiseAnnealing, **schedule.annealing(sigma)))
+                    _named(
+                        f"schedules.{name}", partial(_check_schedule, schedule, sigma, noise.training_noise())
+                    )
         chips = max(sweep.chips for noise in self.noise_models for sweep in self.sweeps_of(noise))
         if chips < self.evaluation.chips:
             raise UserError(
                 f"evaluation.chips is {self.evaluation.chips}, but on this study's hardware all chips are the same:"
                 " give 1, or a hardware whose weights differ from chip to chip"
             )
+
+
+def _check_schedule(schedule: ScheduleSettings, sigma: float, noise: TrainingNoise) -> None:
+    NoiseAnnealing(**schedule.annealing(sigma)).check(noise.noise.hardware, Strength(noise.strength))
 
 
 def _check_once(key: str, values: Sequence[Any]) -> None:
