@@ -1,7 +1,7 @@
 """``asr-dni evaluate``: any checkpoint under any hardware: curves, classes, calibration, votes, clips."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -84,6 +84,7 @@ def evaluate(
     from asr_dni.evaluation.questions.folder import read_evaluation
     from asr_dni.evaluation.questions.tables import print_result
     from asr_dni.inference import load
+    from asr_dni.nn import learned_bounds
 
     mode = None if wandb == "auto" else wandb
     if wandb != "disabled":
@@ -115,6 +116,7 @@ def evaluate(
     clips = EvaluationSet(module.batches("test" if split == "all" else split, where))
     paths = module.clip_names(clips.clip_ids)
     noted = spotter.settings_on(module, split)
+    bounds = {f"{its.layer}.{its.name}".lstrip("."): its.factor for its in learned_bounds(spotter.network)}
     if isinstance(place := getattr(getattr(module, "source", None), "path", None), Path):
         noted["data_folder"] = str(place.resolve())
     console = make_console()
@@ -129,7 +131,7 @@ def evaluate(
                 store,
                 request,
                 folder,
-                {**noted, "hardware_name": its.name or "gaussian"},
+                {**noted, "hardware_name": its.name or "gaussian", **its.bounds_of(bounds)},
                 spotter.label_names,
                 paths,
                 partial(progress.advance, task),
@@ -164,6 +166,15 @@ class _Asked(NamedTuple):
     name: str
     sweep: "Sweep"
     usual: bool
+
+    def bounds_of(self, learned: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """Return a network's learned bounds as far as this hardware takes them, by the name of the setting."""
+        from asr_dni.nn.learned_bounds import CONVERTERS
+
+        hardware = self.sweep.noise.hardware
+        takes = [name for name in CONVERTERS if getattr(getattr(hardware, name), "learned", False)]
+        own = {name: value for name, value in learned.items() if name.split(".")[-1].startswith(tuple(takes))}
+        return {"learned_bounds": own} if own else {}
 
     @classmethod
     def of(

@@ -74,6 +74,7 @@ CASES = (
     Case("multiplicative noise", hardware=Hardware(Multiplicative(0.1))),
     Case("an ADC", hardware=Hardware(adc=_CONVERTER)),
     Case("a DAC", hardware=Hardware(dac=_CONVERTER)),
+    Case("an ADC that is learned", hardware=Hardware(adc=UniformConverter(scale="absolute", learned=True))),
     Case("autocast to bfloat16", autocast=True),
     Case("bfloat16", torch.bfloat16),
     Case("float64", torch.float64),
@@ -136,6 +137,7 @@ def _problem(cell: str, case: Case, device: torch.device, units: int) -> Recurre
             lambda scale, needed, inward: torch.ones(networks),
             drawing,
             columns,
+            factors=lambda converter: torch.ones(networks, requires_grad=True),
         )
 
     sites = Sites(

@@ -14,6 +14,7 @@ from asr_dni.checkpoint import read_checkpoint
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.model.spotter import KeywordSpotter
+from asr_dni.nn.learned_bounds import is_learned_bound
 
 _OF_A_SPOTTER = "network."
 _OF_A_LAYER = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?")
@@ -78,6 +79,7 @@ def take_weights(
         UserError: a layer is not found, is found more than once, has another shape, or has values that are not finite.
     """
     own = dict(network.named_parameters()) | dict(network.named_buffers())
+    own = {name: its for name, its in own.items() if name in weights or not is_learned_bound(name)}
     if set(weights) >= set(own):
         taken, used = {name: weights[name] for name in own}, set(own)
     else:

@@ -31,6 +31,7 @@ from asr_dni.model.step import (
     noisy_step,
 )
 from asr_dni.model.training import describe_training, goes_on, join_trainings
+from asr_dni.nn import learn_bounds
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 
 _SETTINGS_KEY = "model"
@@ -166,6 +167,7 @@ class KeywordSpotter(pl.LightningModule):
         training went on with other settings."""
         self._place: Place | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
+        learn_bounds(self.network, hardware)
         self.optimizer_callable = optimizer
         # Means over all clips of all processes, for which Lightning's own rounds the number of clips.
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))

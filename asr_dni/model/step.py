@@ -12,6 +12,7 @@ from torch.nn import functional
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
+from asr_dni.nn.learned_bounds import decay_of_bounds
 from asr_dni.noise import SIGMA, Noise, Strength
 from asr_dni.philox import derive_key, uniform
 from asr_dni.processes import place_among_processes
@@ -106,7 +107,11 @@ def noisy_step(
     ):
         logits = at_least_single(network(features))
     logits = logits[None] if alone else logits
-    return member_losses(logits, targets, recipe.label_smoothing), logits
+    losses = member_losses(logits, targets, recipe.label_smoothing)
+    decay = decay_of_bounds(network, [noise.hardware for noise in noises])
+    if decay is not None:  # which has a gradient, and is no part of what is reported
+        losses = losses + (decay - decay.detach())
+    return losses, logits
 
 
 @dataclass(frozen=True)

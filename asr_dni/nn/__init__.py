@@ -28,6 +28,7 @@ from asr_dni.nn.conversion import convert
 from asr_dni.nn.convolution import NoisyConv2d
 from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
 from asr_dni.nn.implementation import Implementation, use_implementation
+from asr_dni.nn.learned_bounds import LearnedBound, learn_bounds, learned_bounds
 from asr_dni.nn.linear import NoisyLinear
 from asr_dni.nn.normalisation import StackableBatchNorm2d
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
@@ -41,6 +42,7 @@ __all__ = [
     "CounterDropout",
     "DropoutSeed",
     "Implementation",
+    "LearnedBound",
     "NoisyConv2d",
     "NoisyGRU",
     "NoisyLSTM",
@@ -53,6 +55,8 @@ __all__ = [
     "StackableBatchNorm2d",
     "calibrate",
     "convert",
+    "learn_bounds",
+    "learned_bounds",
     "seeded_dropout",
     "snr_db",
     "stack_networks",

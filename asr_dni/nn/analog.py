@@ -1,6 +1,6 @@
 """What layers on analog hardware share: matrices as they are programmed, products as the hardware lowers to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import draw_noise
+from asr_dni.nn.learned_bounds import BoundedModule
 from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
 from asr_dni.nn.product_counts import CountedProduct, count, counting
-from asr_dni.nn.statistics import CalibratedModule, SignalStatistics
+from asr_dni.nn.statistics import SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Part, Scale, Site
 from asr_dni.philox import Key, derive_key
 
 
-class AnalogModule(CalibratedModule):
+class AnalogModule(BoundedModule):
     """A layer whose matrices may lie on analog arrays."""
 
     _kept: dict[str, tuple[Tensor, object, Tensor]] | None = None
@@ -125,6 +126,9 @@ class AnalogModule(CalibratedModule):
         def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
             return self._unit_of_pass(part, site, scale, needed, inward)
 
+        def factors(converter: str) -> Tensor | None:
+            return self._bound_factors(converter, part, site)
+
         which = [noise.realisation for noise in now.noises]
         keys = [
             derive_key(its.seed, site, now.stream, *place, draw)
@@ -144,7 +148,7 @@ class AnalogModule(CalibratedModule):
                 else (of.varies_by_sample(its.shares_of), self._shares(its.shares, ids))
                 for of, its, ids in zip(hardware, which, drawing.sample_ids, strict=True)
             ]
-            product = lower_product(hardware, keys, chips, unit, drawing, columns, shares)
+            product = lower_product(hardware, keys, chips, unit, drawing, columns, shares, factors)
             outputs = self._outputs_of(placed, site)
             if product is not None:
                 products.append(product if outputs is None else product.at_outputs(outputs, drawing))
@@ -242,6 +246,9 @@ class OneProduct(AnalogModule):
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         return [self.weight]
+
+    def _matrix_sites(self, hardware: Hardware) -> Mapping[str, Site]:
+        return {self._site: self._site}
 
     def signal_and_noise_power(
         self, hardware: Hardware, member: int | None = None

@@ -39,6 +39,9 @@ from asr_dni.philox import Key, derive_key
 Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
 """Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
 
+Factors = Callable[[str], Tensor | None]
+"""Gives ``(K,)``, what the learned bounds of ``dac`` or ``adc`` are in multiples of the given ones; ``None``: those."""
+
 Shares = tuple[int, Tensor]
 """Which output model's sigma the samples have shares of, and ``(N,)`` of them."""
 
@@ -172,6 +175,7 @@ def lower_product(
     drawing: Drawing,
     columns: int | None = None,
     shares: Sequence[Shares | None] | None = None,
+    factors: Factors = lambda converter: None,
 ) -> Product | None:
     """Return what hardware comes down to at one product.
 
@@ -183,6 +187,7 @@ def lower_product(
         drawing: what numbers are drawn for.
         columns: of the matrix; ``None``: it is a product inside the cell, which has no arrays and no converters.
         shares: of each network; ``None``: its samples are all alike.
+        factors: of learned bounds.
 
     Returns:
         The operations; ``None`` where the product is exact.
@@ -216,12 +221,14 @@ def lower_product(
             operations.append(_of_all(lowered, of_model, unit, [not model.neutral for model in models]))
         adcs = [its.adc.operation() for its in hardware if its.adc is not None]
         if columns is not None and adcs:
-            operations.append(_of_all(adcs, of_array, unit, [True] * len(adcs)))
+            operations.append(_quantisation(adcs, unit, factors("adc")))
         arrays.append(tuple(operations))
     dacs = [its.dac.operation() for its in hardware if its.dac is not None] if columns is not None else []
     if not any(arrays) and not dacs:
         return None
-    return Product(tuple(arrays), widths, _quantisation(dacs, unit, inward=True) if dacs else None)
+    return Product(
+        tuple(arrays), widths, _quantisation(dacs, unit, factors("dac"), inward=True) if dacs else None
+    )
 
 
 def _of_all(
@@ -275,10 +282,18 @@ def _stack(numbers: Sequence[Tensor | None]) -> Tensor | None:
     return stacked.view(len(numbers), *(1,) * (4 - stacked.dim()), *stacked.shape[1:])
 
 
-def _quantisation(operations: Sequence[Quantise], unit: Unit, inward: bool = False) -> Quantisation:
+def _quantisation(
+    operations: Sequence[Quantise], unit: Unit, factors: Tensor | None = None, inward: bool = False
+) -> Quantisation:
     scale = operations[0].scale
-    bounds, steps = ([getattr(its, name) for its in operations] for name in ("bound", "step"))
-    return Quantisation(_in_units(bounds, scale, unit, inward), _in_units(steps, scale, unit, inward))
+    bound, step = (
+        _in_units([getattr(its, name) for its in operations], scale, unit, inward)
+        for name in ("bound", "step")
+    )
+    if factors is None or not operations[0].learned:
+        return Quantisation(bound, step)
+    bound, step = bound.to(factors.device), step.to(factors.device)
+    return Quantisation(bound * factors, step * factors.detach())
 
 
 def _in_units(values: Sequence[float], scale: Scale, unit: Unit, inward: bool = False) -> Tensor:

@@ -47,17 +47,32 @@ class AffineNoise:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Clip to ``[-bound, bound]``, round to multiples of ``step``; ``(K,)`` each. Straight-through within the bound."""
+    """Clip to ``[-bound, bound]``, round to multiples of ``step``; ``(K,)`` each.
+
+    The gradient goes straight through within the bound; what is clipped has the bound's, where that has one. Steps are
+    constants.
+    """
 
     bound: Tensor
     step: Tensor
+
+    @property
+    def learned(self) -> bool:
+        """Whether the bound gets a gradient now."""
+        return self.bound.requires_grad and torch.is_grad_enabled()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``(K, *)`` values for ``(K, *)``."""
         shape = (-1, *(1,) * (x.dim() - 1))
         bound, step = (its.to(x.device, x.dtype).view(shape) for its in (self.bound, self.step))
-        levels = torch.round(torch.minimum(torch.maximum(x.detach(), -bound), bound) / step) * step
-        return straight_through(x, levels, x.detach().abs() <= bound)
+        exact, limit = x.detach(), bound.detach()
+        levels = (
+            torch.round(torch.minimum(torch.maximum(exact, -limit), limit) / step.detach()) * step.detach()
+        )
+        if not self.learned:
+            return straight_through(x, levels, exact.abs() <= limit)
+        clipped = torch.where(exact.abs() <= limit, x, exact.sign() * bound)
+        return straight_through(clipped, levels)
 
 
 class Applied(Protocol):

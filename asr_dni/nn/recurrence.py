@@ -126,6 +126,7 @@ class Capabilities:
         operations: on the outputs of products.
         arrays: whether with a DAC, tiles and several operations on one output.
         by_sample: whether with Gaussians of which the samples have different shares.
+        learned: whether with converters whose bounds get gradients.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Capabilities:
     operations: tuple[type[LoweredOperation], ...] = (GaussianNoise,)
     arrays: bool = False
     by_sample: bool = False
+    learned: bool = False
 
     def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
         """Return in a line why a problem is not among what is declared, or ``None`` where it is.
@@ -156,6 +158,9 @@ class Capabilities:
         for product in problem.sites.products:
             if not product.whole and not self.arrays:
                 return f"no {self.name} recurrence for a DAC or for tiles"
+            converters = [product.dac, *itertools.chain(*product.arrays)]
+            if not self.learned and any(isinstance(its, Quantisation) and its.learned for its in converters):
+                return f"no {self.name} recurrence for a converter whose bound is being learned"
             for operation in itertools.chain(*product.arrays):
                 if not isinstance(operation, self.operations):
                     return f"no {self.name} recurrence for {_IN_WORDS[type(operation)]}"

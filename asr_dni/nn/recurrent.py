@@ -4,6 +4,7 @@ A population of K networks has a leading axis K in parameters, outputs and state
 so that an ordinary network and a population are the same code.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -367,14 +368,17 @@ class NoisyLayers(AnalogModule, DroppingModule):
                     f"Expected hidden state of {expected_kind}, got {part.dtype} on {part.device}"
                 )
 
+    def _matrix_sites(self, hardware: Hardware) -> Mapping[str, Site]:
+        gates: dict[str, Site] = (
+            {"gates": "input"} if hardware.joint else {"input": "input", "recurrent": "recurrent"}
+        )
+        return {**gates, "projection": "recurrent"}
+
     def signal_and_noise_power(
         self, hardware: Hardware, member: int | None = None
     ) -> list[tuple[str, Site, float, float]]:
         """Return part, site, mean square of the clean signal and variance of the noise."""
-        switches: dict[str, Site] = (
-            {"gates": "input"} if hardware.joint else {"input": "input", "recurrent": "recurrent"}
-        )
-        switches |= {"projection": "recurrent", "elementwise": "elementwise"}
+        switches: dict[str, Site] = {**self._matrix_sites(hardware), "elementwise": "elementwise"}
         place = self._member(member)
         rows = []
         for part in self._statistics:

@@ -27,16 +27,24 @@ class UniformConverter(Converter):
         scale: what the bound is measured in: ``absolute``, or multiples of the RMS (``signal``) or of the largest value
             (``range``) that calibration has found: of a DAC the inputs', of an ADC the outputs', of which the largest
             is taken to be the largest input times max|W|. The RMS of inputs is not known.
+        learned: whether a training learns the bound, for each layer and site by itself, from the one that is given
+            here on; see :mod:`asr_dni.nn.learned_bounds`. A network that has learned none has the given one.
+        decay: what the loss has beside for each learned bound, times its logarithm: it shrinks a bound until clipping
+            costs as much, as aihwkit-lightning's ``decay`` of input ranges does.
 
     Raises:
         UserError: a value is out of its range, or the scale is unknown.
     """
 
     strength: ClassVar[str] = "bits"
+    unnamed: ClassVar[tuple[str, ...]] = ("learned", "decay")
+    of_training: ClassVar[tuple[str, ...]] = ("decay",)
 
     bits: int = 8
     bound: float = 1.0
     scale: Scale = "range"
+    learned: bool = False
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
         given: float = self.bits
@@ -50,10 +58,17 @@ class UniformConverter(Converter):
         if self.bound == 0:
             raise UserError("a converter's bound is 0: give a number above 0")
         self._check_scale(self.scale)
+        if not isinstance(self.learned, bool):
+            raise UserError(f"a converter's learned is {self.learned!r}: give true or false")
+        self._check_number("decay")
+        if self.decay and not self.learned:
+            raise UserError(
+                f"a converter's decay is {self.decay:g}, but not its bound learned: give learned: true"
+            )
 
     def operation(self) -> Quantise:
         """Return clipping and rounding."""
-        return Quantise(self.bound, self.bound / (2 ** (self.bits - 1) - 1), self.scale)
+        return Quantise(self.bound, self.bound / (2 ** (self.bits - 1) - 1), self.scale, self.learned)
 
 
 CONVERTERS: dict[str, type[Converter]] = {"UniformConverter": UniformConverter}

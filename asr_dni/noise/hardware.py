@@ -264,7 +264,7 @@ class Hardware:
         place, _, rest = strength.path.partition(".")
         *index, name = rest.split(".")
         for k, model in enumerate(self._models(place)):
-            if index in ([], [str(k)]) and isinstance(getattr(model, name, None), SupportsFloat):
+            if index in ([], [str(k)]) and name in _numbers_of(model):
                 return place, k, name
         known = ", ".join(self.strengths()) or "there is none"
         raise UserError(f"strength {strength.path} is not one of this hardware's: {known}")
@@ -275,10 +275,10 @@ class Hardware:
         for place in _PLACES:
             models = self._models(place)
             for k, model in enumerate(models):
-                for its in dataclasses.fields(model):
-                    if isinstance(getattr(model, its.name), SupportsFloat):
-                        numbered = len(models) > 1
-                        paths.append(f"{place}.{k}.{its.name}" if numbered else f"{place}.{its.name}")
+                numbered = len(models) > 1
+                paths += [
+                    f"{place}.{k}.{name}" if numbered else f"{place}.{name}" for name in _numbers_of(model)
+                ]
         return paths if self.tile is None else [*paths, "tile"]
 
     def alike(self, other: "Hardware") -> str | None:
@@ -368,6 +368,16 @@ def _several(place: str, given: object) -> tuple[Any, ...]:
     return tuple(given)
 
 
+def _numbers_of(model: Model) -> list[str]:
+    """Return the names of the numbers that can be strengths."""
+    names = [its.name for its in dataclasses.fields(model) if its.name not in model.of_training]
+    return [name for name in names if _is_number(getattr(model, name))]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, SupportsFloat) and not isinstance(value, bool)
+
+
 def _names(kind: type) -> str:
     return ", ".join(its.name for its in dataclasses.fields(kind))
 
@@ -381,7 +391,7 @@ def _differences(ours: Sequence[Model], theirs: Sequence[Model]) -> Iterator[tup
     for mine, its in zip(ours, theirs, strict=True):
         for name in (its_field.name for its_field in dataclasses.fields(mine)):
             values = getattr(mine, name), getattr(its, name)
-            if values[0] != values[1] and not all(isinstance(value, SupportsFloat) for value in values):
+            if values[0] != values[1] and not all(map(_is_number, values)):
                 yield name, *values
 
 

@@ -69,11 +69,16 @@ class Affine:
 
 @dataclass(frozen=True)
 class Quantise:
-    """Clip to ``[-bound, bound]`` and round to multiples of ``step``, both in units of ``scale``."""
+    """Clip to ``[-bound, bound]`` and round to multiples of ``step``, both in units of ``scale``.
+
+    Attributes:
+        learned: whether both are multiplied by what the network has learned.
+    """
 
     bound: float
     step: float
     scale: Scale = "absolute"
+    learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,10 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
     """
 
     strength: ClassVar[str] = "sigma"
+    unnamed: ClassVar[tuple[str, ...]] = ()
+    """Fields that :meth:`settings` leaves out at their defaults: those that came later, so that files still compare."""
+    of_training: ClassVar[tuple[str, ...]] = ()
+    """Numbers that do not change the arithmetic, and are no strengths."""
     units: ClassVar[Mapping[str, str]] = {}
     """Of its numbers, by their names, as people read them; where none is here, that of :attr:`scale`, if it has one."""
 
@@ -143,7 +152,11 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
 
     def settings(self) -> dict[str, object]:
         """Return class and fields as plain values, as YAML has them."""
-        return {"class_path": type(self).__name__, "init_args": dataclasses.asdict(self)}
+        arguments = dataclasses.asdict(self)
+        for its in dataclasses.fields(self):
+            if its.name in self.unnamed and arguments[its.name] == its.default:
+                del arguments[its.name]
+        return {"class_path": type(self).__name__, "init_args": arguments}
 
     def _check_number(self, name: str, least: float = 0.0) -> None:
         value = getattr(self, name)

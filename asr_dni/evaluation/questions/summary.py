@@ -212,4 +212,7 @@ def summary_table(
                 + (f": none of up to {most}" if alone is None else ""),
             )
         )
+    for name, factor in curve.settings.get("learned_bounds", {}).items():
+        text = "learned bound of a converter, in multiples of the calibrated one"
+        rows.append((f"learned_bound@{name}", factor, math.nan, math.nan, text))
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "text"])
