@@ -9,18 +9,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, pad
 
 from asr_dni.bounds import at_most
+from asr_dni.data.clip_features import to_float
+from asr_dni.data.waveform_change import Background, WaveformChange
 from asr_dni.errors import UserError
 from asr_dni.philox import derive_key, uniform
 
 # Which of a clip's uniform numbers decides what. New purposes go to the end, so that old draws stay.
 _SHIFT, _SPEED, _GAIN, _MIXED, _LEVEL, _OFFSET = range(6)
 _N_DRAWS = 6
-
-_CLIPS_AT_ONCE = 8
-"""On a CPU larger batches are resampled in parts, whose grids stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +112,6 @@ def _below(draws: Tensor, limits: Tensor | int) -> Tensor:
     return numbers.clamp(max=limits - 1)  # 1 - draw may round to 1
 
 
-def _power(waveforms: Tensor) -> Tensor:
-    return waveforms.square().mean(dim=1, keepdim=True)
-
-
 class Augmentation(nn.Module):
     """Applies :class:`AugmentationSettings` to batches of training clips.
 
@@ -146,39 +140,33 @@ class Augmentation(nn.Module):
         """Change the samples of a batch: speed, time shift, gain and background.
 
         Args:
-            waveforms: ``(N, S)`` float samples in [-1, 1]; left as they are.
+            waveforms: ``(N, S)`` int16, or float samples in [-1, 1]; left as they are.
             clip_ids: ``(N,)`` integer identities of the clips.
             epoch: number of the pass over the training split.
             background: ``(L,)`` float samples of all background recordings, on the same device; repeated if
                 shorter than a clip. None or empty: no background is mixed in.
 
         Returns:
-            ``(N, S)`` changed samples, in [-1, 1].
+            ``(N, S)`` changed samples, float in [-1, 1].
         """
         settings = self.settings
         max_shift = round(settings.time_shift_ms * self.sample_rate / 1000)
         mixing = settings.background_probability > 0 and background is not None and len(background) > 0
         if not (max_shift or settings.speed or settings.gain_db or mixing):
-            return waveforms
-        n_clips, n_samples = waveforms.shape
+            return to_float(waveforms) if waveforms.dtype == torch.int16 else waveforms
         key = derive_key(self.seed, "augmentation", epoch)
         draws = uniform(key, clip_ids.to(waveforms.device), _N_DRAWS)
-
-        shift = _below(draws[:, _SHIFT], 2 * max_shift + 1) - max_shift
-        changed = waveforms
-        if settings.speed:
-            speed = _between(draws[:, _SPEED], settings.speed)
-            changed = self._resampled(changed, speed, shift)
-        elif max_shift:
-            # Rows of a view with one row per possible shift: a copy per clip rather than an index per sample.
-            shifted = pad(changed, (max_shift, max_shift)).unfold(1, n_samples, 1)
-            changed = shifted[torch.arange(n_clips, device=changed.device), max_shift - shift]
-        if settings.gain_db:
-            changed = changed * torch.pow(10.0, _between(draws[:, _GAIN], settings.gain_db)[:, None] / 20)
-        if mixing:
-            assert background is not None
-            changed = self._mixed(changed, background, draws)
-        return changed.clamp_(-1.0, 1.0) if changed is not waveforms else changed.clamp(-1.0, 1.0)
+        gain = _between(draws[:, _GAIN], settings.gain_db) if settings.gain_db else None
+        change = WaveformChange(
+            shift=_below(draws[:, _SHIFT], 2 * max_shift + 1) - max_shift,
+            max_shift=max_shift,
+            speed=_between(draws[:, _SPEED], settings.speed) if settings.speed else None,
+            gain=torch.pow(10.0, gain / 20) if gain is not None else None,
+            background=None
+            if background is None or not mixing
+            else self._background(background, draws, waveforms.shape[1]),
+        )
+        return change.apply(waveforms)
 
     @torch.no_grad()
     def features(self, features: Tensor, clip_ids: Tensor, epoch: int, n_bands: int | None = None) -> Tensor:
@@ -219,39 +207,20 @@ class Augmentation(nn.Module):
         """Return the settings, for ``print(module)``."""
         return f"{self.settings}, sample_rate={self.sample_rate}, seed={self.seed}"
 
-    @staticmethod
-    def _resampled(waveforms: Tensor, speed: Tensor, shift: Tensor) -> Tensor:
-        """Play each clip at its speed about its middle, shifted, by cubic interpolation (36 dB on speech)."""
-        if waveforms.device.type == "cpu" and len(waveforms) > _CLIPS_AT_ONCE:
-            parts = [slice(k, k + _CLIPS_AT_ONCE) for k in range(0, len(waveforms), _CLIPS_AT_ONCE)]
-            return torch.cat([Augmentation._resampled(waveforms[k], speed[k], shift[k]) for k in parts])
-        n_samples = waveforms.shape[1]
-        middle = (n_samples - 1) / 2
-        output = torch.arange(n_samples, device=waveforms.device, dtype=waveforms.dtype) - middle
-        # grid_sample wants input positions from -1, the first sample, to 1, the last; zeros lie beyond.
-        positions = (output - shift[:, None]) * (speed[:, None] / middle)
-        grid = torch.stack((positions, torch.zeros_like(positions)), dim=-1)[:, None]
-        resampled = grid_sample(
-            waveforms[:, None, None], grid, mode="bicubic", padding_mode="zeros", align_corners=True
-        )
-        return resampled[:, 0, 0]
-
-    def _mixed(self, waveforms: Tensor, background: Tensor, draws: Tensor) -> Tensor:
+    def _background(self, recordings: Tensor, draws: Tensor, n_samples: int) -> Background:
         settings = self.settings
-        n_samples = waveforms.shape[1]
-        if len(background) < n_samples:
-            background = background.repeat(-(-n_samples // len(background)))
-        parts = background.unfold(0, n_samples, 1)
-        part = parts.index_select(0, _below(draws[:, _OFFSET], len(parts)))
+        if len(recordings) < n_samples:
+            recordings = recordings.repeat(-(-n_samples // len(recordings)))
         if settings.background_snr_db is not None:
-            snr_db = _between(draws[:, _LEVEL, None], settings.background_snr_db)
-            wanted = _power(waveforms) / torch.pow(10.0, snr_db / 10)
-            power = _power(part)
-            volume = torch.where(power > 0, (wanted / power).sqrt(), 0.0)
+            level = torch.pow(10.0, _between(draws[:, _LEVEL], settings.background_snr_db) / 10)
         else:
-            volume = draws[:, _LEVEL, None] * (settings.background_volume or 0.0)
-        chosen = draws[:, _MIXED, None] <= settings.background_probability
-        return torch.addcmul(waveforms, part, volume * chosen)
+            level = draws[:, _LEVEL] * (settings.background_volume or 0.0)
+        return Background(
+            recordings,
+            start=_below(draws[:, _OFFSET], len(recordings) - n_samples + 1),
+            level=level * (draws[:, _MIXED] <= settings.background_probability),
+            by_power=settings.background_snr_db is not None,
+        )
 
     @staticmethod
     def _masked(draws: Tensor, length: int, max_width: int) -> Tensor:

@@ -226,7 +226,7 @@ class KeywordData(RecordedData):
         features_of = self._features_on(device)
         self.augment.to(device)
         self._fit_statistics()
-        waveforms = self._to_float(
+        waveforms = self._with_silence(
             batch, derive_key(self.seed, "silence", epoch) if training else self._evaluation_silence
         )
         if training:
@@ -243,12 +243,18 @@ class KeywordData(RecordedData):
 
     def _to_float(self, batch: AudioBatch, silence_key: Key) -> Tensor:
         """Return ``(N, S)`` samples in [-1, 1); made clips of silence get their background."""
+        waveforms = self._with_silence(batch, silence_key)
+        return to_float(waveforms) if waveforms.dtype == torch.int16 else waveforms
+
+    def _with_silence(self, batch: AudioBatch, silence_key: Key) -> Tensor:
+        """Return the samples; with made clips of silence, which get their background, as :meth:`_to_float` does."""
+        made = (batch.clip_ids >= SILENCE_BIT).nonzero()[:, 0] if self.labels.percent_silence else ()
+        if not len(made):
+            return batch.waveforms
         waveforms = to_float(batch.waveforms)
-        made = (batch.clip_ids >= SILENCE_BIT).nonzero()[:, 0] if self.labels.percent_silence else None
-        if made is not None and len(made):
-            background = self._background_on(waveforms.device)
-            assert background is not None  # _select has checked
-            waveforms[made] = silence(background, batch.clip_ids[made], silence_key, waveforms.shape[1])
+        background = self._background_on(waveforms.device)
+        assert background is not None  # _select has checked
+        waveforms[made] = silence(background, batch.clip_ids[made], silence_key, waveforms.shape[1])
         return waveforms
 
     @property

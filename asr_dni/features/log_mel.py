@@ -15,6 +15,7 @@ from torchaudio.functional import melscale_fbanks
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
+from asr_dni.features.band_energies import BandEnergies
 from asr_dni.features.deltas import DeltaStream, append_deltas
 from asr_dni.features.front_end import FeatureStream, FrontEnd
 
@@ -96,9 +97,10 @@ class LogMel(FrontEnd):
         excess = self.fft_points - self.window_samples
         window = pad(torch.hann_window(self.window_samples), (0, excess))
         # Real and imaginary parts alternate: squared, they go through the product with the bands as they are.
-        bands = mel_filterbank(self).repeat_interleave(2, dim=0)
+        bands = mel_filterbank(self)
         self.register_buffer("_window", window, persistent=False)
-        self.register_buffer("_bands", bands, persistent=False)
+        self.register_buffer("_bands", bands.repeat_interleave(2, dim=0), persistent=False)
+        self._compiled = BandEnergies(window[: self.window_samples], bands, self.fft_points, self.hop_samples)
 
     def _require(self, valid: bool, key: str, expected: str) -> None:
         if not valid:
@@ -218,13 +220,13 @@ class LogMel(FrontEnd):
         Returns:
             ``(N, T, F)`` or ``(T, F)`` float32, where T is ``n_frames(S)``.
         """
-        if waveforms.dim() > 1 and len(waveforms) > _CLIPS_AT_ONCE and waveforms.device.type == "cpu":
-            starts = range(0, len(waveforms), _CLIPS_AT_ONCE)
-            # Not self(...): what a class below does to the features would be done twice.
-            return torch.cat([LogMel.forward(self, waveforms[k : k + _CLIPS_AT_ONCE]) for k in starts])
         n_samples = waveforms.shape[-1]
-        padded = pad(waveforms, self.zeros_around(n_samples)) if n_samples else waveforms
-        return append_deltas(self.static(padded), self.deltas, self.delta_width // 2)
+        if waveforms.dim() > 1 and len(waveforms) > _CLIPS_AT_ONCE and waveforms.device.type == "cpu":
+            # Not self(...): what a class below does to the features would be done twice.
+            parts = (LogMel.forward(self, part) for part in torch.split(waveforms, _CLIPS_AT_ONCE))
+            return torch.cat(list(parts))
+        zeros = self.zeros_around(n_samples) if n_samples else (0, 0)
+        return append_deltas(self._static(waveforms, *zeros), self.deltas, self.delta_width // 2)
 
     def stream(self) -> "LogMelStream":
         """Return a new, empty stream, which computes the same features from pieces of a recording."""
@@ -239,24 +241,39 @@ class LogMel(FrontEnd):
         Returns:
             ``(..., T, n_bands)`` float32.
         """
+        return self._static(samples, 0, 0)
+
+    def _static(self, samples: Tensor, before: int, after: int) -> Tensor:
+        """Return the features of the full frames in samples with so many zeros around them."""
         if not samples.is_floating_point():
             raise TypeError(f"waveforms must be floating-point samples in [-1, 1], not {samples.dtype}")
-        shape = samples.shape[:-1]
-        n_frames = max(0, 1 + (samples.shape[-1] - self.window_samples) // self.hop_samples)
-        if not n_frames or not shape.numel():
+        *shape, n_samples = samples.shape
+        n_frames = max(0, 1 + (before + n_samples + after - self.window_samples) // self.hop_samples)
+        n_rows = math.prod(shape) * n_frames
+        if not n_rows:
             return samples.new_zeros((*shape, n_frames, self.n_bands), dtype=torch.float32)
-        end = (n_frames - 1) * self.hop_samples + self.fft_points
         with torch.autocast(samples.device.type, enabled=False):
-            samples = pad(samples.float(), (0, end - samples.shape[-1]))  # adds or cuts
-            frames = samples.unfold(-1, self.fft_points, self.hop_samples) * self._window
-            spectrum = torch.view_as_real(torch.fft.rfft(frames)).flatten(-2).reshape(-1, len(self._bands))
-            in_place = None if spectrum.requires_grad else spectrum  # saves a pass through memory
-            power = torch.mul(spectrum, spectrum, out=in_place)
-            if len(power) == 1:
+            if self._compiled.runs(samples):
+                energies = self._compiled(samples.reshape(-1, n_samples), before, n_frames)
+            else:
+                energies = self._energies(samples, before, n_frames)
+            if n_rows == 1:
                 # A single row would take the matrix-vector routine, which rounds differently.
-                power = power.expand(2, -1)
-            features = self._of_energies(power @ self._bands)
-        return features[: shape.numel() * n_frames].reshape(*shape, n_frames, -1)
+                energies = energies[:1].expand(2, -1)
+            features = self._of_energies(energies)
+        return features[:n_rows].reshape(*shape, n_frames, -1)
+
+    def _energies(self, samples: Tensor, before: int, n_frames: int) -> Tensor:
+        """Return ``(n, n_mels)`` band energies of all frames, by torch's operations; n at least 2."""
+        end = (n_frames - 1) * self.hop_samples + self.fft_points
+        samples = pad(samples.float(), (before, end - before - samples.shape[-1]))  # adds or cuts
+        frames = samples.unfold(-1, self.fft_points, self.hop_samples) * self._window
+        spectrum = torch.view_as_real(torch.fft.rfft(frames)).flatten(-2).reshape(-1, len(self._bands))
+        in_place = None if spectrum.requires_grad else spectrum  # saves a pass through memory
+        power = torch.mul(spectrum, spectrum, out=in_place)
+        if len(power) == 1:
+            power = power.expand(2, -1)
+        return power @ self._bands
 
     def _of_energies(self, energies: Tensor) -> Tensor:
         """Return ``(n, n_bands)`` features of ``(n, n_mels)`` band energies, n at least 2."""
