@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from asr_dni.cli.info import CASES, implementation_of
 from asr_dni.cli.main import main
-from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, native, use_implementation
+from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, learn_bounds, native, use_implementation
 from asr_dni.nn.implementation import IMPLEMENTATIONS
 from asr_dni.nn.stacking import stack_networks
 
@@ -30,6 +30,7 @@ def run(cell, case):
     options = {"proj_size": 4} if case.projected else {}
     layers = [LAYERS[cell](3, 8, dtype=case.dtype, **options) for _ in range(case.networks)]
     layer = layers[0] if case.networks == 1 else stack_networks(layers)
+    learn_bounds(layer, case.hardware)
     x = torch.randn(5, 2, 3, dtype=case.dtype)
     if case.packed:
         x = pack_padded_sequence(x, torch.tensor([5, 3]))
@@ -89,6 +90,7 @@ def test_what_is_for_another_device_is_no_reason():
         ("multiplicative noise", "fused", ""),
         ("an ADC", "fused", ""),
         ("a DAC", "fused", ""),
+        ("an ADC that is learned", "reference", "whose bound is being learned"),
         ("float64", "reference", "float64"),
         ("autocast to bfloat16", "fused", ""),
     ],
