@@ -15,6 +15,7 @@ from torch.amp.autocast_mode import custom_bwd, custom_fwd
 
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS, State
+from asr_dni.nn.mvm import Products
 from asr_dni.nn.native_operations import noted_width
 from asr_dni.nn.operations import (
     MOST_GROUPS,
@@ -35,6 +36,7 @@ CAPABILITIES = Capabilities(
     arrays=True,
     lengths=True,
     by_sample=True,
+    products=("float32", "bfloat16"),
 )
 
 
@@ -86,6 +88,7 @@ class _Fused(torch.autograd.Function):
         sites: Sites,
         keep: bool,
         lengths: Tensor | None,
+        products: Products,
     ) -> tuple[Tensor, Tensor | None]:
         given = inputs if projection is None else projection
         assert given is not None
@@ -103,6 +106,7 @@ class _Fused(torch.autograd.Function):
             cell,
             sites,
             keep,
+            products,
             inputs=inputs,
             w_ih=w_ih,
             b_ih=b_ih,
@@ -122,7 +126,7 @@ class _Fused(torch.autograd.Function):
             ctx.save_for_backward(
                 inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own, outputs, gates, kept, passed
             )
-            ctx.cell, ctx.sites, ctx.lengths = cell, sites, lengths
+            ctx.cell, ctx.sites, ctx.lengths, ctx.products = cell, sites, lengths, products
         ctx.set_materialize_grads(False)
         return outputs, kept[:, -1].clone() if kept is not None and c is not None else None
 
@@ -136,9 +140,15 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the gradients have to be differentiable
             arguments = inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c, own
             its = _differentiable_gradients(
-                ctx.cell, arguments, ctx.sites, ctx.lengths, ctx.needs_input_grad[1:10], gradients
+                ctx.cell,
+                arguments,
+                ctx.sites,
+                ctx.lengths,
+                ctx.products,
+                ctx.needs_input_grad[1:10],
+                gradients,
             )
-            return None, *its, None, None, None
+            return None, *its, None, None, None, None
         _, of_inputs, of_w_ih, of_b_ih, of_projection, of_w_hh, of_b_hh, *_ = ctx.needs_input_grad
         of_own = ctx.needs_input_grad[9]
         if d_outputs is None:
@@ -167,6 +177,7 @@ class _Fused(torch.autograd.Function):
             ctx.cell,
             ctx.sites,
             True,
+            ctx.products,
             inputs=inputs,
             w_ih=w_ih,
             w_hh=w_hh,
@@ -191,7 +202,22 @@ class _Fused(torch.autograd.Function):
         )
         if d_inputs is not None and inputs.dim() == 3:
             d_inputs = d_inputs.sum(0)  # shared by all networks
-        return None, d_inputs, d_w_ih, d_b_ih, d_projection, d_w_hh, d_b_hh, dh, dc, d_own, None, None, None
+        return (
+            None,
+            d_inputs,
+            d_w_ih,
+            d_b_ih,
+            d_projection,
+            d_w_hh,
+            d_b_hh,
+            dh,
+            dc,
+            d_own,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _differentiable_gradients(
@@ -199,6 +225,7 @@ def _differentiable_gradients(
     arguments: Sequence[Tensor | None],
     sites: Sites,
     lengths: Tensor | None,
+    products: Products,
     wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -209,6 +236,7 @@ def _differentiable_gradients(
         arguments: inputs, w_ih, b_ih, projection, w_hh, b_hh, h, c and own.
         sites: the noise; the same numbers are drawn again.
         lengths: of the samples' sequences.
+        products: the precision of factors.
         wanted: of which arguments.
         gradients: of outputs and last cell state.
 
@@ -240,6 +268,7 @@ def _differentiable_gradients(
         projection=projection,
         own={} if own is None else _unstacked(cell, own),
         lengths=lengths,
+        products=products,
     )
     outputs, final = run_reference(problem, draw=native.draw_gaussian)
     results = [(outputs, gradients[0]), (final[-1], gradients[1] if c is not None else None)]
@@ -310,7 +339,9 @@ def run(problem: Recurrence) -> tuple[Tensor, State]:
     sites, lengths = _drawn_outside(problem), problem.lengths
     if lengths is not None:
         lengths = lengths.to("cpu", torch.int64).expand(h.shape[:2]).contiguous()
-    outputs, last = _Fused.apply(problem.cell, *arguments, sites, keep, lengths)  # type: ignore[no-untyped-call]
+    outputs, last = _Fused.apply(  # type: ignore[no-untyped-call]
+        problem.cell, *arguments, sites, keep, lengths, problem.products
+    )
     if lengths is None:
         final = outputs[:, -1]
     else:

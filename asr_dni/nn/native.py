@@ -4,6 +4,7 @@ Where there is no compiler the reference in torch operations is used instead, wh
 """
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from asr_dni.compiled import CompiledLibrary
+from asr_dni.errors import UserError
 from asr_dni.nn.cells import CELLS as EQUATIONS
+from asr_dni.nn.mvm import Products
 from asr_dni.nn.native_operations import (
     ArrayStructure,
     fields,
@@ -24,7 +27,15 @@ from asr_dni.nn.operations import GaussianNoise, Quantisation
 from asr_dni.nn.recurrence import Sites
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
-_HEADERS = "philox.h", "operations.h", "products.h", "cells.h", "further_cells.h"
+_HEADERS = (
+    "philox.h",
+    "operations.h",
+    "float32_products.h",
+    "bfloat16_products.h",
+    "products.h",
+    "cells.h",
+    "further_cells.h",
+)
 _KERNELS = CompiledLibrary(
     _SOURCE,
     [_SOURCE.with_name(name) for name in _HEADERS],
@@ -35,11 +46,17 @@ library, status, forget = _KERNELS.library, _KERNELS.status, _KERNELS.forget
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "lstm_peephole", "mgu", "fastgrnn")
 """The cells that ``recurrence.c`` has, in the order in which it counts them."""
 
+KERNELS = ("float32", "converted", "avx512_bf16", "amx_bf16")
+"""The kernels of products that ``products.h`` has, in the order in which it counts them: one with factors in float32,
+and those with factors in bfloat16, the fastest last. ``converted`` runs on any processor."""
+KERNEL_SETTING = "ASR_DNI_BFLOAT16"
+"""Environment variable: the kernel for bfloat16 that is to be taken, for tests."""
+
 
 class _Recurrence(ctypes.Structure):
     _fields_ = (
         *fields(ctypes.c_int64, "networks steps rows features width first_step noted"),
-        *fields(ctypes.c_int32, "cell joint keep shared threads n_arrays n_pieces n_operations"),
+        *fields(ctypes.c_int32, "cell joint keep shared threads n_arrays n_pieces n_operations kernel"),
         *fields(
             ctypes.c_void_p,
             "inputs w_ih b_ih projection w_hh b_hh own h c outputs gates kept passed noise arrays pieces "
@@ -149,6 +166,7 @@ def run_recurrence(
     cell: str,
     sites: Sites,
     keep: bool,
+    products: Products = "float32",
     **arrays: Tensor | None,
 ) -> None:
     """Run the C function ``recurrence_forward`` or ``recurrence_backward`` of ``recurrence.c`` on its struct's arrays.
@@ -158,12 +176,14 @@ def run_recurrence(
         cell: which equations.
         sites: the hardware.
         keep: whether activations are kept for the backward pass.
+        products: the precision of factors.
         **arrays: tensors on the CPU, float32 but those of :data:`_TYPES`; the C file says their names and shapes. Those
             that are written to must be contiguous, the others are made so.
 
     Raises:
         ValueError: the cell is not one of :data:`CELLS`, or an array, the noise or its sample identities do not have
             the type, device or shape that the C function takes for granted.
+        UserError: see :func:`bfloat16_kernel`.
         AssertionError: :func:`library` is ``None``.
     """
     kernels = library()
@@ -192,6 +212,7 @@ def run_recurrence(
         len(hardware.arrays),
         len(hardware.pieces),
         len(hardware.operations[0]),
+        KERNELS.index(products if products == "float32" else bfloat16_kernel()),
         inside=hardware.inside,
         **{name: ctypes.addressof(its) for name, its in lists.items()},
         samples=ctypes.addressof(pointers := (ctypes.c_void_p * len(ids))(*(i.data_ptr() for i in ids))),
@@ -204,6 +225,22 @@ def run_recurrence(
     problem.packed, problem.scratch, problem.sums = (array.data_ptr() for array in scratch)
     getattr(kernels, f"recurrence_{direction}")(ctypes.byref(problem))
     del hardware, lists, pointers  # kept alive until here
+
+
+def bfloat16_kernel() -> str:
+    """Return by which of :data:`KERNELS` products with factors in bfloat16 are made: the fastest one of this processor.
+
+    Raises:
+        UserError: the environment's ``ASR_DNI_BFLOAT16`` is not one that this processor has.
+        AssertionError: :func:`library` is ``None``.
+    """
+    kernels = library()
+    assert kernels is not None
+    has = [name for number, name in enumerate(KERNELS) if number and kernels.has_products(number)]
+    wanted = os.environ.get(KERNEL_SETTING) or has[-1]
+    if wanted not in has:
+        raise UserError(f"{KERNEL_SETTING} is {wanted!r}: on this processor give one of {', '.join(has)}")
+    return wanted
 
 
 def draw_gaussian(

@@ -1,128 +1,89 @@
-/* Products of a few rows with a matrix, and what packs matrices for them.
+/* Products of a few rows with a matrix, and what packs matrices for them, in each precision of the factors.
  *
- * out = a B + add + bias for a few rows at a time: B is packed once into panels of PANEL columns, of which a tile of
- * ROWS x PANEL sums stays in registers. A library call a step would cost the threads a meeting a step. */
+ * B is packed once into panels of PANEL columns. A library call a step would cost the threads a meeting a step. */
 #ifndef ASR_DNI_PRODUCTS_H
 #define ASR_DNI_PRODUCTS_H
-#include <stddef.h>
+#include "bfloat16_products.h"
+#include "float32_products.h"
 
-#define INLINE static inline __attribute__((always_inline))
+/* Of the factors, and for bfloat16 by which kernel; the order is that of KERNELS in native.py. */
+enum { FLOAT32, CONVERTED_BFLOAT16, AVX512_BFLOAT16, AMX_BFLOAT16 };
 
-#if defined(__AVX512F__)
-enum { VECTOR = 16, ROWS = 12 };
-#elif defined(__AVX__)
-enum { VECTOR = 8, ROWS = 6 };
-#elif defined(__aarch64__)
-enum { VECTOR = 4, ROWS = 12 };
-#else
-enum { VECTOR = 4, ROWS = 6 };
+/* Whether this machine has a kernel. */
+int has_products(int kernel) {
+    switch (kernel) {
+        case FLOAT32:
+        case CONVERTED_BFLOAT16: return 1;
+#ifdef HAS_AVX512_BF16
+        case AVX512_BFLOAT16: return __builtin_cpu_supports("avx512bf16");
 #endif
-enum { PANEL = 2 * VECTOR };
-typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-typedef struct {
-    const float *a, *b, *add, *bias; /* add: may be NULL, or out; bias: may be NULL */
-    float *out;
-    ptrdiff_t a_stride, b_stride, out_stride; /* of a row of a, a panel, a row of out and add */
-    ptrdiff_t rows, depth, columns;
-    ptrdiff_t packed; /* 0, or a is packed as by pack_transposed: how many columns it has room for */
-} product;
-
-INLINE void tile(int rows, const product *p, ptrdiff_t first, ptrdiff_t column) {
-    const float *a = p->a + first * (p->packed ? p->packed : p->a_stride), *b = p->b + column / PANEL * p->b_stride;
-    const ptrdiff_t down = p->packed ? 1 : p->a_stride, right = p->packed ? ROWS : 1, depth = p->depth;
-    vector sums[ROWS][2];
-#pragma GCC unroll 12
-    for (int m = 0; m < rows; m++) sums[m][0] = sums[m][1] = (vector){0};
-    for (ptrdiff_t k = 0; k < depth; k++, a += right) {
-        vector left = *(const vector *)(b + k * PANEL), right = *(const vector *)(b + k * PANEL + VECTOR);
-#pragma GCC unroll 12
-        for (int m = 0; m < rows; m++) {
-            vector factor = a[m * down] - (vector){0};
-            sums[m][0] += factor * left;
-            sums[m][1] += factor * right;
-        }
-    }
-    ptrdiff_t columns = p->columns - column;
-#pragma GCC unroll 12
-    for (int m = 0; m < rows; m++) {
-        ptrdiff_t at = (first + m) * p->out_stride + column;
-        if (columns >= PANEL) {
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                vector sum = sums[m][half];
-                if (p->bias) sum += *(const vector *)(p->bias + column + half * VECTOR);
-                if (p->add) sum += *(const vector *)(p->add + at + half * VECTOR);
-                *(vector *)(p->out + at + half * VECTOR) = sum;
-            }
-        } else {
-            float row[PANEL];
-            *(vector *)row = sums[m][0], *(vector *)(row + VECTOR) = sums[m][1];
-            for (ptrdiff_t n = 0; n < columns; n++) {
-                float sum = row[n];
-                if (p->bias) sum += p->bias[column + n];
-                if (p->add) sum += p->add[at + n];
-                p->out[at + n] = sum;
-            }
-        }
+#ifdef HAS_AMX
+        case AMX_BFLOAT16: return may_use_tiles();
+#endif
+        default: return 0;
     }
 }
 
-/* Functions of their own: in one, a compiler takes its time over all of them together. */
-#define TILE(rows) \
-    static __attribute__((noinline)) void tile_##rows(const product *p, ptrdiff_t first, ptrdiff_t column) { \
-        tile(rows, p, first, column); \
+/* A thread begins and ends its products. */
+INLINE void begin_products(int kernel) {
+#ifdef HAS_AMX
+    if (kernel == AMX_BFLOAT16) configure_tiles();
+#endif
+}
+
+INLINE void end_products(int kernel) {
+#ifdef HAS_AMX
+    if (kernel == AMX_BFLOAT16) release_tiles();
+#endif
+}
+
+static void multiply(int kernel, const product *p) {
+    switch (kernel) {
+        case FLOAT32: multiply_float32(p); break;
+#ifdef HAS_AVX512_BF16
+        case AVX512_BFLOAT16: multiply_bfloat16(p, sums_avx512); break;
+#endif
+#ifdef HAS_AMX
+        case AMX_BFLOAT16: multiply_bfloat16(p, sums_amx); break;
+#endif
+        default: multiply_bfloat16(p, sums_converted);
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
-#if defined(__AVX512F__) || defined(__aarch64__)
-TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
-#endif
-
-static void (*const TILES[])(const product *, ptrdiff_t, ptrdiff_t) = {
-    NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
-#if defined(__AVX512F__) || defined(__aarch64__)
-    tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
-#endif
-};
-
-static void multiply(const product *p) {
-    ptrdiff_t tiles = (p->rows + ROWS - 1) / ROWS;
-    for (ptrdiff_t column = 0; column < p->columns; column += PANEL)
-        for (ptrdiff_t t = 0; t < tiles; t++) {
-            ptrdiff_t first = p->packed ? t * ROWS : t * p->rows / tiles;
-            ptrdiff_t last = p->packed ? first + ROWS : (t + 1) * p->rows / tiles;
-            TILES[(last < p->rows ? last : p->rows) - first](p, first, column);
-        }
 }
 
-INLINE ptrdiff_t packed_size(ptrdiff_t depth, ptrdiff_t columns) {
-    return (columns + PANEL - 1) / PANEL * PANEL * depth;
+/* Floats of a packed matrix, and of its panels before a column that begins one. */
+INLINE ptrdiff_t packed_size(int kernel, ptrdiff_t depth, ptrdiff_t columns) {
+    return rounded(columns, PANEL) * (kernel == FLOAT32 ? depth : rounded(depth, DEPTH) / 2);
 }
+
+/* Floats of a panel. */
+INLINE ptrdiff_t panel_size(int kernel, ptrdiff_t depth) { return packed_size(kernel, depth, PANEL); }
 
 /* One panel of a matrix whose entry (k, n) is at k * down + n * right. */
-static void pack_panel(const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth, ptrdiff_t columns,
-                       ptrdiff_t column, float *packed) {
-    float *panel = packed + column * depth;
-    if (right == 1 && columns - column >= PANEL) {
-        for (ptrdiff_t k = 0; k < depth; k++)
-            for (ptrdiff_t n = 0; n < PANEL; n++) panel[k * PANEL + n] = from[k * down + column + n];
-        return;
-    }
-    for (ptrdiff_t k = 0; k < depth; k++)
-        for (ptrdiff_t n = 0; n < PANEL; n++)
-            panel[k * PANEL + n] = column + n < columns ? from[k * down + (column + n) * right] : 0.0f;
+static void pack_panel(int kernel, const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth,
+                       ptrdiff_t columns, ptrdiff_t column, float *packed) {
+    if (kernel == FLOAT32)
+        pack_panel_float32(from, down, right, depth, columns, column, packed);
+    else
+        pack_panel_bfloat16(from, down, right, depth, columns, column, packed);
 }
 
-/* Make a row column `at` of a matrix of which each tile of ROWS rows is in one piece. */
-INLINE void pack_transposed(const float *row, ptrdiff_t count, ptrdiff_t at, ptrdiff_t room, float *packed) {
-    for (ptrdiff_t first = 0; first < count; first += ROWS) {
-        float *to = packed + first * room + at * ROWS;
-        const ptrdiff_t rows = count - first < ROWS ? count - first : ROWS;
-        if (rows == ROWS)
-            for (int m = 0; m < ROWS; m++) to[m] = row[first + m];
-        else
-            for (ptrdiff_t m = 0; m < rows; m++) to[m] = row[first + m];
-    }
+/* Floats of a matrix that pack_transposed packs. */
+INLINE ptrdiff_t transposed_size(int kernel, ptrdiff_t count, ptrdiff_t room) {
+    return room * (kernel == FLOAT32 ? rounded(count, ROWS) : rounded(count, MOST_ROWS) / 2);
+}
+
+/* Make a row column `at` of a matrix that has room for `room` of them. */
+INLINE void pack_transposed(int kernel, const float *row, ptrdiff_t count, ptrdiff_t at, ptrdiff_t room,
+                            float *packed) {
+    if (kernel == FLOAT32)
+        pack_transposed_float32(row, count, at, room, packed);
+    else
+        pack_transposed_bfloat16(row, count, at, packed);
+}
+
+/* Floats of a product's block, where the depth is not above one. */
+INLINE ptrdiff_t block_size(int kernel, ptrdiff_t depth) {
+    return kernel == FLOAT32 ? 0 : MOST_ROWS * rounded(depth, DEPTH) / 2;
 }
 
 #endif

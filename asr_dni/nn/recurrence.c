@@ -48,6 +48,7 @@ typedef struct {
     int64_t networks, steps, rows, features, width, first_step, noted; /* noted: width of `passed` */
     int32_t cell, joint, keep, shared, threads; /* shared: one input for all networks */
     int32_t n_arrays, n_pieces, n_operations;   /* operations of each network */
+    int32_t kernel;                             /* of the products */
     const float *inputs;                      /* (T, N, F), (K, T, N, F) or NULL */
     const float *w_ih, *b_ih;                 /* (K, G H, F), (K, G H) or NULL */
     const float *projection;                  /* (K, T, N, G H) or NULL */
@@ -97,8 +98,6 @@ enum { CHUNK_ROWS = 256 };
 /* Units whose weight gradients are written at once. */
 enum { UNITS = 16 };
 
-INLINE ptrdiff_t rounded(ptrdiff_t number, ptrdiff_t up_to) { return (number + up_to - 1) / up_to * up_to; }
-
 /* Blocks of rows for each network, so that all threads have as much to do. */
 INLINE ptrdiff_t blocks_of(const recurrence *p) {
     ptrdiff_t blocks = (p->rows + BLOCK_ROWS - 1) / BLOCK_ROWS, most = (p->rows + ROWS - 1) / ROWS;
@@ -122,8 +121,8 @@ INLINE ptrdiff_t inputs_width(const recurrence *p) { return p->inputs ? p->featu
 /* Floats of a packed piece of one network. */
 INLINE ptrdiff_t packed_piece(const recurrence *p, int backward, const piece *its) {
     ptrdiff_t gates = GATES[p->cell] * p->width;
-    if (!backward) return packed_size(its->columns, gates);
-    return its->of_hidden || p->d_inputs ? packed_size(gates, its->columns) : 0;
+    if (!backward) return packed_size(p->kernel, its->columns, gates);
+    return its->of_hidden || p->d_inputs ? packed_size(p->kernel, gates, its->columns) : 0;
 }
 
 /* Floats of the packed pieces of one network that come before one of them. */
@@ -138,23 +137,38 @@ INLINE int groups_of(const recurrence *p, const array *its) {
     return its->kind == BOTH ? GRADIENTS[p->cell] : GATES[p->cell];
 }
 
+/* Floats of what a product needs for a few of its rows. */
+INLINE ptrdiff_t block_of_thread(const recurrence *p) {
+    const ptrdiff_t gates = GATES[p->cell] * p->width, deepest = gates > p->features ? gates : p->features;
+    return block_size(p->kernel, deepest > CHUNK_ROWS ? deepest : CHUNK_ROWS);
+}
+
 /* Floats of what went into the products for `room` rows, before one of the pieces. */
 INLINE ptrdiff_t turned_before(const recurrence *p, ptrdiff_t room, ptrdiff_t piece) {
     ptrdiff_t size = 0;
-    for (ptrdiff_t j = 0; j < piece; j++) size += room * rounded(p->pieces[j].columns, ROWS);
+    for (ptrdiff_t j = 0; j < piece; j++) size += transposed_size(p->kernel, p->pieces[j].columns, room);
     return size;
 }
 
+/* Floats of the packed gradients of `room` rows. */
+INLINE ptrdiff_t packed_gradients(const recurrence *p, ptrdiff_t room) {
+    return packed_size(p->kernel, room, GRADIENTS[p->cell] * panel_width(p));
+}
+
+/* Of whole cache lines, as is what bfloat16 needs: that comes first. */
 INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
     const ptrdiff_t rows = rows_of_block(p), H = p->width, F = inputs_width(p), D = GRADIENTS[p->cell] * H;
     const ptrdiff_t converted = p->n_arrays ? H + F : 0, inside = 2 * INSIDE[p->cell] * H;
+    ptrdiff_t size = block_of_thread(p) + inside;
     if (!backward) {
         const ptrdiff_t gates = (keeps_apart(p) ? 2 : 1) * GATES[p->cell] * H;
-        return inside + rows * (gates + converted + (p->n_arrays ? 2 * D : 0));
+        size += rows * (gates + converted + (p->n_arrays ? 2 * D : 0));
+    } else {
+        const ptrdiff_t room = steps_of_chunk(p) * rows, buffers = p->n_arrays > 1 ? 1 + p->n_arrays : 1;
+        size += turned_before(p, room, p->n_pieces) + packed_gradients(p, room) + room * buffers * D;
+        size += converted + (has_direct_way(p) && p->n_arrays ? rows * H : 0);
     }
-    const ptrdiff_t chunk = steps_of_chunk(p) * rows, buffers = p->n_arrays > 1 ? 1 + p->n_arrays : 1;
-    return inside + converted + (has_direct_way(p) && p->n_arrays ? rows * H : 0) + turned_before(p, chunk, p->n_pieces) +
-           chunk * (buffers * D + GRADIENTS[p->cell] * panel_width(p));
+    return rounded(size, 16);
 }
 
 /* Sums of one block: a row for each unit, each feature and the biases, and the cell's own parameters. */
@@ -224,6 +238,7 @@ typedef struct {
     float *inward, *hidden;     /* (rows, G): parts of the pre-activations; one and the same where they only add up */
     float *outputs, *of_hidden; /* (rows, D): of an array, and of W_hh on an array of both */
     float *inputs, *state;      /* (rows, F), (rows, H): what a DAC gives */
+    float *block;               /* of products */
 } forward_rows;
 
 /* x or h as it goes into the arrays. */
@@ -260,17 +275,17 @@ static int outputs_of_array(const recurrence *p, ptrdiff_t number, ptrdiff_t k, 
         if (part->array != number) continue;
         product sum = {.a = (part->of_hidden ? h : x) + part->first, .b = packed + packed_before(p, 0, j),
                        .add = matrices ? out : NULL, .out = out, .a_stride = part->of_hidden ? H : p->features,
-                       .b_stride = PANEL * part->columns, .out_stride = width, .rows = rows, .depth = part->columns,
-                       .columns = G};
+                       .b_stride = panel_size(p->kernel, part->columns), .out_stride = width, .rows = rows,
+                       .depth = part->columns, .columns = G, .block = to->block};
         if (split && part->of_hidden) { /* the gate that is kept apart comes after those of W_ih */
             sum.add = NULL, sum.out = to->of_hidden, sum.out_stride = G;
-            multiply(&sum);
+            multiply(p->kernel, &sum);
             for (ptrdiff_t n = 0; n < rows; n++) {
                 add_row(out + n * width, to->of_hidden + n * G, G - H);
                 add_row(out + n * width + G, to->of_hidden + n * G + G - H, H);
             }
         } else {
-            multiply(&sum);
+            multiply(p->kernel, &sum);
         }
         matrices |= part->of_hidden ? 2 : 1;
     }
@@ -319,29 +334,30 @@ static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t
     const int apart = keeps_apart(p);
     const float *packed = p->packed + k * packed_before(p, 0, p->n_pieces);
     product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = p->b_hh ? p->b_hh + k * G : NULL,
-                           .out = to->hidden, .a_stride = H, .b_stride = PANEL * H, .out_stride = G, .rows = rows,
-                           .depth = H, .columns = G};
+                           .out = to->hidden, .a_stride = H, .b_stride = panel_size(p->kernel, H), .out_stride = G,
+                           .rows = rows, .depth = H, .columns = G, .block = to->block};
     if (p->inputs) {
         product from_inputs = {.a = inputs_of(p, k, t, first), .b = packed + packed_before(p, 0, 1),
                                .bias = p->b_ih ? p->b_ih + k * G : NULL, .out = to->inward, .a_stride = F,
-                               .b_stride = PANEL * F, .out_stride = G, .rows = rows, .depth = F, .columns = G};
-        multiply(&from_inputs);
+                               .b_stride = panel_size(p->kernel, F), .out_stride = G, .rows = rows, .depth = F,
+                               .columns = G, .block = to->block};
+        multiply(p->kernel, &from_inputs);
         from_hidden.add = apart ? NULL : to->inward;
     } else if (apart) {
         for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = p->projection[at * G + j];
     } else {
         from_hidden.add = p->projection + at * G;
     }
-    multiply(&from_hidden);
+    multiply(p->kernel, &from_hidden);
 }
 
 static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch) {
     const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
-    float *products = scratch, *factors = products + INSIDE[p->cell] * H, *block = factors + INSIDE[p->cell] * H;
+    float *products = scratch + block_of_thread(p), *factors = products + INSIDE[p->cell] * H, *block = factors + INSIDE[p->cell] * H;
     float *inward = keeps_apart(p) ? block + rows * G : block;
     forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G};
     to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
-    to.state = to.inputs + rows * inputs_width(p);
+    to.state = to.inputs + rows * inputs_width(p), to.block = scratch;
     layer_noise its_noise;
     row_noise noise = {.noise = &its_noise, .products = products};
     const float *own = own_of(p, k);
@@ -394,6 +410,7 @@ typedef struct {
     float *of_arrays; /* (n_arrays, room, D): of the outputs of each array; `gradients` where there are no two arrays */
     float *turned;    /* what went into the products, piece by piece, packed */
     float *panels;    /* (room, D), packed */
+    float *block;     /* of products */
     float *inputs, *state, *products, *factors; /* a row each */
     float *of_state;  /* (rows, H) */
 } chunk;
@@ -440,21 +457,22 @@ static void sum_weight_gradients(const recurrence *p, const chunk *c, ptrdiff_t 
         const ptrdiff_t outputs = width_of_array(p, a), last = last_gate_of_hidden(p, a) / H;
         for (ptrdiff_t gate = 0; gate < outputs / H; gate++)
             for (ptrdiff_t column = 0; column < H; column += PANEL)
-                pack_panel(gradients + gate * H, outputs, 1, count, H, column, c->panels + gate * W * count);
+                pack_panel(p->kernel, gradients + gate * H, outputs, 1, count, H, column,
+                           c->panels + packed_size(p->kernel, count, gate * W));
         for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
             const piece *its = p->pieces + j;
             if (its->array != a) continue;
             float *to = sums + (its->of_hidden ? its->first : H + its->first) * width;
             product to_sums = {.a = c->turned + turned_before(p, c->room, j), .b = c->panels, .add = to, .out = to,
-                               .b_stride = PANEL * count, .out_stride = width, .rows = its->columns, .depth = count,
-                               .columns = G * W, .packed = c->room};
+                               .b_stride = panel_size(p->kernel, count), .out_stride = width, .rows = its->columns,
+                               .depth = count, .columns = G * W, .packed = c->room, .block = c->block};
             if (its->of_hidden && keeps_apart(p)) {
                 to_sums.columns = (G - 1) * W;
-                multiply(&to_sums);
-                to_sums.b += last * W * count, to_sums.out += G * W, to_sums.add = to_sums.out;
+                multiply(p->kernel, &to_sums);
+                to_sums.b += packed_size(p->kernel, count, last * W), to_sums.out += G * W, to_sums.add = to_sums.out;
                 to_sums.columns = W;
             }
-            multiply(&to_sums);
+            multiply(p->kernel, &to_sums);
         }
     }
 }
@@ -473,16 +491,14 @@ static void gradients_of_inputs(const recurrence *p, const chunk *c, ptrdiff_t k
         if (!its->of_hidden && !d_inputs) continue;
         product back = {.a = of_array(p, c, its->array, at_row), .b = packed + packed_before(p, 1, j),
                         .out = its->of_hidden ? d_state + its->first : d_inputs + its->first,
-                        .a_stride = width_of_array(p, its->array), .b_stride = PANEL * G,
-                        .out_stride = its->of_hidden ? H : F, .rows = rows, .depth = G, .columns = its->columns};
+                        .a_stride = width_of_array(p, its->array), .b_stride = panel_size(p->kernel, G),
+                        .out_stride = its->of_hidden ? H : F, .rows = rows, .depth = G, .columns = its->columns,
+                        .block = c->block};
         if (its->of_hidden && direct && !aside) back.add = back.out;
         const ptrdiff_t last = last_gate_of_hidden(p, its->array);
-        if (its->of_hidden && last != G - H) { /* the gate that is kept apart comes after those of W_ih */
-            back.depth = G - H;
-            multiply(&back);
-            back.a += last, back.b += (G - H) * PANEL, back.depth = H, back.add = back.out;
-        }
-        multiply(&back);
+        /* The gate that is kept apart comes after those of W_ih. */
+        if (its->of_hidden) back.gap_at = G - H, back.gap = last - (G - H);
+        multiply(p->kernel, &back);
     }
     if (dac[0].step != 0.0f && d_inputs) pull_back_converter(inputs_of(p, k, t, first), d_inputs, rows * F, dac[0]);
     if (dac[1].step != 0.0f) pull_back_converter(hidden_before(p, k, t, first), d_state, rows * H, dac[1]);
@@ -494,13 +510,13 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
     const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
     const ptrdiff_t F = inputs_width(p), steps = steps_of_chunk(p);
     float *dh = p->dh + (k * N + first) * H, *dc = p->dc ? p->dc + (k * N + first) * H : NULL;
-    chunk c = {.room = steps * rows, .products = scratch, .factors = scratch + INSIDE[p->cell] * H};
+    chunk c = {.room = steps * rows, .block = scratch, .turned = scratch + block_of_thread(p)};
+    c.panels = c.turned + turned_before(p, c.room, p->n_pieces);
+    c.products = c.panels + packed_gradients(p, c.room), c.factors = c.products + INSIDE[p->cell] * H;
     c.state = c.factors + INSIDE[p->cell] * H;
     c.inputs = c.state + (p->n_arrays ? H : 0), c.of_state = c.inputs + (p->n_arrays ? F : 0);
     c.gradients = c.of_state + (has_direct_way(p) && p->n_arrays ? rows * H : 0);
     c.of_arrays = p->n_arrays > 1 ? c.gradients + c.room * D : c.gradients;
-    c.turned = c.of_arrays + (p->n_arrays > 1 ? p->n_arrays : 1) * c.room * D;
-    c.panels = c.turned + turned_before(p, c.room, p->n_pieces);
     for (ptrdiff_t j = 0; j < sums_of_block(p); j++) sums[j] = 0.0f;
     float *biases = sums + (H + F) * GRADIENTS[p->cell] * panel_width(p), *d_own = sums + sums_before_own(p);
     const float *own = own_of(p, k);
@@ -543,8 +559,8 @@ static void backward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, pt
             const float *h = through_dac(before + n * H, c.state, H, p->dac[2 * k + 1]);
             const float *x = F ? through_dac(inputs_of(p, k, t, first + n), c.inputs, F, p->dac[2 * k]) : NULL;
             for (ptrdiff_t j = 0; j < p->n_pieces; j++)
-                pack_transposed((p->pieces[j].of_hidden ? h : x) + p->pieces[j].first, p->pieces[j].columns, at_row,
-                                c.room, c.turned + turned_before(p, c.room, j));
+                pack_transposed(p->kernel, (p->pieces[j].of_hidden ? h : x) + p->pieces[j].first,
+                                p->pieces[j].columns, at_row, c.room, c.turned + turned_before(p, c.room, j));
         }
         gradients_of_inputs(p, &c, k, t, first, rows, filled * rows, dh);
         if (++filled == steps || t == 0) {
@@ -595,9 +611,9 @@ static void pack_piece(const recurrence *p, int backward, ptrdiff_t k, ptrdiff_t
     const float *matrix = (its->of_hidden ? p->w_hh : p->w_ih) + k * G * fan_in + its->first;
     float *packed = p->packed + k * packed_before(p, backward, p->n_pieces) + packed_before(p, backward, number);
     if (backward)
-        pack_panel(matrix, fan_in, 1, G, its->columns, panel * PANEL, packed);
+        pack_panel(p->kernel, matrix, fan_in, 1, G, its->columns, panel * PANEL, packed);
     else
-        pack_panel(matrix, 1, fan_in, its->columns, G, panel * PANEL, packed);
+        pack_panel(p->kernel, matrix, 1, fan_in, its->columns, G, panel * PANEL, packed);
 }
 
 static void run(const recurrence *p, int backward) {
@@ -612,6 +628,7 @@ static void run(const recurrence *p, int backward) {
             for (ptrdiff_t i = 0; i < p->networks * panels; i++) pack_piece(p, backward, i / panels, j, i % panels);
         }
 #pragma omp barrier
+        begin_products(p->kernel);
 #pragma omp for schedule(dynamic)
         for (ptrdiff_t j = 0; j < p->networks * blocks; j++) {
             ptrdiff_t k = j / blocks, block = j % blocks;
@@ -622,6 +639,7 @@ static void run(const recurrence *p, int backward) {
             else
                 forward_block(p, k, first, rows, scratch);
         }
+        end_products(p->kernel);
         if (backward) {
 #pragma omp for schedule(static)
             for (ptrdiff_t j = 0; j < p->networks * gates * parts; j++)

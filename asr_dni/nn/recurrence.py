@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asr_dni.errors import UserError
 from asr_dni.nn.cells import CELLS, State
-from asr_dni.nn.mvm import linear
+from asr_dni.nn.mvm import Products, linear
 from asr_dni.nn.operations import (
     AffineNoise,
     GaussianNoise,
@@ -82,6 +82,8 @@ class Recurrence:
         w_hr: ``(K, P, H)``, with which h is projected to P numbers (``proj_size``), or ``None``.
         own: the cell's further parameters, ``(K, H)`` or ``(K, 1)``.
         lengths: ``(K, N)`` numbers of valid steps; a sample's state stays as it is after its last. ``None``: all T.
+        products: the precision of the factors of products with matrices, forward and backward: ``bfloat16`` rounds them
+            to nearest, ties to even. Sums and everything else have the precision of what is given.
     """
 
     cell: str
@@ -96,6 +98,7 @@ class Recurrence:
     w_hr: Tensor | None = None
     own: Mapping[str, Tensor] = field(default_factory=dict)
     lengths: Tensor | None = None
+    products: Products = "float32"
 
     @property
     def given(self) -> Tensor:
@@ -110,7 +113,9 @@ class Recurrence:
             return self.projection
         assert self.inputs is not None
         assert self.w_ih is not None
-        return linear(self.inputs, self.w_ih, self.b_ih, shared=self.inputs.dim() == 3)
+        return linear(
+            self.inputs, self.w_ih, self.b_ih, shared=self.inputs.dim() == 3, products=self.products
+        )
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ class Capabilities:
         arrays: whether with a DAC, tiles and several operations on one output.
         by_sample: whether with Gaussians of which the samples have different shares.
         learned: whether with converters whose bounds get gradients.
+        products: precisions of factors.
     """
 
     name: str
@@ -138,6 +144,7 @@ class Capabilities:
     arrays: bool = False
     by_sample: bool = False
     learned: bool = False
+    products: tuple[Products, ...] = ("float32",)
 
     def why_not(self, problem: Recurrence, dtype: torch.dtype | None = None) -> str | None:
         """Return in a line why a problem is not among what is declared, or ``None`` where it is.
@@ -155,6 +162,8 @@ class Capabilities:
             return f"no {self.name} recurrence for packed sequences"
         if dtype not in self.dtypes:
             return f"no {self.name} recurrence for {dtype}"
+        if problem.products not in self.products:
+            return f"no {self.name} recurrence for products in {problem.products}"
         for product in problem.sites.products:
             if not product.whole and not self.arrays:
                 return f"no {self.name} recurrence for a DAC or for tiles"

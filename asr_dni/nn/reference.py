@@ -8,6 +8,7 @@ from torch import Tensor
 
 from asr_dni.nn.cells import CELLS, State
 from asr_dni.nn.crossbar import Crossbar
+from asr_dni.nn.mvm import linear, round_factor, round_gradient
 from asr_dni.nn.operations import Draw, Drawing, LoweredOperation, Outputs, Product, draw_plain
 from asr_dni.nn.recurrence import Recurrence, check_recurrence
 
@@ -45,7 +46,7 @@ def run_reference(
     onto_outputs: Crossbar | None = None
     if problem.w_hr is not None:
         drawing = _drawing(problem, draw, 1, problem.w_hr.shape[-2])
-        onto_outputs = Crossbar(sites.projection or _EXACT, problem.w_hr, drawing)
+        onto_outputs = _crossbar(problem, sites.projection, problem.w_hr, drawing)
     outputs = []
     for t in range(problem.given.shape[-3]):  # a traced program is then for this number of them
         times.begin(t)
@@ -63,6 +64,21 @@ def run_reference(
 
 
 _EXACT = Product(((),))
+
+
+def _crossbar(
+    problem: Recurrence,
+    product: Product | None,
+    weight: Tensor,
+    drawing: Drawing,
+    linked: Tensor | None = None,
+) -> Crossbar:
+    """Return a matrix on arrays, with factors in the problem's precision."""
+
+    def multiply(x: Tensor, weight: Tensor, shared: bool) -> Tensor:
+        return linear(x, weight, shared=shared, products=problem.products)
+
+    return Crossbar(product or _EXACT, weight, drawing, linked, multiply)
 
 
 def _operations(product: Product | None) -> tuple[LoweredOperation, ...]:
@@ -86,7 +102,8 @@ class _AddedTo:
     """Gates on hardware that only adds numbers to outputs: the inputs' part is there for all steps before the first."""
 
     def __init__(self, problem: Recurrence, draw: Draw) -> None:
-        cell, sites, self._w_hh = CELLS[problem.cell], problem.sites, problem.w_hh
+        cell, sites, self._products = CELLS[problem.cell], problem.sites, problem.products
+        self._w_hh = round_factor(problem.w_hh, problem.products)
         width = problem.w_hh.shape[-2] // len(cell.gates)
         outputs = len(cell.gates) * width
         second = cell.apart if sites.joint and sites.input is not None else ()
@@ -110,7 +127,7 @@ class _AddedTo:
 
     def __call__(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return W_ih x_t + b_ih and W_hh h + b_hh with their noise, ``(K, N, gates * H)`` each."""
-        hidden = h @ self._w_hh.mT
+        hidden = round_gradient(round_factor(h, self._products) @ self._w_hh.mT, self._products)
         if self._apart:
             pieces, end = [], 0
             for gate, place in self._apart:
@@ -133,10 +150,10 @@ class _OnArrays:
         else:
             assert inputs is not None
             assert problem.w_ih is not None
-            inward = Crossbar(sites.input, problem.w_ih, drawing)(inputs, shared=inputs.dim() == 3)
+            inward = _crossbar(problem, sites.input, problem.w_ih, drawing)(inputs, shared=inputs.dim() == 3)
             inward = inward if problem.b_ih is None else inward + problem.b_ih[:, None, None]
         self._inward = inward.unbind(-3)
-        self._hidden = Crossbar(sites.recurrent or _EXACT, problem.w_hh, drawing)
+        self._hidden = _crossbar(problem, sites.recurrent, problem.w_hh, drawing)
         self._b_hh = None if problem.b_hh is None else problem.b_hh.unsqueeze(-2)
 
     def __call__(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +182,8 @@ class _OnOneArray:
         both = second | torch.cat((~apart, apart[apart]))
         linked = torch.cat(((~second)[:, None].expand(-1, fed), both[:, None].expand(-1, fed_back)), -1)
         groups = len(cell.gates) + len(cell.apart)
-        self._array = Crossbar(
+        self._array = _crossbar(
+            problem,
             problem.sites.input,
             torch.cat((of_inputs, of_hidden), -1),
             _drawing(problem, draw, groups, width),
