@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from asr_dni.noise import Gaussian, Hardware, Strength
+from asr_dni.noise import Hardware, Strength, gaussian_alone
 
 REPETITION_KEYS = ("seed", "noise_seed", "checkpoint", "weights", "epoch", "step", "run")
 """Settings of a curve in which repetitions of one experiment differ; all others tell experiments apart."""
@@ -61,11 +61,15 @@ def evaluation_settings(hardware: Hardware, strength: Strength) -> dict[str, Any
     Gaussian noise on outputs alone, over its sigma, is told by ``scale``, ``sites`` and ``arrays``; everything else by
     ``hardware`` and ``strength``.
     """
-    gaussian = len(hardware.output) == 1 and isinstance(hardware.output[0], Gaussian)
-    alone = not hardware.weight and hardware.dac is None and hardware.adc is None and hardware.tile is None
-    if gaussian and alone and strength == Strength.sigma(hardware.scale):
+    if gaussian_alone(hardware) and strength == Strength.sigma(hardware.scale):
         return {"scale": hardware.scale, "sites": list(hardware.sites), "arrays": hardware.arrays}
     return {"hardware": hardware.settings_beside(strength), "strength": strength.as_dict()}
+
+
+def compensation_settings(trained: Hardware) -> dict[str, Any]:
+    """Return for which noise of the training a network was softened, as plain values, see ``Noise.compensating``."""
+    beside = evaluation_settings(trained, Strength.sigma(trained.scale))
+    return {"sigma": trained.value(), **beside}
 
 
 def hardware_at(beside: Mapping[str, Any], strength: Strength, value: float) -> Hardware:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.cli.noise_curve import name_of_compensation
 from asr_dni.errors import UserError
 from asr_dni.evaluation.questions.evaluate import PARTS, SUBJECTS, Request, Subject, evaluate_network
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
@@ -15,6 +16,8 @@ from asr_dni.terminal import make_console
 
 if TYPE_CHECKING:
     from asr_dni.evaluation.measurement.sweep import Sweep
+    from asr_dni.inference.compensation import Compensated
+    from asr_dni.model import KeywordSpotter
 
 _CHIPS = 10
 
@@ -35,6 +38,7 @@ def evaluate(
     sites: list[Site] = list(MVM_SITES),  # noqa: B006  shown as the default on the command line
     arrays: Arrays = "joint",
     seed: int = 0,
+    compensation: Literal["auto"] | float | None = None,
     batch_size: int = 256,
     device: str = "auto",
     energy: Path | None = None,
@@ -64,6 +68,8 @@ def evaluate(
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
         seed: of the noise.
+        compensation: sigma of the training's noise, for what is missing of which the gates are softened, at no cost;
+            auto: what the checkpoint says of it.
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
         energy: a YAML file with joules and source of the operations dac, adc, cell and digital, for an estimate of an
@@ -84,6 +90,7 @@ def evaluate(
     from asr_dni.evaluation.questions.folder import read_evaluation
     from asr_dni.evaluation.questions.tables import print_result
     from asr_dni.inference import load
+    from asr_dni.inference.compensation import remark_without_effect
     from asr_dni.nn import learned_bounds
 
     mode = None if wandb == "auto" else wandb
@@ -107,10 +114,15 @@ def evaluate(
         for given in (hardware or (None,))
     ]
     constants = None if energy is None else read_energy(energy)
-    requests = [
-        Request(its.sweep, tuple(only or SUBJECTS), votes, points / 100, energy=constants) for its in asked
-    ]
+
+    def request_of(its: _Asked) -> Request:
+        return Request(its.sweep, tuple(only or SUBJECTS), votes, points / 100, energy=constants)
+
+    requests = [request_of(its) for its in asked]  # mistakes are found before anything is read
     spotter = load(checkpoint, where)
+    if compensation is not None:
+        asked = [its.compensating(compensation, spotter.model) for its in asked]
+        requests = [request_of(its) for its in asked]
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())
     clips = EvaluationSet(module.batches("test" if split == "all" else split, where))
@@ -144,6 +156,9 @@ def evaluate(
                     path for name, figure in wanted.items() for path in save_figure(figure, folder / name)
                 ]
             print_result(console, result)
+            remark = remark_without_effect(its.sweep.noise, its.sweep.values)
+            if remark is not None:
+                console.print(remark, soft_wrap=True)
             console.print(f"written: {folder}: " + ", ".join(path.name for path in files), soft_wrap=True)
             if wandb != "disabled":
                 from asr_dni.cli.run_loggers import describe_wandb
@@ -206,6 +221,14 @@ class _Asked(NamedTuple):
             chips = _CHIPS if varies else 1
         return cls(name, Sweep(levels, draws, noise, axis, chips), usual)
 
+    def compensating(self, given: "Compensated", model: "KeywordSpotter") -> "_Asked":
+        """Return the same for a network with compensation, see ``compensate_noise``."""
+        from asr_dni.inference.compensation import compensate_noise
+
+        sweep = self.sweep
+        noise = compensate_noise(sweep.noise, given, model, "--compensation")
+        return self._replace(sweep=type(sweep)(sweep.values, sweep.draws, noise, sweep.strength, sweep.chips))
+
 
 def _folder_name(checkpoint: Path, data: Path | None, split: str, asked: _Asked) -> str:
     """Return a name for what was measured: other hardware, strength, checkpoint or data have another folder."""
@@ -219,6 +242,8 @@ def _folder_name(checkpoint: Path, data: Path | None, split: str, asked: _Asked)
         parts += [hardware.scale] * (hardware.scale != default.scale)
         parts += ["+".join(hardware.sites) or "no_sites"] * (hardware.sites != default.sites)
         parts += [hardware.arrays] * (hardware.arrays != default.arrays)
+    if asked.sweep.noise.compensation is not None:
+        parts.append(name_of_compensation(asked.sweep.noise))
     parts += [checkpoint.stem] * (checkpoint.stem != "last")
     parts += [data.resolve().name] if data else []
     parts += [split] * (split != "test")

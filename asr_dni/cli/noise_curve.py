@@ -34,6 +34,7 @@ def noise_curve(
     sites: list[Site] = list(MVM_SITES),  # noqa: B006
     arrays: Arrays = "joint",
     seed: int = 0,
+    compensation: Literal["auto"] | float | None = None,
     batch_size: int = 256,
     device: str = "auto",
     output: Path | None = None,
@@ -58,6 +59,8 @@ def noise_curve(
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
         seed: of the noise.
+        compensation: sigma of the training's noise, for what is missing of which the gates are softened, at no cost;
+            auto: what the checkpoint says of it.
         batch_size: clips evaluated at once; does not change the result.
         device: cpu, cuda, cuda:1, ... or auto.
         output: folder for noise_curve.csv, .png and .svg; by default noise_curve-<checkpoint>-<data or own>-<split>,
@@ -76,6 +79,7 @@ def noise_curve(
     from asr_dni.evaluation.measurement.sweep import Sweep, check_sites
     from asr_dni.hardware_files import noise_of
     from asr_dni.inference import load
+    from asr_dni.inference.compensation import compensate_noise, remark_without_effect
 
     mode = None if wandb == "auto" else wandb
     if wandb != "disabled":
@@ -88,8 +92,10 @@ def noise_curve(
     check_folder(output)
     noise = noise_of(hardware, scale, sites, arrays, seed, prefix="--")
     check_sites(noise.hardware.sites, levels, ("--sites", "--sigmas 0"))
-    sweep = Sweep(levels, draws, noise, axis, chips)
+    Sweep(levels, draws, noise, axis, chips)  # mistakes are found before anything is read
     spotter = load(checkpoint, where)
+    noise = compensate_noise(noise, compensation, spotter.model, "--compensation")
+    sweep = Sweep(levels, draws, noise, axis, chips)
     module = spotter.data(data, split, batch_size=batch_size, damaged=damaged)
     tell(module.describe())
     console = make_console()
@@ -114,6 +120,8 @@ def noise_curve(
     if module.left_out:
         listed = ", ".join(f"{word} ({count})" for word, count in module.left_out.items())
         console.print(f"left out, words that the network does not know: {listed}")
+    if (remark := remark_without_effect(noise, levels)) is not None:
+        console.print(remark, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, files)), soft_wrap=True)
     if wandb != "disabled":
         from asr_dni.cli.run_loggers import describe_wandb
@@ -180,7 +188,17 @@ def _folder_name(
         parts.append(f"seed_{sweep.noise.realisation.seed}")
     if damaged:
         parts.append(f"damaged_{damaged}")
+    if sweep.noise.compensation is not None:
+        parts.append(name_of_compensation(sweep.noise))
     return FURTHER_CURVES + "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
+
+
+def name_of_compensation(noise: Noise) -> str:
+    """Return what a folder's name says of the compensation that a noise has."""
+    trained = noise.compensation
+    assert trained is not None
+    alike = noise.hardware.has(SIGMA) and noise.at(trained.value()).hardware == trained
+    return f"compensation_{trained.value():g}" + ("" if alike else f"_{trained.identity}")
 
 
 def run(arguments: Sequence[str]) -> None:

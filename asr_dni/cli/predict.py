@@ -20,6 +20,7 @@ from asr_dni.files import write_atomically
 from asr_dni.hardware_files import noise_of
 from asr_dni.inference import FilePrediction, Spotter, load
 from asr_dni.inference.clips import check_hop
+from asr_dni.inference.compensation import compensate_noise, remark_without_effect
 from asr_dni.noise import MVM_SITES, Arrays, Scale, Site
 from asr_dni.terminal import make_console
 from asr_dni.wording import count
@@ -52,6 +53,7 @@ def predict(
     sites: list[Site] = list(MVM_SITES),  # noqa: B006  shown as the default on the command line
     arrays: Arrays = "joint",
     seed: int = 0,
+    compensation: Literal["auto"] | float | None = None,
     draws: int = 1,
     hop: float | None = None,
     batch_size: int = 256,
@@ -73,6 +75,8 @@ def predict(
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array, and one noise per pre-activation (joint), or have one each.
         seed: of the noise.
+        compensation: sigma of the training's noise, for what is missing of which the gates are softened, at no cost;
+            auto: what the checkpoint says of it.
         draws: noisy passes whose posteriors are averaged (voting).
         hop: seconds from one clip of a long recording to the next, each decided on by itself.
         batch_size: clips decided on at once; does not change the result.
@@ -86,6 +90,7 @@ def predict(
     elif sigma:
         raise UserError("--sigma is given beside --hardware: give it in the hardware")
     spotter = load(checkpoint, choose_device(device))
+    noise = compensate_noise(noise, compensation, spotter.model, "--compensation")
     if hop is not None and spotter.features is not None:
         check_hop(hop, spotter.features.clip_seconds, "--hop")
     recordings, passed_over = find_recordings(files)
@@ -93,6 +98,8 @@ def predict(
         recordings, noise=noise, draws=draws, hop_seconds=hop, batch_size=batch_size
     )
     errors = make_console(stderr=True, highlight=False, soft_wrap=True)
+    if (remark := remark_without_effect(noise, [noise.sigma] if noise.compensation else [])) is not None:
+        errors.print(_text(remark))
     if passed_over:
         errors.print(_text(f"passed over, for their endings: {first_few(passed_over, _LISTED)}"))
     bad = longer = 0

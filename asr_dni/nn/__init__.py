@@ -24,6 +24,7 @@ meta device, ``FakeTensorMode``, subclasses   work, by the loop
 
 from asr_dni.nn.any_cell import NoisyRecurrent
 from asr_dni.nn.cells import CELLS, OwnParameter, RecurrentCell
+from asr_dni.nn.compensation import compensate
 from asr_dni.nn.conversion import convert
 from asr_dni.nn.convolution import NoisyConv2d
 from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
@@ -54,6 +55,7 @@ __all__ = [
     "Stackable",
     "StackableBatchNorm2d",
     "calibrate",
+    "compensate",
     "convert",
     "learn_bounds",
     "learned_bounds",

@@ -55,7 +55,7 @@ class AnalogModule(BoundedModule):
         kind, _, layer = kind_and_layer.partition("_")
         placed = [
             (hardware, self._outputs_of(part, {"ih": "input", "hh": "recurrent"}.get(kind, "")))
-            for part, hardware in _placed(now, layer or "l0", site)
+            for part, hardware in placed_hardware(now, layer or "l0", site)
         ]
         if not any(its.weights_on for hardware, _ in placed for its in hardware):
             return weight
@@ -135,7 +135,7 @@ class AnalogModule(BoundedModule):
             for its, draw in zip(which, now.draws, strict=True)
         ]
         products = []
-        for placed, hardware in _placed(now, part, switch):
+        for placed, hardware in placed_hardware(now, part, switch):
             chips = keys  # which no model asks for where none is of a chip
             if any(model.of_chip for model in hardware[0].output):
                 chips = [
@@ -174,7 +174,9 @@ class AnalogModule(BoundedModule):
         return None
 
 
-def _placed(now: ForwardPass, layer: str, switch: Site) -> Iterator[tuple[Part | None, list[Hardware]]]:
+def placed_hardware(
+    now: ForwardPass, layer: str, switch: Site
+) -> Iterator[tuple[Part | None, list[Hardware]]]:
     """Yield the parts that a product belongs to, and the hardware of each network there; the whole is ``None``."""
     first = now.noises[0]
     if switch not in first.hardware.sites:

@@ -5,15 +5,21 @@ the kernels' tables ask the cell for its gates, states, products and parameters.
 file of its own, and its name in :data:`CELLS`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
+import torch
 from torch import Tensor
+
+from asr_dni.errors import UserError
 
 State: TypeAlias = tuple[Tensor, ...]
 """``(h,)`` or ``(h, c)``; each ``(N, H)``, of K networks ``(K, N, H)``."""
+
+Activation: TypeAlias = Literal["sigmoid", "tanh"]
 
 Times: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """The product of two tensors inside the cell, element by element, with its noise."""
@@ -26,10 +32,25 @@ class OwnParameter:
     Attributes:
         per_unit: whether it is ``(H,)``, one number for each unit, or ``(1,)``.
         initial: what it starts from; ``None``: from U(-1 / sqrt(H), 1 / sqrt(H)), as torch's recurrent layers do.
+        gate: to whose pre-activation it is proportional, and that it is softened with; "": to none.
     """
 
     per_unit: bool = True
     initial: float | None = None
+    gate: str = ""
+
+
+_SOFTENING = {"sigmoid": math.pi / 8, "tanh": math.pi / 2}
+"""By activation, c of k = (1 + c s**2)**-0.5, with which it is about its mean under noise of variance s**2."""
+
+_OF_LSTM: Mapping[str, Activation] = {
+    "i": "sigmoid",
+    "f": "sigmoid",
+    "g": "tanh",
+    "o": "sigmoid",
+}
+_SQUARE_OF_A_GATE = 1 / 3
+"""The mean square of a gate that is anywhere between 0 and 1 alike."""
 
 
 class RecurrentCell(ABC):
@@ -44,6 +65,9 @@ class RecurrentCell(ABC):
         forget_gate: the gate that keeps the old state the more the larger it is, where ``forget_bias`` is added.
         projects: whether the layer may project h to fewer numbers (``proj_size``).
         own: further parameters, by their names.
+        activations: what each gate's pre-activation goes through, and through nothing else; empty: softening is not
+            known.
+        within: of each product inside the cell, the gate whose pre-activation it is part of; "": of none.
     """
 
     gates: ClassVar[tuple[str, ...]]
@@ -54,6 +78,8 @@ class RecurrentCell(ABC):
     forget_gate: ClassVar[str | None] = None
     projects: ClassVar[bool] = False
     own: ClassVar[Mapping[str, OwnParameter]] = {}
+    activations: ClassVar[Mapping[str, Activation]] = {}
+    within: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def step(
@@ -73,11 +99,45 @@ class RecurrentCell(ABC):
         """Return the gates' parts of ``(*, gates * H)``, each ``(*, H)``."""
         return rows.chunk(len(self.gates), -1)
 
+    def softening(self, inward: Tensor, hidden: Tensor, inside: Tensor) -> Tensor:
+        """Return what pre-activations are multiplied with for each activation to be about its mean under noise.
+
+        The mean of sigmoid(a + s N) is about sigmoid(a / sqrt(1 + pi s**2 / 8)), that of tanh(a + s N) about
+        tanh(a / sqrt(1 + pi s**2 / 2)) (D. MacKay, Neural Computation 4, 720, 1992). Of a gate in :attr:`apart`, W_ih x
+        + r (W_hh h), s**2 = s_ih**2 + r**2 s_hh**2, in which 1/3 stands for the square of the gate r: rows of matrices
+        can't follow it from step to step.
+
+        Args:
+            inward: ``(K, gates)``, variance of the noise on W_ih x; all of it where a gate is one output of one array.
+            hidden: ``(K, gates)``, of the noise on W_hh h.
+            inside: ``(K, products)``, of the noise of the products inside the cell.
+
+        Returns:
+            ``(K, gates)``, 1 where the sum of the variances is not above 0.
+
+        Raises:
+            UserError: an activation is another one, or one output goes through two.
+        """
+        if set(self.activations) != set(self.gates):
+            raise UserError(
+                f"the cell {type(self).__name__} can't make up for missing noise, as not each of its gates goes through"
+                " one sigmoid or tanh: leave the compensation out"
+            )
+        factors = []
+        for place, gate in enumerate(self.gates):
+            share = _SQUARE_OF_A_GATE if gate in self.apart else 1.0
+            variance = inward[:, place] + share * hidden[:, place]
+            for product in (k for k, its in enumerate(self.within) if its == gate):
+                variance = variance + inside[:, product]
+            factors.append((1 + _SOFTENING[self.activations[gate]] * variance.clamp(min=0)).rsqrt())
+        return torch.stack(factors, -1)
+
 
 class TanhRNN(RecurrentCell):
     """``torch.nn.RNN``: h = tanh(W_ih x + b_ih + W_hh h + b_hh)."""
 
     gates = ("h",)
+    activations: ClassVar[Mapping[str, Activation]] = {"h": "tanh"}
 
     def step(
         self, inward: Tensor, hidden: Tensor, state: State, own: Mapping[str, Tensor], times: Times
@@ -106,6 +166,7 @@ class LSTM(RecurrentCell):
     products = 3
     forget_gate = "f"
     projects = True
+    activations = _OF_LSTM
 
     def step(
         self, inward: Tensor, hidden: Tensor, state: State, own: Mapping[str, Tensor], times: Times
@@ -130,10 +191,12 @@ class PeepholeLSTM(RecurrentCell):
     forget_gate = "f"
     projects = True
     own: ClassVar[Mapping[str, OwnParameter]] = {
-        "peephole_i": OwnParameter(),
-        "peephole_f": OwnParameter(),
-        "peephole_o": OwnParameter(),
+        "peephole_i": OwnParameter(gate="i"),
+        "peephole_f": OwnParameter(gate="f"),
+        "peephole_o": OwnParameter(gate="o"),
     }
+    activations = _OF_LSTM
+    within = ("i", "f", "", "", "o", "")
 
     def step(
         self, inward: Tensor, hidden: Tensor, state: State, own: Mapping[str, Tensor], times: Times
@@ -155,6 +218,12 @@ class GRU(RecurrentCell):
     gates = ("r", "z", "n")
     products = 3
     apart = ("n",)
+    activations: ClassVar[Mapping[str, Activation]] = {
+        "r": "sigmoid",
+        "z": "sigmoid",
+        "n": "tanh",
+    }
+    within = ("n", "", "")
 
     def step(
         self, inward: Tensor, hidden: Tensor, state: State, own: Mapping[str, Tensor], times: Times
@@ -180,6 +249,8 @@ class MinimalGatedUnit(RecurrentCell):
     gates = ("f", "n")
     products = 3
     apart = ("n",)
+    activations: ClassVar[Mapping[str, Activation]] = {"f": "sigmoid", "n": "tanh"}
+    within = ("n", "", "")
 
     def step(
         self, inward: Tensor, hidden: Tensor, state: State, own: Mapping[str, Tensor], times: Times

@@ -218,6 +218,20 @@ class Product:
             arrays.append(tuple(masked))
         return replace(self, arrays=tuple(arrays))
 
+    def times(self, factors: Tensor, drawing: "Drawing") -> "Product":
+        """Return what it does to outputs that are multiplied with factors, followed by it; it has to be additive.
+
+        Args:
+            factors: ``(K, out)``.
+            drawing: what numbers are drawn for.
+        """
+        assert self.additive
+        softened = []
+        for its in self.arrays[0]:
+            add = drawing.gaussian(its) if isinstance(its, GaussianNoise) else getattr(its, "add", None)
+            softened.append(AffineNoise(add=None if add is None else add * factors[:, None, None].to(add)))
+        return replace(self, arrays=(tuple(softened),))
+
     @property
     def additive(self) -> bool:
         """Whether all it does is to add numbers to the outputs."""

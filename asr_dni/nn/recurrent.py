@@ -13,8 +13,8 @@ from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asr_dni.errors import UserError
-from asr_dni.nn.analog import AnalogModule
 from asr_dni.nn.cells import CELLS, RecurrentCell, State
+from asr_dni.nn.compensation import SoftenedModule
 from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.implementation import draw_noise, run_recurrence
 from asr_dni.nn.mvm import linear
@@ -27,7 +27,7 @@ from asr_dni.noise import ForwardPass, Hardware, Part, Site
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
-class NoisyLayers(AnalogModule, DroppingModule):
+class NoisyLayers(SoftenedModule, DroppingModule):
     """What the noisy recurrent networks share, whatever their cell; attributes are those of ``torch.nn.RNNBase``."""
 
     input_size: int
@@ -173,6 +173,7 @@ class NoisyLayers(AnalogModule, DroppingModule):
             own={name: parameter(name) for name in self._equations.own},
             lengths=None if lengths is None else lengths[None],
         )
+        problem = self._soften(problem, part, now)
         if self._estimates is None:
             outputs, final = run_recurrence(problem)
         else:  # the noise is off

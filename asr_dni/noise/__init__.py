@@ -1,5 +1,6 @@
 """Computation noise: what it is, and who has it. Knows nothing of layers."""
 
+from asr_dni.noise.compensation import gaussian_alone
 from asr_dni.noise.converter import CONVERTERS, UniformConverter
 from asr_dni.noise.devices import (
     DEVICES,
@@ -117,6 +118,7 @@ __all__ = [
     "WeightModel",
     "as_laplace",
     "as_uniform",
+    "gaussian_alone",
     "standard_normal_quantile",
     "straight_through",
     "under",

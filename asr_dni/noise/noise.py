@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from asr_dni.errors import UserError
+from asr_dni.noise.compensation import check_compensation
 from asr_dni.noise.hardware import Hardware
 from asr_dni.noise.output import Gaussian
 from asr_dni.noise.parts import Part, Placed
@@ -39,6 +40,8 @@ class Noise:
         hardware: what there is.
         realisation: which.
         placed: the parts of a network that it is at, all others being exact; ``None``: it is everywhere.
+        compensation: the hardware of the training, for whose noise that is missing here the gates are softened; see
+            :meth:`compensating`. ``None``: they are not.
 
     Raises:
         UserError: a value is out of its range, or a site or scale is unknown.
@@ -47,6 +50,7 @@ class Noise:
     hardware: Hardware
     realisation: Realisation
     placed: tuple[Placed, ...] | None
+    compensation: Hardware | None
 
     def __init__(
         self,
@@ -63,18 +67,29 @@ class Noise:
         self._set(hardware, Realisation(seed, 0, draw, first_step, sample_ids))
 
     def _set(
-        self, hardware: Hardware, realisation: Realisation, placed: tuple[Placed, ...] | None = None
+        self,
+        hardware: Hardware,
+        realisation: Realisation,
+        placed: tuple[Placed, ...] | None = None,
+        compensation: Hardware | None = None,
     ) -> None:
         if realisation.shares is not None:
             hardware.varies_by_sample(realisation.shares_of)
+            if compensation is not None:
+                raise UserError(
+                    "samples with noise of different strength can't be compensated: leave one out"
+                )
         object.__setattr__(self, "hardware", hardware)
         object.__setattr__(self, "realisation", realisation)
         object.__setattr__(self, "placed", placed)
+        object.__setattr__(self, "compensation", compensation)
 
     @classmethod
     def of(cls, hardware: Hardware, realisation: Realisation | None = None) -> "Noise":
         """Return what runs on a hardware in a realisation."""
-        return cls._with(hardware, Realisation() if realisation is None else realisation, None)
+        noise = cls.__new__(cls)
+        noise._set(hardware, Realisation() if realisation is None else realisation)
+        return noise
 
     @property
     def on(self) -> bool:
@@ -101,7 +116,7 @@ class Noise:
         Raises:
             UserError: it has no such strength, or not this value.
         """
-        return self._with(self.hardware.at(value, strength), self.realisation, self.placed)
+        return self._changed(hardware=self.hardware.at(value, strength))
 
     def realised(self, **changes: Any) -> "Noise":
         """Return the same noise in another realisation.
@@ -112,7 +127,7 @@ class Noise:
         Raises:
             UserError: a value is not valid, or samples would have shares of a strength that cannot differ among them.
         """
-        return self._with(self.hardware, dataclasses.replace(self.realisation, **changes), self.placed)
+        return self._changed(realisation=dataclasses.replace(self.realisation, **changes))
 
     def only_at(self, *placed: Part | Placed) -> "Noise":
         """Return the same noise at some parts of a network only, see :meth:`NoisyModule.parts`.
@@ -131,12 +146,34 @@ class Noise:
             differs = None if its.hardware is None else self.hardware.alike(its.hardware)
             if differs is not None:
                 raise UserError(f"the hardware at {its.part} is to be like the network's: {differs}")
-        return self._with(self.hardware, self.realisation, each)
+        return self._changed(placed=each)
 
-    @classmethod
-    def _with(
-        cls, hardware: Hardware, realisation: Realisation, placed: tuple[Placed, ...] | None
-    ) -> "Noise":
-        noise = cls.__new__(cls)
-        noise._set(hardware, realisation, placed)
+    def compensating(self, trained: "Hardware | float | None") -> "Noise":
+        """Return the same noise for a network whose gates are softened for the training's noise that is missing here.
+
+        The mean of an activation under Gaussian noise of variance s**2 on its argument a is about sigmoid(k a), k =
+        (1 + pi s**2 / 8)**-0.5, or tanh(k a), k = (1 + pi s**2 / 2)**-0.5 (D. MacKay, Neural Computation 4, 720, 1992).
+        s**2 is the variance that the training's noise had of each pre-activation, less that of this one; k is 1 where
+        this one has no less. The factor comes after the noise, on the digital side: what is noisy is multiplied with
+        it. What a cell makes of it: :meth:`asr_dni.nn.RecurrentCell.softening`.
+
+        Args:
+            trained: what the network was trained on; a number: this hardware with that sigma; ``None``: nothing is
+                softened.
+
+        Raises:
+            UserError: there or here is anything but Gaussian noise on outputs.
+        """
+        if trained is None:
+            return self._changed(compensation=None)
+        if not isinstance(trained, Hardware):
+            check_compensation(self.hardware, self.hardware)
+            trained = self.hardware.at(trained)
+        check_compensation(trained, self.hardware)
+        return self._changed(compensation=trained)
+
+    def _changed(self, **changes: Any) -> "Noise":
+        parts = {its.name: getattr(self, its.name) for its in dataclasses.fields(self)}
+        noise = type(self).__new__(type(self))
+        noise._set(**(parts | changes))
         return noise

@@ -119,6 +119,8 @@ def describe_settings(summaries: Mapping[str, CurveSummary]) -> str:
         parts.append(describe_hardware(shared("hardware")))
     if shared("scale"):
         parts.append(f"scale {shared('scale')}")
+    if shared("compensation"):
+        parts.append(describe_compensation(shared("compensation")))
     parts += _describe_trainings(summaries)
     for column, word in (("n_chips", "chip"), ("n_draws", "draw"), ("n_seeds", "seed")):
         number, text = span(column)
@@ -170,6 +172,14 @@ def describe_hardware(settings: Mapping[str, Any]) -> str:
         parts.append(f"tiles of {settings['tile']} columns")
     parts.append(f"analog at {', '.join(settings.get('sites') or ['no site'])}")
     return f"hardware: {', '.join(parts)} ({settings.get('arrays')} arrays)"
+
+
+def describe_compensation(settings: Mapping[str, Any]) -> str:
+    """Return for which training noise a network was softened, see :func:`asr_dni.identity.compensation_settings`."""
+    scale = settings.get("scale")
+    return f"compensated for σ_train={settings['sigma']:g}" + (
+        f" ({scale})" if scale not in (None, "absolute") else ""
+    )
 
 
 def describe_training(hardware: Mapping[str, Any], strength: Strength) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.curve import NoiseCurve, curve_label, strength_of_training
-from asr_dni.evaluation.curves.description import describe_hardware, name_hardware
+from asr_dni.evaluation.curves.description import describe_compensation, describe_hardware, name_hardware
 from asr_dni.identity import canonical_json, experiment_key, experiment_settings
 
 _Key = TypeVar("_Key")
@@ -116,6 +116,8 @@ def check_independent(members: Mapping[Path, NoiseCurve]) -> None:
 def _value_text(key: str, value: Any) -> str:
     if key == "hardware" and isinstance(value, Mapping):
         return describe_hardware(value)
+    if key == "compensation" and isinstance(value, Mapping):
+        return describe_compensation(value)
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, str):

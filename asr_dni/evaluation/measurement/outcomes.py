@@ -157,18 +157,18 @@ class OutcomeStore:
             )
             for its in placed or ()
         ]
-        what = json.dumps(
-            [
-                _FORMAT,
-                self._subject,
-                level.noise.hardware.as_settings(),
-                realisation.seed,
-                level.chips,
-                level.draws,
-                None if placed is None else parts,
-            ],
-            sort_keys=True,
-        )
+        named = [
+            _FORMAT,
+            self._subject,
+            level.noise.hardware.as_settings(),
+            realisation.seed,
+            level.chips,
+            level.draws,
+            None if placed is None else parts,
+        ]
+        if level.noise.compensation is not None:
+            named.append(level.noise.compensation.as_settings())
+        what = json.dumps(named, sort_keys=True)
         return self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
 
     def _read(self, level: Level) -> Tensor | None:

@@ -89,7 +89,7 @@ def evaluate_population(
                 for value, chip, draw in sweep.passes:
                     its = of_level[value].realised(chip=chip, draw=draw, sample_ids=piece.clip_ids)
                     # What is not a number has no size, which the scales signal and range would ask for.
-                    silent = its.at(0.0) if its.hardware.has(SIGMA) else its
+                    silent = (its.at(0.0) if its.hardware.has(SIGMA) else its).compensating(None)
                     noises = [its if well else silent for well in finite]
                     scores.append(score(passes.logits(noises), piece.labels))
                     if progress is not None and piece is pieces[-1]:

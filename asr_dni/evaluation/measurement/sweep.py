@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
-from asr_dni.identity import evaluation_settings
+from asr_dni.identity import compensation_settings, evaluation_settings
 from asr_dni.noise import MVM_SITES, SIGMA, Noise, Site, Strength
 
 _MOST_LEVELS = 1_000
@@ -198,6 +198,8 @@ class Sweep:
             "noise_seed": self.noise.realisation.seed,
             "draws": self.draws,
         }
+        if self.noise.compensation is not None:
+            noted["compensation"] = compensation_settings(self.noise.compensation)
         return noted if self.chips == 1 else {**noted, "chips": self.chips}
 
 

@@ -67,7 +67,9 @@ class Request:
     @property
     def clean(self) -> Level:
         """The network without any noise, as a level."""
-        return Level(0.0, Noise.of(replace(self.sweep.noise.hardware, sites=())), 1, 1)
+        noise = self.sweep.noise
+        clean = Noise.of(replace(noise.hardware, sites=())).compensating(noise.compensation)
+        return Level(0.0, clean, 1, 1)
 
     def passes(self, store: OutcomeStore) -> int:
         """Return how many passes over each batch this takes, those that look for a budget aside."""
