@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
@@ -264,7 +264,7 @@ class KeywordNetwork(NoisyModule):
     def _decide(self, outputs: Tensor) -> Tensor:
         """Return logits for the recurrent layers' outputs ``(T, N, directions * units)``."""
         if self.settings.pooling == "frame":
-            return self.classifier.over_time(self.dropout(outputs)).mean(-3)
+            return self._logits_of_frames(outputs).mean(-3)
         if self.settings.pooling == "last":
             # In the reverse direction the output at the first frame is the last one computed.
             forward, backward = outputs[..., -1, :, :], outputs[..., 0, :, :]
@@ -279,6 +279,14 @@ class KeywordNetwork(NoisyModule):
         else:
             pooled = outputs.amax(-3)
         logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+    def _logits_of_frames(self, outputs: Tensor) -> Tensor:
+        classifier: nn.Module = self.classifier
+        outputs = self.dropout(outputs)
+        if isinstance(classifier, NoisyLinear):
+            return classifier.over_time(outputs)
+        logits: Tensor = classifier(outputs)  # another toolkit's layer, which names no noise by samples
         return logits
 
     def _recur(self, features: Tensor) -> Tensor:
@@ -316,7 +324,7 @@ class KeywordNetwork(NoisyModule):
     def _decide_at_each_frame(self, outputs: Tensor) -> Tensor:
         n_frames = outputs.shape[-3]
         if self.settings.pooling == "frame":
-            sums: Tensor = self.classifier.over_time(self.dropout(outputs)).cumsum(-3)
+            sums = self._logits_of_frames(outputs).cumsum(-3)
             return sums / torch.arange(1, n_frames + 1, device=sums.device).view(-1, 1, 1)
         ends = range(1, n_frames + 1)
         return torch.stack([self._decide(outputs[..., :end, :, :]) for end in ends], dim=-3)

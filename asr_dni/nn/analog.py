@@ -205,6 +205,11 @@ class OneProduct(AnalogModule):
     def _set_up(self) -> None:
         self._statistics = {"l0": SignalStatistics((self._site,))}
 
+    @property
+    def site(self) -> Site:
+        """The hardware's site that its product belongs to."""
+        return self._site
+
     def _own_parts(self, hardware: Hardware) -> list[tuple[str, tuple[Site, ...], tuple[str, ...]]]:
         """Return its only part, which has no gates."""
         return [("l0", (self._site,), ())] if hardware.on_at(self._site) else []

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from torch import nn
@@ -58,15 +58,21 @@ def convert(network: Network, skip: Sequence[str] = ()) -> Network:
     Raises:
         UserError: there is no module of a name to skip, or nothing to make noisy.
     """
-    known = dict(network.named_modules())
-    unknown = [name for name in skip if name not in known]
-    if unknown:
-        names = ", ".join(name for name in known if name) or "none, it is a layer alone"
-        raise UserError(f"skip names {unknown[0]!r}, but the network's modules are {names}")
-    network = copy.deepcopy(network)
+    check_skipped(network, skip)
     left: list[str] = []
-    converted: dict[nn.Module, nn.Module] = {}
-    whole = _converted("", network, skip, converted, left)
+
+    def replacement(name: str, module: nn.Module) -> nn.Module | None:
+        if name in skip or isinstance(module, AnalogModule):
+            return module
+        counterpart = COUNTERPARTS.get(type(module))
+        if counterpart is not None and getattr(module, "padding_mode", "zeros") == "zeros":
+            return counterpart.of_torch(module)
+        if isinstance(module, _WITH_PRODUCTS):
+            left.append(f"{name or 'the network'} ({type(module).__name__})")
+            return module
+        return None
+
+    whole, _ = replaced(network, replacement)
     if not any(isinstance(module, AnalogModule) for module in whole.modules()):
         raise UserError(
             f"{type(network).__name__} has no layer to make noisy: one of"
@@ -77,24 +83,45 @@ def convert(network: Network, skip: Sequence[str] = ()) -> Network:
     return cast(Network, whole)  # the counterpart of a layer alone is of a class derived from the layer's
 
 
-def _converted(
-    name: str, module: nn.Module, skip: Sequence[str], converted: dict[nn.Module, nn.Module], left: list[str]
-) -> nn.Module:
-    """Return what takes a module's place: its counterpart, or itself with its parts converted."""
-    if name in skip or isinstance(module, AnalogModule):
+def check_skipped(network: nn.Module, skip: Sequence[str]) -> None:
+    """Check that a network has the modules that are to be skipped.
+
+    Raises:
+        UserError: there is no module of a name.
+    """
+    known = dict(network.named_modules())
+    unknown = [name for name in skip if name not in known]
+    if unknown:
+        names = ", ".join(name for name in known if name) or "none, it is a layer alone"
+        raise UserError(f"skip names {unknown[0]!r}, but the network's modules are {names}")
+
+
+def replaced(
+    network: nn.Module, replacement: Callable[[str, nn.Module], nn.Module | None]
+) -> tuple[nn.Module, int]:
+    """Return a copy of a network with other modules in place of some, and of how many.
+
+    Args:
+        network: any module.
+        replacement: of the name and the module of the copy, what takes its place, with all that is below it; the module
+            itself: it stays so; ``None``: it stays, and what is below it is asked for. It is asked once for a module
+            that is at several places.
+    """
+    found: dict[nn.Module, nn.Module] = {}
+
+    def of(name: str, module: nn.Module) -> nn.Module:
+        if module in found:
+            return found[module]
+        other = replacement(name, module)
+        if other is not None:
+            found[module] = other
+            return other
+        for part, below in list(
+            module._modules.items()
+        ):  # a module at two places is among named_children once
+            if below is not None:
+                setattr(module, part, of(f"{name}.{part}" if name else part, below))
         return module
-    if module in converted:
-        return converted[module]
-    counterpart = COUNTERPARTS.get(type(module))
-    if counterpart is not None and getattr(module, "padding_mode", "zeros") == "zeros":
-        converted[module] = counterpart.of_torch(module)
-        return converted[module]
-    if isinstance(module, _WITH_PRODUCTS):
-        left.append(f"{name or 'the network'} ({type(module).__name__})")
-        return module
-    for part, below in list(module._modules.items()):  # a module at two places is among named_children once
-        if below is None:
-            continue
-        path = f"{name}.{part}" if name else part
-        setattr(module, part, _converted(path, below, skip, converted, left))
-    return module
+
+    whole = of("", copy.deepcopy(network))
+    return whole, sum(other is not module for module, other in found.items())
