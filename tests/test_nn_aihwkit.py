@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordNetwork, NetworkSettings
+from asr_dni.model.foreign_weights import read_state_dict, take_weights
 from asr_dni.nn import (
     NoisyConv2d,
     NoisyGRU,
@@ -19,6 +20,7 @@ from asr_dni.nn import (
     NoisyRecurrent,
     NoisyRNN,
     calibrate,
+    learn_bounds,
     stack_networks,
 )
 from asr_dni.nn.aihwkit import from_aihwkit, from_aihwkit_lightning, to_aihwkit, to_aihwkit_lightning
@@ -50,7 +52,6 @@ LAYERS = {
     "linear without biases": lambda: NoisyLinear(5, 3, bias=False),
     "convolution": lambda: NoisyConv2d(2, 3, (3, 2), stride=(1, 2), padding=(1, 0)),
 }
-CONVERTERS: dict[str, Any] = {"dac": UniformConverter(6, 0.8), "adc": UniformConverter(5, 1.5)}
 
 
 @pytest.fixture(params=WAYS)
@@ -116,6 +117,14 @@ class TestWithNoiseOff:
         torch.testing.assert_close(here(x), network(x), rtol=0, atol=0)
         assert isinstance(network.recurrent, NoisyLSTM)  # the original is left alone
 
+    def test_what_came_back_is_a_file_that_convert_takes(self, toolkit, tmp_path):
+        to, back = WAYS[toolkit]
+        network = KeywordNetwork(NetworkSettings(units=4, layers=1), 8, 5)
+        torch.save(back(to(network)).state_dict(), tmp_path / "weights.pt")
+        other = KeywordNetwork(NetworkSettings(units=4, layers=1), 8, 5)
+        assert take_weights(other, read_state_dict(tmp_path / "weights.pt")) == []
+        torch.testing.assert_close(other.state_dict(), network.state_dict(), rtol=0, atol=0)
+
     def test_what_is_skipped_or_tied_stays_so(self, toolkit):
         to, _ = WAYS[toolkit]
         tied = NoisyLinear(4, 4)
@@ -127,17 +136,24 @@ class TestWithNoiseOff:
 
 @pytest.mark.slow
 class TestHardware:
-    def test_converters_have_the_same_levels(self, toolkit):
+    @pytest.mark.parametrize("learned", [False, True])
+    def test_converters_have_the_same_levels(self, toolkit, learned):
         """On a grid of inputs, beyond the bounds of both; a 6-bit DAC and a 5-bit ADC."""
         torch.manual_seed(0)
         x = torch.cat([torch.linspace(-3, 3, 501)[:, None] * torch.randn(7), torch.randn(200, 7)])
         layer = calibrated(NoisyLinear(7, 4), x).eval()
         exact = layer(x)
-        hardware = Hardware(**CONVERTERS)
+        hardware = Hardware(
+            dac=UniformConverter(6, 0.8, learned=learned), adc=UniformConverter(5, 1.5, learned=learned)
+        )
+        learn_bounds(layer, hardware)
+        for name, parameter in layer.named_parameters():
+            if "log_bound" in name:
+                nn.init.constant_(parameter, -0.2 if "dac" in name else 0.3)
         with layer.under(hardware):
             expected = layer(x)
         there = WAYS[toolkit][0](layer, hardware).eval()
-        step = 1.5 * float(x.abs().max() * layer.weight.abs().max()) / (2**4 - 1)
+        step = (2.03 if learned else 1.5) * float(x.abs().max() * layer.weight.abs().max()) / (2**4 - 1)
         off = (there(x) - expected).abs()
         assert (off > 1e-4).float().mean() < 2e-3  # rounding of float32 decides what lies between two levels
         assert off.max() < 1.01 * step

@@ -17,6 +17,7 @@ from asr_dni.nn.aihwkit_settings import Matrix, aihwkit_settings, imported, ligh
 from asr_dni.nn.analog import AnalogModule, OneProduct
 from asr_dni.nn.conversion import COUNTERPARTS, check_skipped, replaced
 from asr_dni.nn.convolution import NoisyConv2d
+from asr_dni.nn.learned_bounds import CONVERTERS, learned_bounds
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLayers, NoisyLSTM, NoisyRNN
 from asr_dni.noise import Hardware, Site
 
@@ -62,8 +63,9 @@ def to_aihwkit_lightning(
 ) -> Network:
     """Return a copy of a network whose noisy layers are those of aihwkit-lightning, to be trained there.
 
-    DAC, ADC, arrays of limited size, output noise in multiples of the largest output, and Gaussian, clipped and rounded
-    weights are taken over; what it has no equivalent of is refused. It draws noise in training only.
+    DAC, ADC (with learned bounds), arrays of limited size, output noise in multiples of the largest output, and
+    Gaussian, clipped and rounded weights are taken over; what it has no equivalent of is refused. It draws noise in
+    training only.
 
     Args:
         network: with layers such as :class:`NoisyLSTM` and :class:`NoisyLinear`; one of them alone will do.
@@ -89,8 +91,8 @@ def from_aihwkit_lightning(network: Network) -> Network:
 def to_aihwkit(network: Network, hardware: Hardware | None = None, skip: Sequence[str] = ()) -> Network:
     """Return a copy of a network whose noisy layers are those of aihwkit, on its torch tile.
 
-    DAC, ADC, output noise in multiples of the largest output, and PCM, HERMES and ReRAM devices with their drift's
-    compensation are taken over; what it has no equivalent of is refused. A chip is drawn by its
+    DAC, ADC (with learned bounds), output noise in multiples of the largest output, and PCM, HERMES and ReRAM devices
+    with their drift's compensation are taken over; what it has no equivalent of is refused. A chip is drawn by its
     ``drift_analog_weights(network, time)``.
 
     Args:
@@ -178,7 +180,8 @@ def _of_one_product(
 ) -> nn.Module:
     assert isinstance(layer, OneProduct)
     largest = layer.statistics()["l0"].bound.get(layer.site)
-    matrix = Matrix(name, layer.site, layer.weight[0].numel(), largest)
+    learned = _learned(layer, f"l0_{layer.site}")
+    matrix = Matrix(name, layer.site, layer.weight[0].numel(), largest, learned=learned)
     kind = layers.AnalogConv2d if isinstance(layer, NoisyConv2d) else layers.AnalogLinear
     made: nn.Module = kind.from_digital(layer, toolkit.settings(hardware, matrix))
     return made.to(layer.weight.device)
@@ -214,10 +217,17 @@ def _recurrent(
                 weight.shape[1],
                 statistics.bound.get(site),
                 joint,
+                _learned(layer, f"{part}_{site}"),
             )
             settings = toolkit.settings(hardware, matrix)
             setattr(its, f"weight_{kind}", layers.AnalogLinear.from_digital(_digital(weight, bias), settings))
     return made.to(like.device)
+
+
+def _learned(layer: AnalogModule, product: str) -> dict[str, float]:
+    """Return what the learned bounds of a product's converters are, in multiples of the given ones."""
+    bounds = {its.name: its.factor for its in learned_bounds(layer)}
+    return {place: bounds.get(f"{place}_{product}", 1.0) for place in CONVERTERS}
 
 
 def _cells(recurrent: nn.Module) -> list[Any]:

@@ -6,9 +6,9 @@ their inputs are clipped: here the bound of the DAC. What has no equivalent is r
 
 import importlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from asr_dni.errors import UserError
@@ -42,6 +42,7 @@ class Matrix:
         columns: of the matrix.
         largest_input: that calibration has found; ``None``: it is not known.
         joint: whether the hardware has it on one array with another matrix, which both toolkits do not.
+        learned: what its converters' learned bounds are in multiples of the given ones, by ``dac`` and ``adc``.
     """
 
     name: str
@@ -49,6 +50,11 @@ class Matrix:
     columns: int
     largest_input: float | None
     joint: bool = False
+    learned: Mapping[str, float] = field(default_factory=dict)
+
+    def bound(self, converter: UniformConverter, place: str) -> float:
+        """Return a converter's bound, in units of its scale."""
+        return converter.bound * (self.learned.get(place, 1.0) if converter.learned else 1.0)
 
 
 def imported(module: str) -> Any:
@@ -86,6 +92,7 @@ class _Periphery:
 
     Attributes:
         input_range: where inputs are clipped; ``None``: nowhere.
+        learns: whether a training goes on to learn that.
         input_levels: of the DAC.
         output_bound: of the ADC; 0: there is none.
         output_levels: of the ADC.
@@ -94,6 +101,7 @@ class _Periphery:
     """
 
     input_range: float | None = None
+    learns: bool = False
     input_levels: int = 0
     output_bound: float = 0.0
     output_levels: int = 0
@@ -116,16 +124,15 @@ def _periphery(hardware: Hardware, matrix: Matrix, left: Unmatched) -> _Peripher
     if largest is None and needs_largest:
         raise UserError(f"{matrix.name or 'the layer'} is not calibrated: its largest input is not known")
     largest = largest or 1.0
-    input_range = dac.bound * (largest if dac.scale == "range" else 1.0)
+    input_range = matrix.bound(dac, "dac") * (largest if dac.scale == "range" else 1.0)
     bound, levels = 0.0, 0
     if adc is not None:
         if adc.scale != "range":
             left.add("adc", f"its scale is {adc.scale}: give range")
-        bound, levels = adc.bound * largest / input_range, _levels(adc.bits)
+        bound, levels = matrix.bound(adc, "adc") * largest / input_range, _levels(adc.bits)
     noise, per_output = _noise(outputs, left)
-    return _Periphery(
-        input_range, _levels(dac.bits), bound, levels, noise * largest / input_range, per_output
-    )
+    share = largest / input_range
+    return _Periphery(input_range, dac.learned, _levels(dac.bits), bound, levels, noise * share, per_output)
 
 
 def _uniform(converter: Converter | None, left: Unmatched) -> UniformConverter | None:
@@ -208,7 +215,7 @@ def lightning_settings(hardware: Hardware | None, matrix: Matrix) -> Any:
         tiles = -(-matrix.columns // hardware.tile)
     if around.input_range is not None:
         input_range = config.pre_post.input_range
-        input_range.enable, input_range.learn_input_range = True, False
+        input_range.enable, input_range.learn_input_range = True, around.learns
         input_range.init_value, input_range.init_from_data = around.input_range, 0
         config.forward.inp_res = around.input_levels
     if around.output_levels:
@@ -275,7 +282,7 @@ def aihwkit_settings(hardware: Hardware | None, matrix: Matrix) -> Any:
     config.mapping.weight_scaling_omega, config.mapping.weight_scaling_columnwise = 1.0, per_output
     if around.input_range is not None:
         input_range, forward = config.pre_post.input_range, config.forward
-        input_range.enable, input_range.learn_input_range = True, False
+        input_range.enable, input_range.learn_input_range = True, around.learns
         input_range.init_value, input_range.init_from_data = around.input_range, 0
         forward.is_perfect = False
         forward.noise_management = enums.NoiseManagementType.NONE
