@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
+from asr_dni.models import find_checkpoint
 
 _EXPECTED = "expected a .ckpt that asr-dni fit wrote"
 _MOST_VALUES = 2_000_000
@@ -32,12 +33,13 @@ _DEEPEST = 64
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file without running code from it.
 
+    Args:
+        path: the file, or the name of a network that comes with the package.
+
     Raises:
         UserError: the file is missing, cannot be read, or holds no mapping of plain values and tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint file")
+    path = find_checkpoint(path)
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.cli.functions import CHECKPOINT, check_folder, folder_beside, progress_bar, run_function
 from asr_dni.cli.noise_curve import name_of_compensation
 from asr_dni.errors import UserError
 from asr_dni.evaluation.questions.evaluate import PARTS, SUBJECTS, Request, Subject, evaluate_network
+from asr_dni.models import find_checkpoint, packaged_name
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
@@ -132,7 +133,7 @@ def evaluate(
     if isinstance(place := getattr(getattr(module, "source", None), "path", None), Path):
         noted["data_folder"] = str(place.resolve())
     console = make_console()
-    run = checkpoint.resolve().parent
+    run = folder_beside(checkpoint)
     run = run.parent if run.name == "checkpoints" else run
     with progress_bar() as progress:
         for its, request in zip(asked, requests, strict=True):
@@ -165,7 +166,9 @@ def evaluate(
                 from asr_dni.evaluation.loggers.wandb_evaluation import log_evaluation
 
                 tables = {name: frame for name, frame in result.tables.items() if name != "curve"}
-                logged = log_evaluation(result.curve, split, checkpoint, folder, wandb_project, mode, tables)
+                logged = log_evaluation(
+                    result.curve, split, find_checkpoint(checkpoint), folder, wandb_project, mode, tables
+                )
                 console.print(describe_wandb(logged), soft_wrap=True, highlight=False)
 
 
@@ -244,7 +247,7 @@ def _folder_name(checkpoint: Path, data: Path | None, split: str, asked: _Asked)
         parts += [hardware.arrays] * (hardware.arrays != default.arrays)
     if asked.sweep.noise.compensation is not None:
         parts.append(name_of_compensation(asked.sweep.noise))
-    parts += [checkpoint.stem] * (checkpoint.stem != "last")
+    parts += [checkpoint.stem] * (checkpoint.stem != "last" and packaged_name(checkpoint) is None)
     parts += [data.resolve().name] if data else []
     parts += [split] * (split != "test")
     return "-".join([FOLDER, *(re.sub(r"[^\w.+]+", "_", part) for part in parts)])

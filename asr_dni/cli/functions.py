@@ -12,9 +12,13 @@ from asr_dni.cli.help_formatter import HelpFormatter
 from asr_dni.cli.lists import with_brackets
 from asr_dni.configuration import refused_arguments
 from asr_dni.errors import UserError
+from asr_dni.models import packaged_name
 from asr_dni.terminal import make_console
 
-CHECKPOINT = {"type": Path, "help": "a .ckpt file that asr-dni fit wrote"}
+CHECKPOINT = {
+    "type": Path,
+    "help": "a .ckpt file that asr-dni fit wrote, or a name that asr-dni models lists",
+}
 """The argument of commands that begin with a checkpoint."""
 
 
@@ -51,6 +55,12 @@ def run_function(
     except ArgumentError as error:
         raise refused_arguments(error, parser, prog) from error
     function(**parser.instantiate_classes(parsed).as_dict())
+
+
+def folder_beside(checkpoint: Path) -> Path:
+    """Return the folder for what is measured of a checkpoint: the file's own; ``runs/NAME`` of a packaged network."""
+    name = packaged_name(checkpoint)
+    return checkpoint.resolve().parent if name is None else Path("runs", name).absolute()
 
 
 def progress_bar() -> Progress:

@@ -95,6 +95,11 @@ COMMANDS: dict[str, Command] = {
         "asr_dni.cli.wandb",
         "wandb",
     ),
+    "models": Command(
+        "list the trained networks that come with the package, show one, or copy its files",
+        "asr_dni.cli.models",
+        "models",
+    ),
     "conf": Command(
         "list, show or copy the configurations that come with the project", "asr_dni.cli.conf", "conf"
     ),
@@ -117,7 +122,7 @@ _EPILOG = """\
 examples:
   asr-dni demo
   asr-dni fit --config synthetic_lstm_dni
-  asr-dni predict runs/demo/dni/version_0/checkpoints/last.ckpt FOLDER --sigma 1
+  asr-dni predict eight_words_dni FOLDER --sigma 1
   asr-dni noise-curve runs/demo/dni/version_0/checkpoints/last.ckpt --data FOLDER --split all
   asr-dni compare runs/eight_words --output figures
 

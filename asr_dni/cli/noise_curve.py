@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from asr_dni.cli.functions import CHECKPOINT, check_folder, progress_bar, run_function
+from asr_dni.cli.functions import CHECKPOINT, check_folder, folder_beside, progress_bar, run_function
 from asr_dni.cli.plots import Plot, print_figures
 from asr_dni.errors import UserError
+from asr_dni.models import find_checkpoint
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
@@ -112,7 +113,7 @@ def noise_curve(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     named = None if hardware is None else Path(hardware).stem
-    folder = checkpoint.resolve().parent / _folder_name(checkpoint, data, split, sweep, damaged, named)
+    folder = folder_beside(checkpoint) / _folder_name(checkpoint, data, split, sweep, damaged, named)
     files = save_noise_curve(curve, output or folder)
     if plot != "never":
         print_figures(console, [noise_curves_figure({curve_label(curve.settings): curve})], plot)
@@ -127,7 +128,7 @@ def noise_curve(
         from asr_dni.cli.run_loggers import describe_wandb
         from asr_dni.evaluation.loggers.wandb_evaluation import log_evaluation
 
-        run = log_evaluation(curve, split, checkpoint, output or folder, wandb_project, mode)
+        run = log_evaluation(curve, split, find_checkpoint(checkpoint), output or folder, wandb_project, mode)
         print(describe_wandb(run))
 
 

@@ -12,6 +12,7 @@ from asr_dni.data import KeywordData, data_class_of, find_data_class
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordSpotter, load_checkpoint
 from asr_dni.model.spotter import arguments_from_settings
+from asr_dni.models import find_checkpoint, packaged_name
 
 
 def configuration_of(checkpoint: Path, contents: Mapping[str, Any], training: bool) -> list[str]:
@@ -101,6 +102,10 @@ def with_configuration(subcommand: str, arguments: list[str]) -> list[str]:
             checkpoint = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
             if not checkpoint or checkpoint.startswith("--"):
                 raise UserError("--ckpt_path needs a value: the name of a .ckpt file that asr-dni fit wrote")
+            if packaged_name(checkpoint) is not None:  # Lightning opens files only
+                checkpoint = str(find_checkpoint(checkpoint))
+                arguments[index] = f"--ckpt_path={checkpoint}"
+                del arguments[index + 1 : index + (1 if equals else 2)]
     if checkpoint in (None, "null"):
         return expand_layers(arguments)
     assert checkpoint is not None

@@ -454,7 +454,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Spotter:
     own has to be imported before.
 
     Args:
-        checkpoint: a .ckpt file.
+        checkpoint: a .ckpt file, or the name of a network that comes with the package (:mod:`asr_dni.models`).
         device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``.
 
     Raises:
