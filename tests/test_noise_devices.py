@@ -250,6 +250,13 @@ class TestWhereSourcesDisagree:
             PCMJoshi().programming_std(g) / PCM().programming_std(g), [1.087, 1.003, 1.010], atol=6e-4
         )
 
+    def test_what_sonos_loses_does_not_follow_time_at_its_upper_end(self):
+        g = torch.tensor([1400.0, 1600.0], dtype=DOUBLE)
+        lost = [g - SONOS(time=day * DAY).conductances(g, lambda _: torch.zeros(2))[1] for day in range(1, 6)]
+        at_1400, at_1600 = torch.stack(lost).T
+        np.testing.assert_allclose(at_1400, [39, 46, 55, 60, 60], atol=0.5)
+        np.testing.assert_allclose(at_1600, [246, 98, 197, 160, 118], atol=0.5)
+
     def test_pcm_is_first_read_after_20_seconds(self):
         def nothing(purpose: str) -> Tensor:
             return torch.zeros(1, dtype=DOUBLE)

@@ -25,6 +25,9 @@ class SONOS(AgingDevice):
     Weights are stored in 0 to 1600 nA.
 
     Source: sandialabs/cross-sim ``devices/custom/SONOS.py``, which extrapolates beyond 5 days; here that is refused.
+    Its polynomials are kept as they are, though at their upper end they do not follow time: up to 1400 nA what is lost
+    grows from day to day (39, 46, 55, 60 and 60 nA), at 1600 nA it is 246, 98, 197, 160 and 118 nA. The largest weights
+    of a matrix lie there.
 
     Raises:
         UserError: a value is out of its range; the time is beyond 5 days.
