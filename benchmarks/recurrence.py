@@ -82,6 +82,7 @@ LEVELS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 DRAWS = 5
 
 CLEAN = "torch, clean"
+AUTOCAST = "torch, clean, bfloat16 autocast"
 CLEAN_NETWORK = "torch, clean, with classifier"
 OFF = "own, noise off"
 OWN = "own, noise on"
@@ -90,10 +91,11 @@ EVERYWHERE = "own, every site"
 POPULATION = "own, as one population"
 REFERENCE = "reference loop, noise on"
 ARITHMETIC = "its products alone"
+COMPILED = "loop by torch.compile, noise on"
 LIGHTNING = "aihwkit-lightning, output noise"
 AIHWKIT = "aihwkit, output noise"
 AIHWKIT_PRESET = "aihwkit, hardware-aware preset"
-SLOW = (REFERENCE, LIGHTNING, AIHWKIT, AIHWKIT_PRESET)
+SLOW = (REFERENCE, COMPILED, LIGHTNING, AIHWKIT, AIHWKIT_PRESET)
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,16 @@ def of_layers(setting: Setting) -> dict[str, Maker]:
 
         return make
 
+    def autocast() -> Work:
+        work = layer_work(setting, layers_of(setting)[0])
+        device = torch.device(setting.device).type
+
+        def under() -> None:
+            with torch.autocast(device, torch.bfloat16):
+                work()
+
+        return under
+
     def toolkit(build: Callable[[str, int, int], nn.Module]) -> Maker:
         def make() -> Work:
             torch.manual_seed(0)
@@ -179,12 +191,14 @@ def of_layers(setting: Setting) -> dict[str, Maker]:
 
     return {
         CLEAN: lambda: layer_work(setting, layers_of(setting)[0]),
+        AUTOCAST: autocast,
         OFF: own(Noise()),
         OWN: own(Noise(1.0)),
         SEPARATE: own(Noise(1.0, arrays="separate")),
         EVERYWHERE: own(Noise(1.0, sites=SITES)),
         REFERENCE: own(Noise(1.0), "reference"),
         ARITHMETIC: lambda: products(setting)[0],
+        COMPILED: toolkit(toolkits.compiled_loop),
         LIGHTNING: toolkit(toolkits.aihwkit_lightning),
         AIHWKIT: toolkit(toolkits.aihwkit),
         AIHWKIT_PRESET: toolkit(toolkits.aihwkit_hardware_aware),
@@ -389,7 +403,7 @@ def makers(setting: Setting) -> dict[str, Maker]:
         return of_networks(setting)
     contenders = of_layers(setting)
     if setting.task == "memory":
-        for name in (ARITHMETIC, AIHWKIT, AIHWKIT_PRESET):
+        for name in (ARITHMETIC, COMPILED, AIHWKIT, AIHWKIT_PRESET):
             del contenders[name]
     return contenders
 
@@ -615,6 +629,7 @@ def markdown(results: Sequence[Result], machine: dict[str, str]) -> str:
 
 COLOURS = {
     CLEAN: "#000000",
+    AUTOCAST: "#F0E442",
     CLEAN_NETWORK: "#6b6b6b",
     OFF: "#56B4E9",
     OWN: "#D55E00",
@@ -626,6 +641,7 @@ COLOURS = {
     LIGHTNING: "#0072B2",
     AIHWKIT: "#1b3a6b",
     AIHWKIT_PRESET: "#7b5ea7",
+    COMPILED: "#44AA99",
 }
 
 

@@ -1,9 +1,11 @@
-"""Layers of other toolkits with noise on their outputs, where they are installed.
+"""Layers with noise on their outputs that others make: toolkits, where they are installed, and torch's compiler.
 
     pip install --no-deps aihwkit-lightning      # says that it wants another torch, and runs with this one
     pip install --no-deps aihwkit tqdm requests  # its wheels are for some versions of Python only
 
 Each is set to the least work that it calls output noise: no quantisation, no bounds, one tile a matrix.
+haste (github.com/lmnt-com/haste) and flashrnn (github.com/NX-AI/flashrnn) are not among them: both are built for CUDA
+alone, and know no noise.
 """
 
 import contextlib
@@ -12,8 +14,9 @@ import io
 from types import ModuleType
 from typing import Any
 
+import torch
 from measuring import Unavailable
-from torch import nn
+from torch import Tensor, nn
 
 CELLS = {"lstm": "AnalogLSTMCell", "gru": "AnalogGRUCell", "rnn": "AnalogVanillaRNNCell"}
 
@@ -64,3 +67,39 @@ def aihwkit_hardware_aware(cell: str, inputs: int, units: int) -> nn.Module:
         getattr(modules, CELLS[cell]), inputs, units, bias=True, rpu_config=configuration
     )
     return layer
+
+
+class CompiledLoop(nn.Module):
+    """A plain loop over the steps of an LSTM with noise on all pre-activations, whose step torch.compile makes.
+
+    A step and not the loop, whose compilation would take minutes: every step would be code of its own.
+    """
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.of_inputs = nn.Linear(inputs, 4 * units)
+        self.of_state = nn.Linear(units, 4 * units)
+        self.step = torch.compile(self._step)
+
+    @staticmethod
+    def _step(projected: Tensor, h: Tensor, c: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        gates = torch.addmm(bias, h, weight.t()) + projected
+        i, f, g, o = (gates + torch.randn_like(gates)).chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return outputs ``(T, N, H)`` and the last states, of ``(T, N, F)``."""
+        h = c = x.new_zeros(x.shape[1], self.of_state.in_features)
+        outputs = []
+        for projected in self.of_inputs(x):
+            h, c = self.step(projected, h, c, self.of_state.weight, self.of_state.bias)
+            outputs.append(h)
+        return torch.stack(outputs), (h, c)
+
+
+def compiled_loop(cell: str, inputs: int, units: int) -> nn.Module:
+    """Return what torch's compiler makes of an LSTM with noise."""
+    if cell != "lstm":
+        raise Unavailable("torch.compile is measured for the LSTM only")
+    return CompiledLoop(inputs, units)

@@ -19,15 +19,19 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_results  # noqa: E402
+import growth  # noqa: E402
 import hardware_costs  # noqa: E402
 import measuring  # noqa: E402
 import recurrence  # noqa: E402
 from measuring import Rounds, Spread, Unavailable  # noqa: E402
 from recurrence import CLEAN, OFF, OWN, POPULATION, REFERENCE, Result, Setting, Target  # noqa: E402
 
+from asr_dni.nn import use_implementation  # noqa: E402
+
 NAN = math.nan
 TINY = {"batch": 3, "steps": 4, "inputs": 5, "units": 6, "threads": 1}
 TOOLKITS = (recurrence.LIGHTNING, recurrence.AIHWKIT, recurrence.AIHWKIT_PRESET)
+SLOW = (*TOOLKITS, recurrence.COMPILED)  # which takes long to compile
 
 
 class TestSpread:
@@ -136,23 +140,37 @@ class TestWork:
     @pytest.mark.parametrize(
         ("task", "names"),
         [
-            ("forward", {CLEAN, OFF, OWN, REFERENCE, recurrence.ARITHMETIC}),
-            ("train", {CLEAN, OFF, OWN, REFERENCE, recurrence.ARITHMETIC}),
+            ("forward", {CLEAN, recurrence.AUTOCAST, OFF, OWN, REFERENCE, recurrence.ARITHMETIC}),
+            ("train", {CLEAN, recurrence.AUTOCAST, OFF, OWN, REFERENCE, recurrence.ARITHMETIC}),
             ("step", {CLEAN, OFF, OWN, REFERENCE}),
             ("curve", {CLEAN, recurrence.CLEAN_NETWORK, OWN, REFERENCE}),
             ("networks", {CLEAN, OFF, OWN, POPULATION}),
         ],
     )
     def test_every_task_has_its_contenders(self, task, names):
-        result = recurrence.measure(Setting(task, networks=2, **TINY), 1, left_out=TOOLKITS)
+        result = recurrence.measure(Setting(task, networks=2, **TINY), 1, left_out=SLOW)
         assert names <= set(result.rounds.values)
         assert not result.rounds.missing
         assert all(value > 0 for values in result.rounds.values.values() for value in values)
 
+    def test_the_compiled_loop_is_an_lstm_with_noise(self, monkeypatch):
+        """As torch's own layer computes it, where the noise is nothing; compiled it is the same code."""
+        monkeypatch.setattr(torch, "compile", lambda step: step)
+        monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+        loop, theirs = recurrence.toolkits.compiled_loop("lstm", 5, 6), torch.nn.LSTM(5, 6)
+        for ours, its in zip(
+            loop.parameters(), ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0"), strict=True
+        ):
+            ours.data.copy_(getattr(theirs, its))
+        x = torch.randn(4, 3, 5)
+        torch.testing.assert_close(loop(x)[0], theirs(x)[0])
+        with pytest.raises(Unavailable, match="LSTM only"):
+            recurrence.toolkits.compiled_loop("gru", 5, 6)
+
     def test_left_out_and_missing_toolkits(self, monkeypatch):
         for name in ("aihwkit_lightning.nn", "aihwkit.nn", "aihwkit_lightning", "aihwkit"):
             monkeypatch.setitem(sys.modules, name, None)
-        result = recurrence.measure(Setting("forward", **TINY), 1, left_out=[REFERENCE])
+        result = recurrence.measure(Setting("forward", **TINY), 1, left_out=[REFERENCE, recurrence.COMPILED])
         assert REFERENCE not in result.rounds.values
         assert set(result.rounds.missing) == set(TOOLKITS)
         assert all("cannot be imported" in why for why in result.rounds.missing.values())
@@ -244,7 +262,7 @@ class TestCommandLine:
 
     def run(self, folder, *arguments):
         sizes = [f"--{name}={value}" for name, value in TINY.items()]
-        return recurrence.main([*sizes, *arguments, "--output", str(folder), "--without", *TOOLKITS])
+        return recurrence.main([*sizes, *arguments, "--output", str(folder), "--without", *SLOW])
 
     def test_table_figure_and_targets(self, tmp_path, capsys):
         results = self.run(tmp_path, "--tasks", "train", "--rounds", "2")
@@ -268,7 +286,7 @@ class TestCommandLine:
         monkeypatch.setitem(recurrence.SWEEPS, "batch", (1, 2))
         sizes = [f"--{name}={value}" for name, value in TINY.items() if name != "batch"]
         recurrence.main(
-            [*sizes, "--sweep", "batch", "--rounds", "1", "--output", str(tmp_path), "--without", *TOOLKITS]
+            [*sizes, "--sweep", "batch", "--rounds", "1", "--output", str(tmp_path), "--without", *SLOW]
         )
         table = pd.read_csv(tmp_path / "recurrence_batch.csv", comment="#")
         assert sorted(table[table["contender"] == OWN]["batch"]) == [1, 1, 2, 2]
@@ -283,7 +301,7 @@ class TestCommandLine:
         """Gates of all steps, (T, N, 4 H), are kept by all that train, and by none that does not."""
         setting = Setting("memory", batch=64, steps=100, inputs=8, units=64, threads=1)
         gates = 100 * 64 * 4 * 64 * 4 / MEGABYTE
-        result = recurrence.measure(setting, 10, left_out=TOOLKITS)
+        result = recurrence.measure(setting, 10, left_out=SLOW)
         for contender in (CLEAN, OWN, REFERENCE):
             assert result.rounds.spread(contender).median > gates
         peak = functools.partial(recurrence.peak, replace(setting, task="forward"))
@@ -302,6 +320,57 @@ def test_costs_of_hardware(monkeypatch, capsys):
     said = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in said[2:]] == list(hardware_costs.works("lstm", 2))
     assert said[2].split("|")[3].strip() == "1.00"
+
+
+class TestGrowth:
+    @pytest.mark.parametrize("task", ["train", "curve"])
+    def test_the_bound_is_what_the_reference_loop_multiplies(self, task):
+        """But for products of a zero state, which a loop may leave out, and a curve's classifier."""
+        setting = Setting(task, **(TINY | {"steps": 30}), layers=3)
+        counts = {}
+        works = {"noisy": growth.noisy_curve if task == "curve" else growth.noisy_step, "bound": growth.bound}
+        for name, make in works.items():
+            with FlopCounterMode(display=False) as counter, use_implementation("reference"):
+                make(setting)()
+            counts[name] = counter.get_total_flops()
+        assert counts["bound"] == pytest.approx(counts["noisy"], rel=0.08)
+        assert growth.bound(replace(setting, networks=2)) is not None
+
+    def test_a_run_goes_on_where_it_was(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(growth, "QUICK", {"batch": (1, 3), "layers": (1, 2), "networks": (1, 2)})
+        monkeypatch.setattr(growth, "QUICK_BASE", Setting("train", **TINY))
+        command = ["--quick", "--seconds", "0.001", "--threads", "1", "--output", str(tmp_path)]
+        growth.main([*command, "--kinds", "train"])
+        table = tmp_path / "growth_quick.csv"
+        whole = table.read_text()
+        frame = pd.read_csv(table, comment="#")
+        assert set(frame["contender"]) == {growth.NOISY, growth.PRODUCTS}
+        assert (frame["median"] > 0).all()
+        assert len(frame) == 2 * 4  # the base stands for one place of every axis
+        table.write_text("".join(whole.splitlines(keepends=True)[:-2]))  # broken off
+        monkeypatch.setattr(growth, "measure_times", counted := Counted(growth.measure_times))
+        written = growth.main([*command, "--kinds", "train", "curve"])
+        assert counted.calls == 1 + 3  # what was lost, and the curves
+        assert [path.name for path in written] == [
+            "growth_quick.csv",
+            "growth_quick_step.png",
+            "growth_quick_curve.png",
+        ]
+        assert table.read_text().startswith("".join(whole.splitlines(keepends=True)[:-2]))
+        table.write_text(whole.replace("# torch: ", "# torch: another "))
+        with pytest.raises(SystemExit, match="another --output"):
+            growth.main(command)
+
+
+class Counted:
+    """Calls a function and counts how often."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments, **keywords):
+        self.calls += 1
+        return self.function(*arguments, **keywords)
 
 
 class TestOnGpu:

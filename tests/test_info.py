@@ -1,6 +1,7 @@
 """What `asr-dni info` says against what runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +144,30 @@ def test_every_case_has_a_row_and_lines_are_short(capsys):
     for case in CASES:
         assert re.search(rf"│ cpu +│ {re.escape(case.name)} +│", said)
     assert max(map(len, said.splitlines()[-20:])) <= 120
+
+
+def test_costs_are_those_of_the_document():
+    """Each was measured by benchmarks/hardware_costs.py, whose table the document has."""
+    rows = {}
+    for line in (Path(__file__).parents[1] / "docs" / "costs.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 3 and cells[2] in ("fused", "plain loop"):
+            rows |= {
+                name.strip(): cost.split(" (")[0]
+                for name, cost in zip(cells[0].split(";"), cells[1].split(";"), strict=True)
+            }
+    rows = {name: cost.strip() for name, cost in rows.items()}
+    told = {
+        "float32": "Gaussian noise",
+        "float32, packed sequences": "Gaussian noise, packed sequences of half to all steps",
+        "float32, proj_size": "Gaussian noise, `proj_size` 64",
+        "multiplicative noise": "multiplicative noise, whose numbers are drawn before for all steps",
+        "an ADC": "ADC, 8 bits",
+        "a DAC": "DAC, 8 bits",
+        "read noise of the cells": "read noise that follows the inputs",
+        "IR drop": "IR drop",
+        "float64": "Gaussian noise, ADC and DAC, by the plain loop (also float64)",
+    }
+    assert {case.name: case.cost for case in CASES if case.cost} == {
+        name: rows[row] for name, row in told.items()
+    }

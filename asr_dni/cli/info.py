@@ -15,6 +15,8 @@ from rich.text import Text
 from asr_dni import __version__
 from asr_dni.cli.functions import run_function
 from asr_dni.compiled import cache_directory
+from asr_dni.data import waveform_change
+from asr_dni.features import band_energies
 from asr_dni.nn import native
 from asr_dni.nn.cells import CELLS
 from asr_dni.nn.crossbar import lower_product
@@ -26,7 +28,9 @@ from asr_dni.noise import (
     Gaussian,
     GaussianWeights,
     Hardware,
+    IRDrop,
     Multiplicative,
+    ReadNoise,
     Site,
     UniformConverter,
 )
@@ -54,6 +58,8 @@ class Case:
         packed: whether sequences have lengths of their own.
         networks: how many at once.
         hardware: that it is run on.
+        cost: forward and backward of an LSTM to those of its exact arithmetic, as :data:`MEASURED` says; "" where that
+            was not measured.
     """
 
     name: str
@@ -63,22 +69,31 @@ class Case:
     packed: bool = False
     networks: int = 1
     hardware: Hardware = _GAUSSIAN
+    cost: str = ""
 
 
 CASES = (
-    Case("float32"),
+    Case("float32", cost="1.11"),
     Case("float32, K networks", networks=4),
-    Case("float32, packed sequences", packed=True),
-    Case("float32, proj_size", projected=True),
+    Case("float32, packed sequences", packed=True, cost="1.12"),
+    Case("float32, proj_size", projected=True, cost="2.82"),
     Case("weights of a chip", hardware=Hardware(Gaussian(1.0), GaussianWeights(0.1))),
-    Case("multiplicative noise", hardware=Hardware(Multiplicative(0.1))),
-    Case("an ADC", hardware=Hardware(adc=_CONVERTER)),
-    Case("a DAC", hardware=Hardware(dac=_CONVERTER)),
-    Case("an ADC that is learned", hardware=Hardware(adc=UniformConverter(scale="absolute", learned=True))),
+    Case("multiplicative noise", hardware=Hardware(Multiplicative(0.1)), cost="1.45"),
+    Case("an ADC", hardware=Hardware(adc=_CONVERTER), cost="0.98"),
+    Case("a DAC", hardware=Hardware(dac=_CONVERTER), cost="0.97"),
+    Case("read noise of the cells", hardware=Hardware(ReadNoise(0.01)), cost="3.62"),
+    Case("IR drop", hardware=Hardware(IRDrop(1.0)), cost="4.71"),
     Case("autocast to bfloat16", autocast=True),
     Case("bfloat16", torch.bfloat16),
-    Case("float64", torch.float64),
+    Case("float64", torch.float64, cost="9.88"),
 )
+
+MEASURED = (
+    "cost: an LSTM's forward and backward to its exact arithmetic in float32, by what runs it where all is compiled"
+    " (1.11: fused, 9.88: a loop); not measured here but by `python benchmarks/hardware_costs.py` on an Intel Xeon"
+    " (AVX-512), one thread, batch 128, T 98, 128 units, see docs/costs.md"
+)
+"""Where the costs of :data:`CASES` come from."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +229,8 @@ def general() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "cuda": _gpus(),
         "recurrence": _setting(),
+        "features": band_energies.COMPILED.status(),
+        "augmentation": waveform_change.COMPILED.status(),
         "C kernels": native.status()
         + (f", ASR_DNI_NATIVE={native_setting}" if native_setting is not None else ""),
         "kernel cache": str(cache_directory()),
@@ -234,10 +251,10 @@ def recurrence_table(devices: Sequence[torch.device]) -> Table:
     table = Table(
         title="implementation of the recurrence",
         title_justify="left",
-        caption=f"other cells: {', '.join(others)}; reference: a plain loop, see docs/costs.md for what it costs",
+        caption=f"other cells: {', '.join(others)}; reference: a plain loop\n{MEASURED}",
         caption_justify="left",
     )
-    for heading in ("device", "what", *shown_alone, "others", "why not a faster one"):
+    for heading in ("device", "what", *shown_alone, "others", "cost", "why not a faster one"):
         table.add_column(heading)
     for device in devices:
         for case in CASES:
@@ -255,6 +272,7 @@ def recurrence_table(devices: Sequence[torch.device]) -> Table:
                     name,
                     *(_names([use]) for use in uses),
                     _names(of_others),
+                    case.cost if device.type == "cpu" and units == SIZES[0] else "",
                     Text("; ".join(reasons)),
                 )
         table.add_section()
