@@ -66,6 +66,7 @@ def member_rows(
     frame = pd.DataFrame(rows)
     fixed = {
         "member": member,
+        "training": member,
         "study": "simulated",
         "data": "speech commands",
         "protocol": "8 words",
@@ -78,11 +79,12 @@ def member_rows(
         "convolutions": "",
         "schedule": schedule,
         "sigma_train": float(sigma_train),
+        "drawn": "no",
         "train_scale": "signal",
         "train_hardware": "",
         "hardware": "",
         "axis": "output.sigma",
-        "unit": Strength.sigma(other.get("scale", "signal")).unit,
+        "unit": Strength.sigma(other.get("scale") or "signal").unit,
         "chip": 0,
         "scale": "signal",
         "sites": "input+recurrent+output",

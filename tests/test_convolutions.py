@@ -38,7 +38,8 @@ from asr_dni.noise import (
     UniformConverter,
 )
 from asr_dni.study.cost import DataSize, memory_of_member, operations_per_clip
-from asr_dni.study.matrix import label_matrices, make_matrices
+from asr_dni.study.matrix import make_matrices
+from asr_dni.study.matrix_words import label_matrices
 from asr_dni.study.plan import Population
 from asr_dni.study.work import work_on
 

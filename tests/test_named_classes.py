@@ -320,7 +320,7 @@ def test_a_pickle_in_a_checkpoint_does_not_run(here, trained, capsys, command, f
         "asr_dni.data.Folder",
         "asr_dni.data.digits.DigitsData",
         "asr_dni.evaluation.NoiseCurveCallback",
-        "asr_dni.study.settings.ScheduleSettings",
+        "asr_dni.study.noise_settings.ScheduleSettings",
     ],
 )
 def test_classes_of_the_kinds_may_be_named(path):

@@ -224,8 +224,8 @@ def test_foreign_and_newer_files_are_named(ledger, monkeypatch):
     (ledger.path / "notes.txt").write_text("left alone")
     assert ledger.members() == {name(1)}
     table = pq.read_table(ledger.path / f"{name(1)}.parquet")
-    pq.write_table(table.replace_schema_metadata({b"asr_dni.ledger": b"3"}), foreign)
-    with pytest.raises(UserError, match="of version 3 of the ledger, this program reads up to version 2"):
+    pq.write_table(table.replace_schema_metadata({b"asr_dni.ledger": b"4"}), foreign)
+    with pytest.raises(UserError, match="of version 4 of the ledger, this program reads up to version 3"):
         ledger.frame()
     foreign.write_bytes((ledger.path / f"{name(1)}.parquet").read_bytes())
     with pytest.raises(UserError, match="holds another member than its name says"):
@@ -450,6 +450,23 @@ def test_files_of_the_first_version_hold_the_same(ledger):
         Strength.sigma("range"),
         Strength.sigma("signal"),
     ]
+
+
+def test_the_second_version_tells_trainings_by_their_configurations(ledger):
+    """Columns that came later: which network a result is of, whatever the hardware, and how it was drawn."""
+    for place, (drawn, hardware) in enumerate([("no", "pcm"), ("batch", "pcm"), ("batch", "hermes")]):
+        changes = {"annealing": {"sigma": 1.0} | ({"drawn": drawn} if drawn == "batch" else {})}
+        rows = rows_of(name(place), configuration={**changes, "evaluation": {"hardware": hardware}})
+        path = ledger.append(name(place), rows)
+        second = pq.read_table(path).drop_columns(["training", "drawn"])
+        pq.write_table(second.replace_schema_metadata({b"asr_dni.ledger": b"2"}), path)
+    for _ in range(2):
+        frame = ledger.frame()
+        first = frame.groupby("member").first()
+        assert list(first["drawn"]) == ["no", "batch", "batch"]
+        assert first["training"].iloc[1] == first["training"].iloc[2] != first["training"].iloc[0]
+        assert list(ledger.frame(["drawn", "accuracy"]).columns) == ["drawn", "accuracy"]
+        ledger.compact()
 
 
 def test_a_file_of_the_first_version_with_other_columns_is_foreign(ledger):

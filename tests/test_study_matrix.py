@@ -11,13 +11,8 @@ from asr_dni.evaluation import NoiseCurve
 from asr_dni.hardware_files import read_hardware
 from asr_dni.noise import Strength
 from asr_dni.study.findings import find
-from asr_dni.study.matrix import (
-    describe_shared,
-    label_matrices,
-    make_matrices,
-    make_matrices_with_notes,
-    varying_keys,
-)
+from asr_dni.study.matrix import make_matrices, make_matrices_with_notes
+from asr_dni.study.matrix_words import describe_shared, label_matrices, varying_keys
 
 SMALL = {"sigmas_train": (0.0, 0.5, 1.0), "sigmas_infer": (0.0, 0.5, 1.0, 2.0), "draws": 2}
 
@@ -311,7 +306,7 @@ def test_an_snr_is_shown_where_all_networks_have_it():
 
 def test_what_is_missing_is_named():
     frame = simulate(**SMALL, seeds=range(2))
-    with pytest.raises(UserError, match=r"need the columns member, study, .*: snr_db is missing"):
+    with pytest.raises(UserError, match=r"need the columns member, training, study, .*: snr_db is missing"):
         make_matrices(frame.drop(columns="snr_db"))
     with pytest.raises(UserError, match="the study has no results yet: run it first"):
         make_matrices(frame.iloc[:0])

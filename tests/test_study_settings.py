@@ -9,9 +9,11 @@ from tiny_study import SETTINGS, tiny, write
 
 from asr_dni.data import DigitsData, KeywordData
 from asr_dni.errors import UserError
+from asr_dni.evaluation.curves.axes import usual_levels
 from asr_dni.noise import Strength
+from asr_dni.study.noise_settings import NoiseModel, ScheduleSettings
 from asr_dni.study.reading import read_study, study_from_text
-from asr_dni.study.settings import NoiseModel, ScheduleSettings, StudySettings
+from asr_dni.study.settings import StudySettings
 
 STUDIES = sorted((Path(__file__).parents[1] / "conf" / "study").glob("*.yaml"))
 
@@ -112,6 +114,42 @@ def test_a_hardware_is_evaluated_over_its_strength_whatever_the_training(tmp_pat
     assert sweep.noise.realisation.seed == 3
 
 
+def test_training_and_inference_hardware_are_lists_of_their_own(tmp_path):
+    (tmp_path / "chip.yaml").write_text(
+        "weight: {class_path: GaussianWeights, init_args: {sigma: 0.1}}\nadc: {bits: 6}\n"
+    )
+    models = [
+        {"hardware": "none"},
+        {"hardware": "pcm", "strength": "weight.sigma", "sigma_train": [1.0]},
+        {"hardware": "pcm", "strength": "weight.sigma", "sigma_train": [1.0], "drawn": "batch"},
+    ]
+    on = [
+        {"hardware": "pcm", "strengths": [1.0, 86400.0], "at": 86400.0, "chips": 3},
+        {"hardware": str(tmp_path / "chip.yaml"), "strength": "adc.bits", "strengths": [4, 8]},
+        {"hardware": "gaussian", "draws": 4},
+    ]
+    study = tiny(tmp_path, noise_models=models, evaluation={"hardwares": on, "draws": 2, "chips": 2})
+    (tmp_path / "chip.yaml").unlink()
+    study = study_from_text(study.text)
+    settings = study.settings
+    none, fixed, drawn = settings.noise_models
+    assert (settings.sigmas_of(none), none.training_noise().noise.hardware.weight) == ([0.0], ())
+    assert {name: one.drawn for name, one in settings.schedules_of(fixed).items()} == {"linear": "no"}
+    assert {name: one.drawn for name, one in settings.schedules_of(drawn).items()} == {
+        "linear drawn": "batch"
+    }
+    assert settings.sweeps_of(none) == settings.sweeps_of(drawn)
+    time, bits, sigma = settings.sweeps_of(fixed)
+    assert (time.strength.path, time.chips, [level.chips for level in time.levels]) == (
+        "weight.time",
+        3,
+        [3, 3],
+    )
+    assert (bits.strength.path, bits.values, bits.chips) == ("adc.bits", (4.0, 8.0), 2)
+    assert (sigma.strength, sigma.chips, sigma.draws) == (Strength(), 1, 4)
+    assert sigma.values == usual_levels(sigma.noise.hardware, Strength())
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -148,6 +186,25 @@ def test_a_hardware_is_evaluated_over_its_strength_whatever_the_training(tmp_pat
         ("--evaluation.hardware=nothing", "evaluation.hardware"),
         ("--evaluation.hardware=noisy_weights", "strength output.sigma is not one of this hardware's"),
         ("--evaluation.scales=[]", "evaluation.scales is empty"),
+        ("--evaluation.hardwares=[]", "evaluation.hardwares is empty"),
+        ("--evaluation.hardwares=[{hardware: foo}]", "evaluation.hardwares[0].hardware"),
+        (
+            "--evaluation.hardwares=[{hardware: pcm, strengths: [1, 10], at: 5}]",
+            "evaluation.hardwares[0].at is 5",
+        ),
+        (
+            "--evaluation.hardwares=[{hardware: gaussian, chips: 3}]",
+            "evaluation.hardwares[0]: chips is 3, but on this hardware",
+        ),
+        (
+            "--evaluation.hardwares=[{hardware: pcm}, {hardware: pcm}]",
+            "evaluation.hardwares[1] is the hardware of evaluation.hardwares[0]",
+        ),
+        ("--noise_models=[{hardware: none, sigma_train: [1]}]", "sigma_train is given beside hardware none"),
+        (
+            "--noise_models=[{drawn: batch}, {drawn: batch}]",
+            "noise_models[1] is the noise of noise_models[0]",
+        ),
         ("--training.gradient_clip=0", "training.gradient_clip is 0"),
         ("--population.members=0", "population.members is 0"),
         ("--name=../elsewhere", "name is '../elsewhere'"),

@@ -15,7 +15,8 @@ from asr_dni.noise import Strength
 from asr_dni.study import work
 from asr_dni.study.findings import find
 from asr_dni.study.folder import StudyFolder
-from asr_dni.study.matrix import label_matrices, make_matrices
+from asr_dni.study.matrix import make_matrices
+from asr_dni.study.matrix_words import label_matrices
 from asr_dni.study.plan import Population, partition
 from asr_dni.study.speed import measure_speed
 from asr_dni.study.work import work_on

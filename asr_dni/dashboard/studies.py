@@ -13,12 +13,16 @@ from asr_dni.catalogue import Catalogue
 from asr_dni.catalogue.settings_book import flat
 from asr_dni.errors import UserError
 from asr_dni.plotting import Figure, HeatMap
-from asr_dni.study.figures import FIGURES, grouped, row_figure, study_figures
-from asr_dni.study.findings import Findings, find
-from asr_dni.study.matrix import Matrix, describe_key, varying_keys
+from asr_dni.study.figures import FIGURES, grouped, named_transfers, row_figure, study_figures
+from asr_dni.study.findings import Findings, find_in
+from asr_dni.study.matrix import Matrix
+from asr_dni.study.matrix_words import label_keys, varying_keys
 
 _OF_CELLS = ("matrix", "difference", "difference_to_clean")
 """Figures whose cells are trainings under a noise."""
+
+_OF_TRANSFERS = ("transfer", "transfer_difference", "transfer_levels")
+"""Those whose cells are trainings on a hardware."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class ShownStudy:
     def labels(self) -> list[str]:
         """Return what tells the matrices from one another."""
         names = varying_keys(self.findings.matrices) or ["cell", "units"]
-        return [describe_key(matrix.key, names) for matrix in self.findings.matrices]
+        return label_keys([matrix.key for matrix in self.findings.matrices], names)
 
     def cell_at(self, name: str, point: Mapping[str, Any]) -> Cell | None:
         """Return the cell that was clicked.
@@ -84,6 +88,8 @@ class ShownStudy:
             point: of plotly's ``clickData``.
         """
         kind, _, rest = name.partition("-")
+        if kind in _OF_TRANSFERS:
+            return self._cell_of_transfer(kind, rest, point)
         together = ("units",) if kind in _OF_CELLS else ("units", "cell")
         if kind not in (*_OF_CELLS, "best"):
             return None
@@ -106,6 +112,28 @@ class ShownStudy:
         if sigma not in matrix.sigma_train or level not in matrix.levels:
             return None
         return Cell(self.findings.matrices.index(matrix), sigma, level)
+
+    def _cell_of_transfer(self, kind: str, rest: str, point: Mapping[str, Any]) -> Cell | None:
+        named = {suffix.removeprefix("-"): one for suffix, one in named_transfers(self.findings)}
+        if rest not in named:
+            return None
+        transfer = named[rest]
+        rows = [
+            row
+            for row, training in enumerate(transfer.trainings)
+            if kind != "transfer_difference" or not training.conventional
+        ]
+        row, x = rows[int(point["y"])], int(point["x"])
+        if kind == "transfer_levels":
+            place = int(point["curveNumber"])
+            level = transfer.inferences[place].levels[x]
+        else:
+            place = x
+            level = transfer.inferences[place].levels[transfer.inferences[place].place]
+        source = transfer.sources[row][place]
+        if source is None or level not in self.findings.matrices[source].levels:
+            return None
+        return Cell(source, transfer.trainings[row].sigma_train, level)
 
     def matrix(self, cell: Cell) -> Matrix:
         """Return the matrix of a cell.
@@ -198,9 +226,9 @@ class Studies:
         with self._lock:
             known = self._known.get(identity)
             if known is None or known[0] != state:
-                frame = self.catalogue.study(identity).frame()
-                findings = find(frame)
-                known = state, ShownStudy(findings, study_figures(findings), frame)
+                ledger = self.catalogue.study(identity)
+                findings = find_in(ledger)
+                known = state, ShownStudy(findings, study_figures(findings), ledger.frame())
                 self._known[identity] = known
             return known[1]
 

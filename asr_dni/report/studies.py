@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from asr_dni.plotting import Figure
 from asr_dni.report.document import Answer, Answers, Block, Choice, Document, Section, Text
 from asr_dni.study.figures import FIGURES, study_figures
-from asr_dni.study.findings import Findings, find, tests_of
+from asr_dni.study.findings import Findings, find_in, tests_of
 from asr_dni.study.ledger import Ledger
 
 
@@ -64,5 +64,5 @@ def sections_of_ledger(ledger: Ledger, name: str = "") -> Iterator[Section]:
     Raises:
         UserError: there are no results, or the ledger can't be read.
     """
-    findings = find(ledger.frame())
+    findings = find_in(ledger)
     yield from study_sections(findings, study_figures(findings), name)

@@ -13,7 +13,7 @@ from asr_dni.evaluation.figures.noise_curves import save_figure
 from asr_dni.files import write_atomically
 from asr_dni.report.studies import in_order, kind_of_figure, study_document
 from asr_dni.study.figures import FIGURES, study_figures
-from asr_dni.study.findings import Findings, find
+from asr_dni.study.findings import Findings, find_in
 from asr_dni.study.ledger import Ledger
 
 _MANIFEST = ".report.json"
@@ -48,7 +48,7 @@ def report_study(
     """
     ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     directory = Path(directory)
-    findings = find(ledger.frame(), levels, relevant)
+    findings = find_in(ledger, levels, relevant)
     figures = in_order(study_figures(findings))
     paths: list[Path] = []
 

@@ -15,7 +15,13 @@ import torch
 from asr_dni.data import SequenceData
 from asr_dni.errors import UserError
 from asr_dni.named_classes import modules_of
-from asr_dni.study.cost import DataSize, available_memory, largest_population, population_cost
+from asr_dni.study.cost import (
+    DataSize,
+    available_memory,
+    evaluation_cost,
+    largest_population,
+    population_cost,
+)
 from asr_dni.study.folder import StudyFolder
 from asr_dni.study.ledger import Damage
 from asr_dni.study.plan import PlannedMember, Population, partition, plan_members
@@ -157,10 +163,21 @@ class StudyRun:
             )
             for shape, member in shapes.items()
         }
-        populations = [*known, *partition(rest, limits, at_least=workers - len(known))]
-        self._costs = {p.id: population_cost(self.study, p, size) for p in populations}
+        # Those that are only evaluated stay apart from those that are trained.
+        kept = [member for member in rest if self.folder.keeps([member])]
+        trained = [member for member in rest if member not in kept]
+        populations = [*known, *partition(kept, limits)]
+        populations += partition(trained, limits, at_least=workers - len(populations))
+        self._costs = {p.id: self._cost(p) for p in populations}
         # The longest first, so that no worker begins a long one when the others are done.
         return sorted(populations, key=lambda population: -self._costs[population.id])
+
+    def _cost(self, population: Population) -> float:
+        """Return the operations of what is to be done with a population."""
+        assert self.size is not None
+        if self.folder.keeps(population.members):
+            return sum(evaluation_cost(member, self.size) for member in population.members)
+        return population_cost(self.study, population, self.size)
 
     def _memory(self, workers: int, on_gpu: bool) -> float:
         """Return the bytes that one worker may take."""
@@ -263,13 +280,12 @@ class StudyRun:
                 heapq.heappush(queue, (time.monotonic() + wait, next(tie), population))
 
     def _halve(self, population: Population) -> list[Population]:
-        assert self.size is not None
         middle = (len(population.members) + 1) // 2
         halves = [Population(population.members[:middle]), Population(population.members[middle:])]
         with self.folder.assigning():
             self.folder.forget(population.id)
             self.folder.assign(halves)
-        self._costs |= {half.id: population_cost(self.study, half, self.size) for half in halves}
+        self._costs |= {half.id: self._cost(half) for half in halves}
         self.populations = [other for other in self.populations if other.id != population.id] + halves
         return halves
 

@@ -163,6 +163,10 @@ class StudyFolder:
         """Return where a member's own checkpoint is kept."""
         return self.path / "checkpoints" / f"{training}.ckpt"
 
+    def keeps(self, members: Iterable[PlannedMember]) -> bool:
+        """Return whether there are checkpoints of all of these members: they need not be trained."""
+        return all(self.checkpoint_of_member(member.training).is_file() for member in members)
+
     def recorded_populations(self) -> dict[str, list[str]]:
         """Return the trainings of every population that was begun or assigned, by the population's id."""
         found = {}

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 
 from asr_dni.errors import UserError
 from asr_dni.noise import Strength
+from asr_dni.study.identities import training_of
 
-VERSION = 2
-"""Version of the columns, noted in every file; those of version 1 are read too."""
+VERSION = 3
+"""Version of the columns, noted in every file; those of versions 1 and 2 are read too."""
 
 COLUMNS: dict[str, pa.DataType] = {
     "member": pa.string(),
+    "training": pa.string(),
     "study": pa.string(),
     "data": pa.string(),
     "protocol": pa.string(),
@@ -32,6 +34,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "convolutions": pa.string(),
     "schedule": pa.string(),
     "sigma_train": pa.float64(),
+    "drawn": pa.string(),
     "train_scale": pa.string(),
     "train_hardware": pa.string(),
     "hardware": pa.string(),
@@ -58,9 +61,11 @@ COLUMNS: dict[str, pa.DataType] = {
 """The ledger's columns, one row per (member, strength, chip, draw).
 
 ``member`` is the hash of everything that decides the member's result, which ``configuration`` spells out as JSON;
+``training`` is that of everything but the evaluation, which one network has on every hardware that it is evaluated on;
 ``sigma_train`` is the noise that the member's training ends with, a value of the strength that ``train_hardware`` names
 (``output.sigma`` where it is empty), and 0 only where it was 0 at any time: conventional training, whatever the
-``schedule``, where nothing else of that hardware acts; ``strength`` is the value of what ``axis`` names, see
+``schedule``, where nothing else of that hardware acts; ``drawn`` is ``batch`` or ``sample`` where it was drawn for
+each, and ``no`` where it was not; ``strength`` is the value of what ``axis`` names, see
 :class:`asr_dni.noise.Strength`, in ``unit``; ``hardware`` is what the member was evaluated on, as JSON, and empty where
 it is Gaussian noise alone, of which ``scale``, ``sites``, joined by "+", and ``arrays`` tell all; ``train_hardware`` is
 what it was trained on, likewise, and empty where that is such noise, of ``train_scale`` and at the same sites;
@@ -72,7 +77,11 @@ population's training; ``recorded_at`` is filled in where it is missing.
 ROW = ("member", "strength", "chip", "draw")
 """Columns that name a row, and that rows are ordered by."""
 
-_ADDED = ("convolutions", "train_hardware", "hardware", "axis", "unit", "chip")
+_OF_CONFIGURATION = ("training", "drawn")
+"""Columns that version 2 has not, and that ``configuration`` tells."""
+
+_SECOND_COLUMNS = [name for name in COLUMNS if name not in _OF_CONFIGURATION]
+_ADDED = ("convolutions", "train_hardware", "hardware", "axis", "unit", "chip", *_OF_CONFIGURATION)
 _FIRST_COLUMNS = ["sigma_infer" if name == "strength" else name for name in COLUMNS if name not in _ADDED]
 """Of version 1: all evaluations were under Gaussian noise, over its sigma, on one chip."""
 
@@ -161,8 +170,8 @@ def check_rows(member: str, rows: pd.DataFrame) -> pa.Table:
 
 
 def _open(path: Path, text: list[str]) -> pq.ParquetFile:
-    of_first = [name for name in text if name not in _ADDED]
-    for names in (text, of_first):
+    of_second = [name for name in text if name not in _OF_CONFIGURATION]
+    for names in (text, of_second, [name for name in of_second if name not in _ADDED]):
         # A column that is not there is a KeyError.
         with suppress(KeyError):
             return pq.ParquetFile(
@@ -190,7 +199,11 @@ def read_file(path: Path, columns: list[str]) -> pa.Table:
             version = (schema.metadata or {}).get(b"asr_dni.ledger")
             if version is None:
                 raise UserError(f"{path} is a Parquet file but not a ledger's: move it elsewhere")
-            known = {b"1": _FIRST_COLUMNS, str(VERSION).encode(): list(COLUMNS)}
+            known = {
+                b"1": _FIRST_COLUMNS,
+                b"2": _SECOND_COLUMNS,
+                str(VERSION).encode(): list(COLUMNS),
+            }
             if version not in known:
                 raise UserError(
                     f"{path} is of version {version.decode()} of the ledger, this program reads up to"
@@ -198,10 +211,13 @@ def read_file(path: Path, columns: list[str]) -> pa.Table:
                 )
             if schema.names != known[version]:
                 raise UserError(f"{path} does not have a ledger's columns: move it elsewhere")
-            if version == b"1":
-                table = _read_first_version(file, columns)
-            else:
+            own = [name for name in columns if name not in _OF_CONFIGURATION]
+            if version == str(VERSION).encode():
                 table = file.read(columns=columns, use_threads=False)
+            elif version == b"1":
+                table = _told_by_configuration(_read_first_version(file, own), file, columns)
+            else:
+                table = _told_by_configuration(file.read(columns=own, use_threads=False), file, columns)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -229,6 +245,20 @@ def _read_first_version(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
         units = [Strength.sigma(scale).unit for scale in scales.dictionary.to_pylist()]
         made["unit"] = pa.array(units, pa.string()).take(scales.indices)
     return pa.table({name: made[name] for name in columns})
+
+
+def _told_by_configuration(table: pa.Table, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+    """Return the table with those of :data:`_OF_CONFIGURATION` that are asked for, as configurations tell."""
+    asked = [name for name in columns if name in _OF_CONFIGURATION]
+    if not asked:
+        return table
+    texts = file.read(columns=["configuration"], use_threads=False).column(0).cast(pa.string())
+    texts = texts.combine_chunks().dictionary_encode()
+    told = [training_of(text) for text in texts.dictionary.to_pylist()]
+    for name in asked:
+        values = pa.array([one[_OF_CONFIGURATION.index(name)] for one in told], pa.string())
+        table = table.append_column(name, values.take(texts.indices))
+    return table
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curves.description import describe_hardware, names_split
 from asr_dni.evaluation.curves.interpolation import first_at_or_below, weights_of_mean
 from asr_dni.evaluation.curves.intervals import counting_deviation
 from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.ledger_file import COLUMNS
-from asr_dni.study.training_noise import (
-    acts_at_zero,
-    describe_train_hardware,
-    name_hardware_of,
-    on_the_same_hardware,
-    strength_of_training,
-)
+from asr_dni.study.training_noise import acts_at_zero, strength_of_training
 from asr_dni.wording import count
 
 KEYS = (
@@ -67,6 +60,9 @@ class Matrix:
         n_chips: on how many chips each was evaluated.
         zero_is_conventional: whether ``sigma_train`` 0 is conventional training; else a part of the training's hardware
             acts at strength 0 too.
+        drawn: whether levels above 0 were drawn for each ``batch`` or ``sample``, or not (``no``).
+        chip_accuracy: mean over draws and seeds, ``(T, I, C)``, NaN where a level has fewer chips; ``None``: there is
+            one chip.
     """
 
     key: dict[str, Any]
@@ -80,6 +76,8 @@ class Matrix:
     n_networks: int = 1
     n_chips: int = 1
     zero_is_conventional: bool = True
+    drawn: str = "no"
+    chip_accuracy: Array | None = None
 
     @property
     def strength(self) -> Strength:
@@ -270,7 +268,11 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
             key = dict(zip(shared, values, strict=True)) | {name: "" for name in own}
             groups.append(({name: key[name] for name in keys}, rows))
     groups.sort(key=lambda group: tuple(map(_sortable, group[0].values())))
-    return [_make_matrix(key, rows, order) for key, rows in groups], notes
+    of_chips = frame[frame["member"].isin(frame.loc[frame["chip"] > 0, "member"].unique())]
+    chips = of_chips.groupby(["member", "strength", "chip"], observed=True)["accuracy"].mean().unstack("chip")
+    noted = frame[["member", "drawn"]] if "drawn" in frame.columns else frame[["member"]].assign(drawn="no")
+    drawn = noted.drop_duplicates("member").set_index("member")["drawn"]
+    return [_make_matrix(key, rows, order, chips, drawn) for key, rows in groups], notes
 
 
 def _of_every_schedule(noisy: pd.DataFrame) -> pd.DataFrame:
@@ -320,7 +322,13 @@ def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, int]) -> Matrix:
+def _make_matrix(
+    key: dict[str, Any],
+    rows: pd.DataFrame,
+    order: Mapping[str, int],
+    chips: pd.DataFrame,
+    drawn: pd.Series,
+) -> Matrix:
     sigma_train = sorted(rows["sigma_train"].unique())
     levels = sorted(rows["strength"].unique())
     seeds = sorted(rows["repetition"].unique(), key=order.__getitem__)
@@ -356,82 +364,22 @@ def _make_matrix(key: dict[str, Any], rows: pd.DataFrame, order: Mapping[str, in
         .astype(str)
         .map(acts_at_zero)
         .any(),
+        drawn=str(drawn[rows.sort_values("sigma_train")["member"].iloc[-1]]),
+        chip_accuracy=_over_chips(rows, chips, sigma_train, levels),
     )
 
 
-_NAMES: dict[str, Any] = {
-    "cell": lambda cell: str(cell).upper(),
-    "units": lambda units: count(units, "unit"),
-    "layers": lambda layers: count(layers, "layer"),
-    "bidirectional": lambda both: "both directions" if both else "one direction",
-    "convolutions": lambda text: f"behind convolutions ({text})" if text else "",
-    "epochs": lambda epochs: count(epochs, "epoch"),
-    "schedule": lambda name: f"{name} training noise" if name else "conventional training",
-    "train_scale": lambda scale: f"training scale {scale}" if scale else "",
-    "train_hardware": describe_train_hardware,
-    "scale": lambda scale: f"inference scale {scale}" if scale else "",
-    "sites": lambda sites: f"noise at {str(sites).replace('+', ', ')}",
-    "arrays": lambda arrays: f"{arrays} arrays",
-    "hardware": lambda text: describe_hardware(json.loads(text)) if text else "",
-    "axis": lambda path: "" if Strength(path).is_sigma else f"over {Strength(path).symbol}",
-    "unit": lambda unit: "",
-    "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",
-    "split": lambda split: f"{split} split",
-}
-
-
-def describe_key(key: Mapping[str, Any], names: Collection[str], *, briefly: bool = False) -> str:
-    """Return values of :data:`KEYS` in words; ``briefly`` with names for hardware."""
-    told = name_hardware_of(key) if briefly else {}
-    if not briefly and "train_hardware" in names and on_the_same_hardware(key):
-        told = {"hardware": "evaluated on the same"}
-    parts = [told.get(name) or str(_NAMES.get(name, str)(key[name])) for name in names]
-    return ", ".join(part for part in parts if part)
-
-
-def label_keys(keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Return :func:`describe_key` of each, briefly where that tells them apart."""
-    labels = [describe_key(key, names, briefly=True) for key in keys]
-    return labels if len(set(labels)) == len(labels) else [describe_key(key, names) for key in keys]
-
-
-def varying_keys(matrices: Sequence[Matrix]) -> list[str]:
-    """Return the names in which matrices differ."""
-    return [name for name in KEYS if len({matrix.key[name] for matrix in matrices}) > 1]
-
-
-def label_matrices(matrices: Sequence[Matrix]) -> list[str]:
-    """Return a label per matrix: cell, units and whatever else differs."""
-    varying = varying_keys(matrices)
-    names = ["cell", "units", *(name for name in varying if name not in ("cell", "units"))]
-    return label_keys([matrix.key for matrix in matrices], names)
-
-
-def describe_shared(matrices: Sequence[Matrix]) -> str:
-    """Return what matrices have in common, in words: data, clips, chance, noise, repetitions."""
-    varying = varying_keys(matrices)
-    key = matrices[0].key
-    names = [name for name in KEYS if name not in varying]
-    if {"data", "protocol"} <= set(names) and str(key["protocol"]).lower().startswith(
-        str(key["data"]).lower()
-    ):
-        names.remove("data")  # the protocol begins with it
-    if {"protocol", "split"} <= set(names) and names_split(str(key["protocol"]), str(key["split"])):
-        names.remove("split")
-    parts = [describe_key(key, names)]
-    clips = sorted({matrix.n_clips for matrix in matrices})
-    parts.append(f"{'–'.join(map(str, clips[:: max(len(clips) - 1, 1)]))} test clips")
-    for numbers, word in (
-        (sorted({len(matrix.seeds) for matrix in matrices}), "seed"),
-        (sorted({matrix.n_chips for matrix in matrices}), "chip"),
-        (sorted({int(matrix.n_draws.max()) for matrix in matrices}), "draw"),
-    ):
-        if word == "chip" and numbers == [1]:
-            continue
-        text = "–".join(map(str, numbers[:: max(len(numbers) - 1, 1)]))
-        parts.append(f"{text} {word}" + ("" if text == "1" else "s"))
-    if not {"axis", "unit"} & set(varying):
-        strength = matrices[0].strength
-        unit = strength.unit or ("pre-activation units" if strength.is_sigma else "")
-        parts += [f"{strength.word} in {unit}"] if unit else []
-    return "; ".join(parts)
+def _over_chips(
+    rows: pd.DataFrame, chips: pd.DataFrame, sigma_train: Sequence[float], levels: Sequence[float]
+) -> Array | None:
+    """Return the mean over seeds of each chip, ``(T, I, C)``; ``None`` where there is one chip."""
+    n_chips = 1 + int(rows["last_chip"].max())
+    if n_chips == 1:
+        return None
+    places = pd.MultiIndex.from_frame(rows[["member", "strength"]])
+    own = chips.reindex(index=places, columns=range(n_chips))
+    own.index = pd.MultiIndex.from_frame(rows[["sigma_train", "strength"]])
+    means = own.groupby(level=[0, 1]).mean()
+    full = means.reindex(pd.MultiIndex.from_product([sigma_train, levels]))
+    found: Array = full.to_numpy(dtype=float).reshape(len(sigma_train), len(levels), n_chips)
+    return found

@@ -1,9 +1,7 @@
 """From a study to what there is to do: its members, their identities, and the populations they are trained in."""
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
@@ -16,8 +14,9 @@ from asr_dni.evaluation.measurement.sweep import Sweep
 from asr_dni.identity import data_settings, evaluation_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
+from asr_dni.study.identities import digest_of, text_of
+from asr_dni.study.noise_settings import NoiseModel
 from asr_dni.study.reading import Study
-from asr_dni.study.settings import NoiseModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Population:
     @cached_property
     def id(self) -> str:
         """Hash of its members' trainings."""
-        return _digest([member.training for member in self.members])
+        return digest_of([member.training for member in self.members])
 
     @property
     def title(self) -> str:
@@ -101,7 +100,12 @@ class Population:
         first = self.members[0]
         layers = f"{first.network.layers}x" if first.network.layers > 1 else ""
         count = f"{len(self.members)} members" if len(self.members) > 1 else "1 member"
-        return f"{first.cell} {layers}{first.network.units}, {first.noise.word}, {count}"
+        return f"{first.cell} {layers}{first.network.units}, {self.noise}, {count}"
+
+    @property
+    def noise(self) -> str:
+        """The kinds of noise of its members, in a few words."""
+        return " and ".join(dict.fromkeys(member.noise.word for member in self.members))
 
     @property
     def results(self) -> frozenset[str]:
@@ -128,16 +132,14 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
     data = study.make_data(0) if data is None else data
     common = common_configuration(study, data)
     members: dict[str, PlannedMember] = {}
-    first_schedule = next(iter(settings.schedules))
     sweeps = [settings.sweeps_of(noise) for noise in settings.noise_models]
     for cell, units, layers, noise, seed in itertools.product(
         settings.cells, settings.units, settings.n_layers, settings.noise_models, settings.seed_list
     ):
         network = settings.network(cell, units, layers)
-        for (name, schedule), sigma in itertools.product(
-            settings.schedules.items(), settings.sigmas_of(noise)
-        ):
-            if sigma == 0 and name != first_schedule:
+        schedules = settings.schedules_of(noise)
+        for (name, schedule), sigma in itertools.product(schedules.items(), settings.sigmas_of(noise)):
+            if sigma == 0 and name != next(iter(schedules)):
                 continue
             annealing = schedule.annealing(sigma)
             data_seed = seed if settings.share_data_order == "seed" else 0
@@ -153,11 +155,12 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
                 "seed": seed,
                 "data_seed": data_seed,
             }
-            evaluations = []
+            evaluations, evaluated = [], []
             for sweep in sweeps[settings.noise_models.index(noise)]:
-                evaluation = {**common["evaluation"], **_plain_sweep(sweep, noise)}
-                text = _text({**training, "evaluation": evaluation})
-                evaluations.append(Evaluation(sweep, text, _digest(text)))
+                evaluation = {**common["evaluation"], **_plain_sweep(sweep, noise), "draws": sweep.draws}
+                text = text_of({**training, "evaluation": evaluation})
+                evaluations.append(Evaluation(sweep, text, digest_of(text)))
+                evaluated.append(evaluation)
             member = PlannedMember(
                 network,
                 noise,
@@ -166,8 +169,8 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
                 annealing,
                 seed,
                 data_seed,
-                _digest(training),
-                _digest(own),
+                digest_of(training),
+                digest_of({**own, "evaluations": evaluated}),
                 tuple(evaluations),
             )
             members.setdefault(member.training, member)
@@ -230,15 +233,6 @@ def _plain_optimizer(study: Study, cell: str) -> dict[str, Any]:
     rate = study.settings.recipes.of(cell).learning_rate
     arguments = dict(study.optimizer.get("init_args") or {}) | ({} if rate is None else {"lr": rate})
     return {"class": study.optimizer["class_path"], **optimizer_settings(arguments)}
-
-
-def _text(configuration: Any) -> str:
-    return json.dumps(configuration, sort_keys=True, default=str)
-
-
-def _digest(configuration: Any) -> str:
-    text = configuration if isinstance(configuration, str) else _text(configuration)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache

@@ -19,7 +19,8 @@ from asr_dni.errors import UserError
 from asr_dni.hardware_files import hardware_names, read_hardware
 from asr_dni.named_classes import find_class, only_named_classes
 from asr_dni.named_configurations import find_configuration
-from asr_dni.study.settings import NoiseModel, ScheduleSettings, StudySettings
+from asr_dni.study.noise_settings import NONE, NoiseModel, ScheduleSettings
+from asr_dni.study.settings import StudySettings
 
 _DEFAULT_DATA = "asr_dni.data.KeywordData"
 
@@ -110,12 +111,13 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
-        said = re.sub(r"asr_dni\.study\.settings\.\w+: ", "", explain(error))
+        said = re.sub(r"asr_dni\.study\.\w*settings\.\w+: ", "", explain(error))
         raise UserError(f"{said} (asr-dni study run --help lists the settings)") from error
     parsed["evaluation.hardware"] = _without_file(parsed["evaluation.hardware"], "evaluation.hardware")
-    for index, model in enumerate(parsed["noise_models"]):
-        if "hardware" in model:
-            model["hardware"] = _without_file(model["hardware"], f"noise_models[{index}].hardware")
+    for key in ("noise_models", "evaluation.hardwares"):
+        for index, one in enumerate(parsed[key] or []):
+            if "hardware" in one:
+                one["hardware"] = _without_file(one["hardware"], f"{key}[{index}].hardware")
     chosen = _namespace({key: parsed[key] for key in _SETTINGS})
     own = study_parser()
     text = own.dump(chosen, skip_none=False)
@@ -135,7 +137,7 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
 
 def _without_file(hardware: Any, where: str) -> Any:
     """Return the contents of a hardware's own file, which may not be where the study is read again."""
-    own = isinstance(hardware, str) and hardware not in hardware_names()
+    own = isinstance(hardware, str) and hardware not in (NONE, *hardware_names())
     return read_hardware(hardware, where).as_settings() if own else hardware
 
 

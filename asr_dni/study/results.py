@@ -8,9 +8,9 @@ import pandas as pd
 
 from asr_dni.data import SequenceData
 from asr_dni.evaluation import NoiseCurve
-from asr_dni.identity import evaluation_settings
 from asr_dni.study.plan import Evaluation, PlannedMember, at_trained_sites, code_version
 from asr_dni.study.reading import Study
+from asr_dni.study.stated_levels import inference_columns
 
 
 def result_rows(
@@ -25,10 +25,10 @@ def result_rows(
     split = study.settings.evaluation.split
     frame = curve.frame
     sweep = evaluation.sweep
-    hardware, noted = sweep.noise.hardware, evaluation_settings(sweep.noise.hardware, sweep.strength)
     return pd.DataFrame(
         {
             "member": evaluation.result,
+            "training": member.training,
             "study": study.settings.name,
             "data": data.identity,
             "protocol": data.protocol_of(split),
@@ -41,17 +41,13 @@ def result_rows(
             "convolutions": str(member.network.convolutions or ""),
             "schedule": member.schedule,
             "sigma_train": member.sigma_train,
+            "drawn": member.annealing.get("drawn", "no"),
             "train_scale": member.noise.scale if member.noise.hardware is None else "",
             "train_hardware": "" if at_trained_sites(sweep, member.noise) else _text(member.noise.settings()),
-            "hardware": _text(noted["hardware"]) if "hardware" in noted else "",
-            "scale": noted.get("scale", ""),
-            "sites": "+".join(sorted(hardware.sites)),
-            "arrays": hardware.arrays,
+            **inference_columns(sweep.noise.hardware, sweep.strength),
             "seed": member.seed,
             "data_seed": member.data_seed,
             "epochs": study.settings.epochs,
-            "axis": curve.strength.path,
-            "unit": curve.strength.unit,
             "strength": frame["strength"].astype(float),
             "chip": frame["chip"].astype(int),
             "draw": frame["draw"].astype(int),

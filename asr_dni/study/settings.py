@@ -1,7 +1,7 @@
 """What a study is: the axes of its matrix, how every member is trained, and at which noise it is evaluated."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,18 @@ from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.evaluation.measurement.sweep import Sweep, check_draws, check_sigmas, check_sites, choose_levels
 from asr_dni.hardware_files import noise_of
-from asr_dni.model.annealing import Drawn, NoiseAnnealing, Schedule
+from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.convolutions import ConvolutionSettings
 from asr_dni.model.network import NetworkSettings, Pooling, cell_names
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
-from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Realisation, Scale, Site, Strength
+from asr_dni.noise import Noise, Realisation, Scale, Strength
+from asr_dni.study.evaluation_settings import EvaluationSettings
+from asr_dni.study.noise_settings import NoiseModel, ScheduleSettings
 
 ShareDataOrder: TypeAlias = Literal["seed", "all"]
 _LARGEST_SEED = 2**32 - 1
+_EVALUATION = EvaluationSettings()
 MOST_TRAININGS = 50_000
 """Trainings of one study: planning more takes minutes before anything is said."""
 
@@ -29,106 +32,6 @@ def _named(key: str, check: Callable[[], Any]) -> None:
         check()
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """How sigma_train is reached in a training, see :class:`asr_dni.model.NoiseAnnealing`.
-
-    Args:
-        schedule: the shape of the movement; constant: the full noise after the warm-up.
-        start: where it begins, in multiples of sigma_train: 0 comes from no noise, 1.5 down from above.
-        warm_up: part of the run, in [0, 1], in which sigma stays where it begins.
-        length: part of the run that the movement takes.
-        by: whether sigma moves at every optimiser step or only at the beginning of an epoch.
-        n_steps: number of jumps of the schedule steps.
-        drawn: whether sigma is as the schedule has it, or drawn for each batch or sample from where it begins to there.
-    """
-
-    schedule: Schedule = "linear"
-    start: float = 0.0
-    warm_up: float = 0.0
-    length: float = 1.0
-    by: Literal["step", "epoch"] = "step"
-    n_steps: int = 4
-    drawn: Drawn = "no"
-
-    def annealing(self, sigma_train: float) -> dict[str, Any]:
-        """Return the arguments of :class:`~asr_dni.model.NoiseAnnealing`; sigma_train 0 has no noise at any time."""
-        if sigma_train == 0:
-            return {"sigma": 0.0, "start": 0.0, "schedule": "constant"}
-        return {
-            "sigma": sigma_train,
-            "start": self.start * sigma_train,
-            "schedule": self.schedule,
-            "warm_up": self.warm_up,
-            "length": self.length,
-            "by": self.by,
-            "n_steps": self.n_steps,
-            **({} if self.drawn == "no" else {"drawn": self.drawn}),
-        }
-
-
-@dataclass(frozen=True)
-class NoiseModel:
-    """Which noise a training and its evaluation are under.
-
-    Args:
-        scale: what sigma is measured in, see :class:`asr_dni.noise.Noise`.
-        sites: where the noise enters.
-        arrays: whether W_ih and W_hh share one array (joint) or not (separate).
-        sigma_train: levels of the training, where they are not those of the study.
-        sigma_infer: levels of the evaluation in this scale, where they are not those of the study.
-        hardware: any other hardware, see :class:`asr_dni.model.spotter.TrainingNoise`, as for the following ones; the
-            levels are then values of ``strength``.
-        strength: which of its numbers.
-        chips: whether training programs weights anew for each ``step`` or ``epoch``, or once for the whole ``run``.
-
-    Raises:
-        UserError: the hardware is not valid, has no such strength, or stands beside scale, sites or arrays.
-    """
-
-    scale: Scale = "absolute"
-    sites: list[Site] = field(default_factory=lambda: list(MVM_SITES))
-    arrays: Arrays = "joint"
-    sigma_train: list[float] | None = None
-    sigma_infer: list[float] | None = None
-    hardware: dict[str, Any] | str | None = None
-    strength: str = SIGMA.path
-    chips: Literal["step", "epoch", "run"] = "step"
-
-    def training_noise(self) -> TrainingNoise:
-        """Return the noise as a training has it.
-
-        Raises:
-            UserError: see above.
-        """
-        return TrainingNoise(
-            self.scale,
-            list(self.sites),
-            self.arrays,
-            hardware=self.hardware,
-            strength=self.strength,
-            chips=self.chips,
-        )
-
-    @property
-    def word(self) -> str:
-        """The scale, or in a word that it is another hardware."""
-        if self.hardware is None:
-            return self.scale
-        return self.hardware if isinstance(self.hardware, str) else "hardware of its own"
-
-    def settings(self) -> dict[str, Any]:
-        """Return what tells it from other kinds of noise, whatever the levels."""
-        if self.hardware is None:
-            return {"scale": self.scale, "sites": sorted(self.sites), "arrays": self.arrays}
-        hardware, strength = self.training_noise().noise.hardware, Strength(self.strength)
-        return {
-            "hardware": hardware.settings_beside(strength),
-            "strength": hardware.axis(strength).as_dict(),
-            "chips": self.chips,
-        }
 
 
 @dataclass(frozen=True)
@@ -203,55 +106,6 @@ class TrainingSettings(TrainingRecipe):
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """At which noise every member is evaluated.
-
-    Args:
-        sigma_infer: noise levels.
-        draws: realisations of the noise per level (and chip), where they differ.
-        scales: what sigma_infer is measured in, one matrix each; null: what sigma_train is measured in.
-        split: which clips.
-        seed: of the noise.
-        hardware: any other hardware than the Gaussian noise of the training: a name, such as noisy_weights, a YAML
-            file, or settings, see :class:`asr_dni.noise.Hardware`; all members are evaluated on it.
-        strength: which of its numbers is the axis, such as adc.bits.
-        strengths: the levels of this strength; null: those of sigma_infer, where it is output.sigma.
-        chips: how many chips each member is evaluated on, where weights differ from chip to chip.
-    """
-
-    sigma_infer: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
-    draws: int = 10
-    scales: list[Scale] | None = None
-    split: Literal["validation", "test"] = "test"
-    seed: int = 0
-    hardware: dict[str, Any] | str | None = None
-    strength: str = SIGMA.path
-    strengths: list[float] | None = None
-    chips: int = 1
-
-    def sweep(self) -> Sweep | None:
-        """Return what all members are evaluated at; ``None``: that depends on the noise of their training.
-
-        Raises:
-            UserError: the hardware has no such strength or levels, or settings exclude each other.
-        """
-        axis = Strength.parse(self.strength)
-        if self.hardware is None:
-            beside = {"strengths": self.strengths is not None, "strength": not axis.is_sigma}
-            for name in (name for name, given in beside.items() if given):
-                raise UserError(
-                    f"evaluation.{name} is given without a hardware: give evaluation.hardware too"
-                )
-            return None
-        if self.scales is not None:
-            raise UserError("evaluation.scales is given beside evaluation.hardware: give it in the hardware")
-        noise = noise_of(self.hardware, seed=self.seed, prefix="evaluation.")
-        names = ("evaluation.strength", "evaluation.strengths")
-        levels = choose_levels(axis, self.sigma_infer, self.strengths, names)
-        return Sweep(levels, self.draws, noise, axis, self.chips)
-
-
-@dataclass(frozen=True)
 class PopulationSettings:
     """How large a population, trained as one, may be; it does not change what is measured.
 
@@ -299,7 +153,7 @@ class StudySettings:
     epochs: int = 30
     recipes: Recipes = Recipes()
     training: TrainingSettings = TrainingSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: EvaluationSettings = _EVALUATION
     population: PopulationSettings = PopulationSettings()
     keep_checkpoints: bool = False
 
@@ -316,7 +170,17 @@ class StudySettings:
 
     def sigmas_of(self, noise: NoiseModel) -> list[float]:
         """Return the levels that trainings under ``noise`` take."""
+        if noise.is_none:
+            return [0.0]
         return list(self.sigma_train if noise.sigma_train is None else noise.sigma_train)
+
+    def schedules_of(self, noise: NoiseModel) -> Mapping[str, ScheduleSettings]:
+        """Return how trainings under ``noise`` reach its levels, by name.
+
+        Raises:
+            UserError: see :meth:`NoiseModel.schedules`.
+        """
+        return noise.schedules(self.schedules)
 
     def sweeps_of(self, noise: NoiseModel) -> tuple[Sweep, ...]:
         """Return what members trained under ``noise`` are evaluated at.
@@ -326,11 +190,11 @@ class StudySettings:
         Raises:
             UserError: there is no such hardware, or a level is not valid.
         """
-        common = self.evaluation.sweep()
-        if common is not None:
-            return (common,)
+        common = self.evaluation.sweeps()
+        if common:
+            return common
         draws, seed = self.evaluation.draws, self.evaluation.seed
-        if noise.hardware is not None:
+        if noise.hardware is not None and not noise.is_none:
             hardware, axis = noise.training_noise().noise.hardware, Strength(noise.strength)
             levels = choose_levels(axis, (), noise.sigma_infer or self.evaluation.sigma_infer)
             chips = self.evaluation.chips if any(hardware.at(one, axis).has_chips for one in levels) else 1
@@ -412,11 +276,12 @@ class StudySettings:
                     "evaluation.scales is empty: give some, or null (what sigma_train is measured in)"
                 )
             _check_once("evaluation.scales", self.evaluation.scales)
-            if any(model.hardware is not None for model in self.noise_models):
+            if any(model.hardware is not None and not model.is_none for model in self.noise_models):
                 raise UserError("evaluation.scales is given beside a hardware: give it in the hardware")
         for index, noise in enumerate(self.noise_models):
             _named(f"noise_models[{index}]", noise.training_noise)
-        kinds = [model.settings() for model in self.noise_models]
+        # Conventional training, and one that is drawn otherwise, are others of the same settings.
+        kinds = [(model.settings(), model.is_none, model.drawn) for model in self.noise_models]
         for index, noise in enumerate(self.noise_models):
             where = f"noise_models[{index}]"
             if kinds.index(kinds[index]) < index:
@@ -433,7 +298,8 @@ class StudySettings:
                 raise UserError(
                     f"training.calibrate_every is 0, but {where} needs the size of the signals: give 1 or more"
                 )
-            for name, schedule in self.schedules.items():
+            _named(where, partial(self.schedules_of, noise))
+            for name, schedule in self.schedules_of(noise).items():
                 for sigma in self.sigmas_of(noise):
                     _named(
                         f"schedules.{name}", partial(_check_schedule, schedule, sigma, noise.training_noise())

@@ -18,10 +18,14 @@ from asr_dni.evaluation.loggers.wandb_log import log_curve_series, make_wandb_lo
 from asr_dni.evaluation.loggers.wandb_mode import WandbMode, working_wandb_mode
 from asr_dni.noise import Strength
 from asr_dni.study.figures.maps import matrices_figure
-from asr_dni.study.findings import find
+from asr_dni.study.figures.transfer import transfer_figure
+from asr_dni.study.figures.whole_study import named_transfers
+from asr_dni.study.findings import find_in
 from asr_dni.study.folder import StudyFolder
+from asr_dni.study.ledger import Ledger
 from asr_dni.study.ledger_file import COLUMNS
-from asr_dni.study.matrix import Matrix, label_matrices, make_matrices
+from asr_dni.study.matrix import Matrix
+from asr_dni.study.transfer import told_by_transfer
 
 _OF_A_ROW = ("axis", "unit", "strength", "chip", "draw", "accuracy", "correct", "snr_db")
 _NO_SETTINGS = ("configuration", "recorded_at", "train_seconds", "code_version")
@@ -85,7 +89,7 @@ def log_study(
     if progress is not None:
         progress(len(members), len(members))
     if runs:
-        runs.append(_log_whole(begin(f"{name}: {len(members)} members", "study"), frame))
+        runs.append(_log_whole(begin(f"{name}: {len(members)} members", "study"), ledger))
     return runs
 
 
@@ -118,17 +122,21 @@ def _curve(rows: pd.DataFrame, settings: Mapping[str, Any]) -> NoiseCurve:
     return NoiseCurve(columns, {**own, **settings})
 
 
-def _log_whole(logger: WandbLogger, frame: pd.DataFrame) -> Any:
+def _log_whole(logger: WandbLogger, ledger: Ledger) -> Any:
     import wandb
 
     from asr_dni.plotting.with_plotly import render
 
     run = logger.experiment
-    matrices = make_matrices(frame)
-    labels = label_matrices(matrices)
+    findings = find_in(ledger)
+    matrices, labels = findings.matrices, findings.labels
     cells = pd.concat([_cells(matrix, label) for matrix, label in zip(matrices, labels, strict=True)])
     found: dict[str, Any] = {"study/matrix": wandb.Table(dataframe=cells.reset_index(drop=True))}
+    for name, transfer in named_transfers(findings):
+        found[f"study/transfer{name}"] = wandb.Plotly(render(transfer_figure(transfer)))
     for matrix, label in zip(matrices, labels, strict=True):
+        if told_by_transfer(matrix, findings.transfers):
+            continue
         key = f"-{label}" if len(matrices) > 1 else ""
         found[f"study/curves{key}"] = wandb.plot.line_series(
             xs=[float(level) for level in matrix.levels],
@@ -139,12 +147,12 @@ def _log_whole(logger: WandbLogger, frame: pd.DataFrame) -> Any:
         )
         # W&B has no heat map of its own with axes that are not "actual" and "predicted".
         found[f"study/heat_map{key}"] = wandb.Plotly(render(matrices_figure([matrix])))
-    text = find(frame).text()
+    text = findings.text()
     found["study/findings"] = wandb.Table(
         columns=["finding"], data=[[line] for line in text.splitlines() if line]
     )
     run.log(found)
-    run.config.update({"members": int(frame["member"].nunique())})
+    run.config.update({"members": len(ledger.members())})
     run.finish()
     return run
 

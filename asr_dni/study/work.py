@@ -1,14 +1,11 @@
 """Train one population of a study, evaluate its members, and write their results down."""
 
-import contextlib
 import json
-import logging
 import os
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +13,6 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoint
 from asr_dni.data import SequenceData
@@ -25,12 +21,16 @@ from asr_dni.errors import UserError
 from asr_dni.evaluation.measurement.stacked import evaluate_population
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
+from asr_dni.model.network import KeywordNetwork
 from asr_dni.model.population_spotter import Member, PopulationSpotter
+from asr_dni.model.spotter import KeywordSpotter
+from asr_dni.nn.stacking import stack_networks
 from asr_dni.study.cost import DataSize
 from asr_dni.study.folder import Progress, StudyFolder
 from asr_dni.study.plan import PlannedMember, Population
 from asr_dni.study.reading import Study
 from asr_dni.study.results import result_rows
+from asr_dni.study.training_callbacks import ProgressNote, ResumeCheckpoint, quiet
 
 CHECKPOINT_SECONDS = 30.0
 """What is lost at most, and one batch, where a worker dies."""
@@ -112,8 +112,10 @@ def work_on(
                     temporary.write_text(
                         json.dumps([member.training for member in members]), encoding="utf-8"
                     )
-            with _quiet():
-                return _Work(study, folder, population, members, _device(device), checkpoint_seconds).run()
+            with quiet():
+                return PopulationWork(
+                    study, folder, population, members, _device(device), checkpoint_seconds
+                ).run()
 
         try:
             added = train(resume=True)
@@ -182,34 +184,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out Lightning's chatter and advice that does not apply here."""
-    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in (
-                ".*does not have many workers.*",
-                ".*GPU available but not used.*",
-                ".*isinstance.treespec, LeafSpec.*",
-                ".*but have no `val_dataloader`.*",
-                ".*You are trying to `self.log.*no logger.*",
-                ".*Trying to infer the `batch_size`.*",
-                ".*callbacks used to create the checkpoint need to be provided.*",
-                ".*resuming from a checkpoint that ended before the epoch ended.*",
-                ".*Checkpoint directory .* exists and is not empty.*",
-            ):
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-class _Work:
+class PopulationWork:
     """One population's training and evaluation."""
 
     def __init__(
@@ -240,16 +215,34 @@ class _Work:
         self.training = False
 
     def run(self) -> int:
+        """Train what has no checkpoint, evaluate, and return how many results were added."""
         self.note(force=True)
         data = PopulationData.from_seeds(self.study.make_data, [member.data_seed for member in self.members])
         data.prepare_data()
         data.setup("fit")
+        network = self._kept_network()
+        if network is not None:
+            self._training_part = 0.0
+            return self._evaluate(network, data)
         spotter = self._spotter(data)
         self._training_part = self._part_of_training(data)
         self._train(spotter, data)
         if self.study.settings.keep_checkpoints:
             self._keep_checkpoints()
-        return self._evaluate(spotter, data)
+        return self._evaluate(spotter.network, data)
+
+    def _kept_network(self) -> KeywordNetwork | None:
+        """Return the members as their own checkpoints have them; ``None`` where not all have one that can be read."""
+        if self.checkpoint.is_file() or not self.folder.keeps(self.members):
+            return None
+        try:
+            spotters = [
+                KeywordSpotter.from_checkpoint(self.folder.checkpoint_of_member(member.training))
+                for member in self.members
+            ]
+        except UserError:
+            return None
+        return stack_networks([spotter.network for spotter in spotters])
 
     def _spotter(self, data: PopulationData) -> PopulationSpotter:
         first, training = self.members[0], self.study.settings.training
@@ -278,7 +271,7 @@ class _Work:
             accelerator="gpu" if on_gpu else "cpu",
             devices=[self.device.index or 0] if on_gpu else 1,
             logger=False,
-            callbacks=[_ProgressNote(self), _ResumeCheckpoint(self)],
+            callbacks=[ProgressNote(self), ResumeCheckpoint(self)],
             limit_val_batches=0,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -321,10 +314,10 @@ class _Work:
         for member, contents in zip(self.members, split_checkpoint(self.checkpoint), strict=True):
             write_checkpoint(contents, self.folder.checkpoint_of_member(member.training))
 
-    def _evaluate(self, spotter: PopulationSpotter, data: PopulationData) -> int:
+    def _evaluate(self, network: KeywordNetwork, data: PopulationData) -> int:
         split = self.study.settings.evaluation.split
         self.progress = replace(self.progress, state="evaluating", epoch=self.study.settings.epochs)
-        spotter.to(self.device)
+        network.to(self.device)
         data.setup(_stage(self.study))
         evaluations = self.members[0].evaluations  # the same for all members of a shape
         batches = len(_loader(self.study, data))
@@ -337,7 +330,7 @@ class _Work:
             self.note(fraction=self._training_part + (1 - self._training_part) * passed / total)
 
         added = 0
-        share = self.progress.train_seconds / len(self.members)
+        shares = self._training_shares()
         for index, evaluation in enumerate(evaluations):
             done = self.folder.ledger.members()
             results = [member.evaluations[index].result for member in self.members]
@@ -346,7 +339,7 @@ class _Work:
                 continue
             sweep = evaluation.sweep
             curves = evaluate_population(
-                spotter.network,
+                network,
                 data.batches(split, self.device),
                 sweep.values,
                 sweep.draws,
@@ -358,11 +351,27 @@ class _Work:
             for member, curve in zip(self.members, curves, strict=True):
                 if member.evaluations[index].result in done:
                     continue
-                rows = result_rows(self.study, member, member.evaluations[index], curve, data.data[0], share)
+                rows = result_rows(
+                    self.study,
+                    member,
+                    member.evaluations[index],
+                    curve,
+                    data.data[0],
+                    shares[member.training],
+                )
                 self.folder.ledger.append(member.evaluations[index].result, rows)
                 added += 1
         self.note(force=True, fraction=1.0)
         return added
+
+    def _training_shares(self) -> dict[str, float]:
+        """Return the seconds that each member's training took: of one that was kept, as its first results say."""
+        if self._training_part:
+            share = self.progress.train_seconds / len(self.members)
+            return {member.training: share for member in self.members}
+        known = self.folder.ledger.frame(["training", "train_seconds"]).groupby("training")["train_seconds"]
+        before = known.first().to_dict()
+        return {member.training: float(before.get(member.training, 0.0)) for member in self.members}
 
     def note(self, force: bool = False, **changes: Any) -> None:
         """Write down how far the work is, not more often than twice a second."""
@@ -390,66 +399,6 @@ def _loader(study: Study, data: PopulationData) -> Any:
 
 def _name_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-class _ProgressNote(Callback):
-    """Notes epochs and time."""
-
-    def __init__(self, work: _Work) -> None:
-        self.work = work
-        self._since = time.monotonic()
-        self._before = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since = time.monotonic()
-        self._before = self.work.progress.train_seconds
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.work.training = True
-        done = trainer.global_step / max(1, int(trainer.estimated_stepping_batches))
-        self.work.note(
-            epoch=trainer.current_epoch,
-            fraction=self.work.training_part * min(done, 1.0),
-            train_seconds=self._before + time.monotonic() - self._since,
-        )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.work.note(epoch=trainer.current_epoch + 1)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seconds = self._before + time.monotonic() - self._since
-        self.work.note(force=True, train_seconds=seconds, epoch=trainer.current_epoch)
-
-
-class _ResumeCheckpoint(Checkpoint):
-    """Writes what the population is resumed from; being a checkpoint it comes after the module's own hooks."""
-
-    def __init__(self, work: _Work) -> None:
-        self.work = work
-        self._saved = time.monotonic()
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.work.checkpoint, weights_only=False)
-        self._saved = time.monotonic()
-        self.work.note(force=True)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        # The last batch's state is saved at the end of its epoch.
-        last = batch_idx + 1 >= trainer.num_training_batches
-        if not last and time.monotonic() - self._saved >= self.work.checkpoint_seconds:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if last or time.monotonic() - self._saved >= self.work.checkpoint_seconds:
-            self._save(trainer)
 
 
 def set_threads(threads: int) -> None:

@@ -41,7 +41,8 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
                 factor = operations_per_clip(member.network, run.size) / operations_per_clip(
                     network, run.size
                 )
-            steps = run.size.n_batches * run.study.settings.epochs
+            trained = not run.folder.keeps(population.members)
+            steps = run.size.n_batches * run.study.settings.epochs if trained else 0
             passes = sum(evaluation.n_passes for evaluation in member.evaluations)
             batches = run.size.n_evaluated / run.size.batch_size
             left = 1 - fraction_done(population, run.folder.progress(population.id), done)

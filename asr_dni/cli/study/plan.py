@@ -109,7 +109,7 @@ def _workers(run: "StudyRun") -> tuple[int, bool]:
 def _title(population: "Population") -> str:
     first = population.members[0]
     layers = f"{first.network.layers} x " if first.network.layers > 1 else ""
-    return f"{first.cell} {layers}{first.network.units}, {first.noise.word}"
+    return f"{first.cell} {layers}{first.network.units}, {population.noise}"
 
 
 def _numbers(values: Sequence[float], longest: int = 28) -> str:

@@ -38,9 +38,9 @@ def write_report(path: Path, console: "Console", plot: Plot = "auto") -> None:
         print_figures(console, _shown(folder), plot)
     summary = next((file for file in files if file.name == "summary.txt"), None)
     if summary is None:
-        from asr_dni.study.findings import find
+        from asr_dni.study.findings import find_in
 
-        text = find(folder.ledger.frame()).text()
+        text = find_in(folder.ledger).text()
     else:
         text = summary.read_text(encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False)
@@ -54,10 +54,18 @@ def write_report(path: Path, console: "Console", plot: Plot = "auto") -> None:
 
 def _shown(folder: "StudyFolder") -> "Iterator[Figure]":
     """Yield the figures that are read in a terminal: accuracy as numbers, and as curves."""
-    from asr_dni.study.figures import curves_figure, grouped, matrices_figure
-    from asr_dni.study.findings import find
+    from asr_dni.study.figures import (
+        curves_figure,
+        grouped,
+        matrices_figure,
+        named_transfers,
+        transfer_figure,
+    )
+    from asr_dni.study.findings import find_in
 
-    findings = find(folder.ledger.frame())
+    findings = find_in(folder.ledger)
+    for _, transfer in named_transfers(findings):
+        yield transfer_figure(transfer)
     for _, group in grouped(findings, ("units",)):
         yield matrices_figure(group)
         yield curves_figure(group)

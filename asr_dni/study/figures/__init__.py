@@ -5,7 +5,8 @@ They are specifications (:mod:`asr_dni.plotting`), rendered as files by matplotl
 
 from asr_dni.study.figures.curves import curves_figure, row_figure, units_figure
 from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
-from asr_dni.study.figures.whole_study import FIGURES, grouped, study_figures
+from asr_dni.study.figures.transfer import transfer_figure
+from asr_dni.study.figures.whole_study import FIGURES, grouped, named_transfers, study_figures
 
 __all__ = [
     "FIGURES",
@@ -14,7 +15,9 @@ __all__ = [
     "differences_figure",
     "grouped",
     "matrices_figure",
+    "named_transfers",
     "row_figure",
     "study_figures",
+    "transfer_figure",
     "units_figure",
 ]

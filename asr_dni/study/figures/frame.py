@@ -7,7 +7,8 @@ import numpy as np
 from asr_dni.errors import UserError
 from asr_dni.plotting import Axis, Figure, Legend, Panel
 from asr_dni.study.hypothesis_tests import TOO_FEW_SEEDS
-from asr_dni.study.matrix import Matrix, describe_key, describe_shared, varying_keys
+from asr_dni.study.matrix import Matrix
+from asr_dni.study.matrix_words import describe_key, describe_shared, varying_keys
 
 INTERVAL = "95 % interval over seeds"
 COLUMNS = 3

@@ -10,13 +10,25 @@ from asr_dni.noise import Strength
 from asr_dni.plotting import Figure
 from asr_dni.study.figures.curves import curves_figure, units_figure
 from asr_dni.study.figures.maps import best_figure, differences_figure, matrices_figure
+from asr_dni.study.figures.transfer import (
+    transfer_curves_figure,
+    transfer_difference_figure,
+    transfer_figure,
+    transfer_levels_figure,
+)
 from asr_dni.study.findings import Findings
-from asr_dni.study.matrix import KEYS, Matrix, varying_keys
+from asr_dni.study.matrix import KEYS, Matrix
+from asr_dni.study.matrix_words import varying_keys
+from asr_dni.study.transfer import Transfer
 
 _LONGEST_PART, _LONGEST_NAME = 60, 160
 """Letters; file systems take 255."""
 
 FIGURES = {
+    "transfer": "Accuracy by training and inference hardware",
+    "transfer_difference": "Difference to conventional training on each hardware",
+    "transfer_levels": "Accuracy on each hardware at all levels",
+    "transfer_curves": "Trainings on each hardware",
     "matrix": "Accuracy for every training and inference noise",
     "difference_to_clean": "Difference to conventional training with clean inference",
     "difference": "Difference to conventional training at the same noise",
@@ -34,10 +46,18 @@ def study_figures(findings: Findings) -> dict[str, Figure]:
         findings: see :func:`asr_dni.study.findings.find`.
 
     Returns:
-        Figures by their file names without ending: per cell and setting ``matrix``, ``curves``, ``difference``,
-        ``difference_to_clean``, and per setting ``best`` and ``units``, as far as there is something to show.
+        Figures by their file names without ending: per network that was evaluated on several hardwares ``transfer``,
+        ``transfer_difference``, ``transfer_levels`` and ``transfer_curves``; per cell and setting ``matrix``,
+        ``curves``, ``difference``, ``difference_to_clean``, and per setting ``best`` and ``units``, as far as there is
+        something to show.
     """
     figures: dict[str, Figure] = {}
+    for name, transfer in named_transfers(findings):
+        figures[f"transfer{name}"] = transfer_figure(transfer)
+        if transfer.conventional is not None and len(transfer.trainings) > 1:
+            figures[f"transfer_difference{name}"] = transfer_difference_figure(transfer)
+        figures[f"transfer_levels{name}"] = transfer_levels_figure(transfer)
+        figures[f"transfer_curves{name}"] = transfer_curves_figure(transfer)
     for name, group in grouped(findings, ("units",)):
         figures[f"matrix{name}"] = matrices_figure(group)
         figures[f"curves{name}"] = curves_figure(group)
@@ -53,16 +73,27 @@ def study_figures(findings: Findings) -> dict[str, Figure]:
     return figures
 
 
+def named_transfers(findings: Findings) -> Iterator[tuple[str, Transfer]]:
+    """Yield training by inference hardware, and the rest of the names of its figures, see :func:`study_figures`."""
+    keys = [transfer.key for transfer in findings.transfers]
+    varying = [name for name in KEYS if len({key[name] for key in keys}) > 1]
+    for transfer in findings.transfers:
+        parts = [_file_part(name, transfer.key) for name in varying]
+        yield _shortened("".join(f"-{part}" for part in parts if part), _LONGEST_NAME), transfer
+
+
 def grouped(findings: Findings, together: Sequence[str]) -> Iterator[tuple[str, list[Matrix]]]:
     """Yield matrices that share a figure, and the rest of its name, see :func:`study_figures`.
+
+    Those that a transfer tells all of are left out.
 
     Args:
         findings: those the matrices are of.
         together: names of :data:`~asr_dni.study.matrix.KEYS` that matrices of one figure may differ in.
     """
-    varying = [name for name in varying_keys(findings.matrices) if name not in together]
+    varying = [name for name in varying_keys(findings.alone) if name not in together]
     groups: dict[tuple[Any, ...], list[Matrix]] = {}
-    for matrix in findings.matrices:
+    for matrix in findings.alone:
         groups.setdefault(tuple(matrix.key[name] for name in KEYS if name not in together), []).append(matrix)
     for group in groups.values():
         parts = [_file_part(name, group[0].key) for name in varying]

@@ -3,7 +3,7 @@
 A question is a module: its table, and its answers in words. ``questions.py`` lists them.
 """
 
-from asr_dni.study.findings.asking import find
+from asr_dni.study.findings.asking import find, find_in
 from asr_dni.study.findings.found import Differences, Findings, tests_of
 from asr_dni.study.findings.question import Answer, Evidence, Question, Verdict
 from asr_dni.study.findings.questions import QUESTIONS
@@ -18,6 +18,7 @@ __all__ = [
     "Question",
     "Verdict",
     "find",
+    "find_in",
     "rows_of",
     "tests_of",
 ]

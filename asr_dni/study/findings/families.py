@@ -7,7 +7,8 @@ import numpy as np
 
 from asr_dni.study.findings.wording import list_numbers
 from asr_dni.study.hypothesis_tests import Array
-from asr_dni.study.matrix import KEYS, Matrix, label_keys, varying_keys
+from asr_dni.study.matrix import KEYS, Matrix
+from asr_dni.study.matrix_words import label_keys, varying_keys
 
 
 def labelled_families(matrices: Iterable[Matrix], without: str) -> list[tuple[list[Matrix], str]]:

@@ -11,8 +11,9 @@ import pandas as pd
 from asr_dni.study.findings.question import Answer, Question
 from asr_dni.study.findings.questions import QUESTIONS
 from asr_dni.study.findings.tables import rows_of
-from asr_dni.study.hypothesis_tests import ALPHA, TOO_FEW_SEEDS, Array
+from asr_dni.study.hypothesis_tests import ALPHA, TOO_FEW_SEEDS, Array, student_t_tests
 from asr_dni.study.matrix import Matrix
+from asr_dni.study.transfer import Transfer, label_transfers, told_by_transfer
 from asr_dni.wording import count
 
 
@@ -45,6 +46,7 @@ class Findings:
         notes: what limits the answers.
         setting: what all matrices have in common, in words.
         labels: the matrices' names.
+        transfers: training by inference hardware, where the study has several.
     """
 
     matrices: tuple[Matrix, ...]
@@ -53,6 +55,12 @@ class Findings:
     notes: tuple[str, ...]
     setting: str
     labels: tuple[str, ...] = field(default=())
+    transfers: tuple[Transfer, ...] = ()
+
+    @property
+    def alone(self) -> tuple[Matrix, ...]:
+        """The matrices that a transfer does not tell all of."""
+        return tuple(one for one in self.matrices if not told_by_transfer(one, self.transfers))
 
     def differences(self, matrix: Matrix, to_clean: bool) -> Differences | None:
         """Return a matrix's differences to conventional training, as the tables have them.
@@ -118,7 +126,12 @@ class Findings:
             "## Accuracy (%)",
             "",
         ]
+        for transfer, label in zip(self.transfers, label_transfers(self.transfers), strict=True):
+            lines += [f"**{label}**, training (rows) by inference hardware (columns)", ""]
+            lines += [_transfer_markdown(transfer), ""]
         for matrix, label in zip(self.matrices, self.labels, strict=True):
+            if told_by_transfer(matrix, self.transfers):
+                continue
             interval = "95 % interval over seeds" if np.isfinite(matrix.interval()).any() else TOO_FEW_SEEDS
             lines += [f"**{label}**; mean over {count(len(matrix.seeds), 'seed')}, {interval}", ""]
             lines += [_matrix_markdown(matrix), ""]
@@ -133,6 +146,19 @@ def _line(answer: Answer) -> str:
 def tests_of(answers: Iterable[Answer]) -> list[str]:
     """Return the tests that answers rest on, each once."""
     return list(dict.fromkeys(answer.test for answer in answers if answer.test))
+
+
+def _transfer_markdown(transfer: Transfer) -> str:
+    tests = student_t_tests(transfer.shown, transfer.counting)
+    head = ["training", *(column.label for column in transfer.inferences)]
+    rows = [head, ["---", *["---:"] * len(transfer.inferences)]]
+    for place, training in enumerate(transfer.trainings):
+        row = [training.label]
+        for mean, low, high in zip(tests.effect[place], tests.low[place], tests.high[place], strict=True):
+            text = "" if math.isnan(mean) else f"{100 * mean:.1f}"
+            row.append(text + ("" if math.isnan(low) else f" ± {50 * (high - low):.1f}"))
+        rows.append(row)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _matrix_markdown(matrix: Matrix) -> str:

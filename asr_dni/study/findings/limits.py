@@ -11,13 +11,16 @@ from asr_dni.study.matrix import Matrix
 from asr_dni.wording import count
 
 
-def limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFrame) -> list[str]:
+def limits(
+    frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFrame, families: int | None = None
+) -> list[str]:
     """Return what limits the answers to a study's questions.
 
     Args:
         frame: the results, see :data:`asr_dni.study.ledger.COLUMNS`.
         matrices: made of it.
         missing: what they lack, see :func:`~asr_dni.study.findings.measured.missing_table`.
+        families: of tests; ``None``: one per matrix.
     """
     notes = []
     fewest = min(len(matrix.seeds) for matrix in matrices)
@@ -37,7 +40,7 @@ def limits(frame: pd.DataFrame, matrices: Sequence[Matrix], missing: pd.DataFram
         notes.append(f"Missing: {'; '.join(shown)}{more}. Comparisons use the seeds that both sides have.")
     if all(matrix.conventional is None for matrix in matrices):
         notes.append("There is no conventional training (sigma_train 0) to compare with.")
-    families = len(matrices)
+    families = len(matrices) if families is None else families
     if families > 1:
         notes.append(
             f"Each of the {families} architectures and settings is a family of tests of its own, with 5 % for any false"

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from asr_dni.study.findings.judging import why_not_compared
-from asr_dni.study.findings.question import Evidence
 from asr_dni.study.findings.tables import concatenate, table_of_tests, with_key
 from asr_dni.study.findings.wording import PAIRED, list_numbers
 from asr_dni.study.hypothesis_tests import student_t_tests
@@ -58,21 +57,26 @@ def _differences(matrix: Matrix) -> pd.DataFrame:
     )
 
 
-def missing_table(evidence: Evidence) -> pd.DataFrame:
-    """Return what a full matrix would have: every sigma_train and seed that its likes have, at every strength."""
+def missing_table(labelled: Iterable[tuple[Matrix, str]]) -> pd.DataFrame:
+    """Return what a full matrix would have: every sigma_train and seed that its likes have, at every strength.
+
+    Args:
+        labelled: matrices with their labels.
+    """
+    labelled = list(labelled)
 
     def like(matrix: Matrix) -> tuple[Any, ...]:
         of_network = ("cell", "units", "layers", "bidirectional", "convolutions")
         return tuple(matrix.key[name] for name in KEYS if name not in of_network)
 
     expected: dict[tuple[Any, ...], tuple[set[float], set[str], set[float]]] = {}
-    for matrix in evidence.matrices:
+    for matrix, _ in labelled:
         train, seeds, infer = expected.setdefault(like(matrix), (set(), set(), set()))
         train |= set(matrix.sigma_train)
         seeds |= set(matrix.seeds)
         infer |= set(matrix.levels)
     rows: list[dict[str, Any]] = []
-    for matrix, label in evidence.labelled:
+    for matrix, label in labelled:
         all_train, all_seeds, all_infer = expected[like(matrix)]
         for sigma in sorted(all_train):
             for seed in sorted(all_seeds, key=lambda name: [int(part) for part in name.split("/")]):

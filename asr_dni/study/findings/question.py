@@ -11,6 +11,7 @@ import pandas as pd
 from asr_dni.study.findings.families import mean_over_sizes
 from asr_dni.study.findings.tables import concatenate, with_key
 from asr_dni.study.matrix import Matrix
+from asr_dni.study.transfer import Transfer
 
 Verdict: TypeAlias = Literal["supports", "does not support", "cannot tell", "cannot be tested", "estimate"]
 
@@ -48,12 +49,14 @@ class Evidence:
         relevant: smallest difference in accuracy that matters.
         levels: strengths at which the trend with the number of units is asked; ``None``: the lowest, the middle and
             the highest measured.
+        transfers: training by inference hardware; their matrices of one level of training noise are not asked alone.
     """
 
     matrices: tuple[Matrix, ...]
     labels: tuple[str, ...]
     relevant: float = 0.01
     levels: Sequence[float] | None = None
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def labelled(self) -> Iterable[tuple[Matrix, str]]:

@@ -6,6 +6,7 @@ from asr_dni.study.findings.clean_inference import CleanInference
 from asr_dni.study.findings.flatter import Flatter
 from asr_dni.study.findings.question import Question
 from asr_dni.study.findings.schedules import Schedules
+from asr_dni.study.findings.transfer_questions import BestTraining, DrawnStrength, Matched
 from asr_dni.study.findings.units import Units
 
 _ALL: tuple[Question, ...] = (
@@ -15,6 +16,9 @@ _ALL: tuple[Question, ...] = (
     CleanInference(),
     Units(),
     Schedules(),
+    BestTraining(),
+    Matched(),
+    DrawnStrength(),
 )
 
 QUESTIONS: dict[str, Question] = {question.key: question for question in _ALL}
