@@ -26,7 +26,7 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).parent))  # also where this file is not what was started
 
 from measuring import Rounds, Unavailable, Work, describe_machine, measure_peaks, measure_times, peak_of
-from recurrence import IMPORTED, Setting, batch_of, input_of, network_of, products
+from recurrence import IMPORTED, Setting, batch_of, caption, input_of, network_of, products
 
 from asr_dni.evaluation import measure_noise_curve
 from asr_dni.files import write_atomically
@@ -156,7 +156,7 @@ def points(base: Setting, axes: dict[str, tuple[int, ...]], threads: Sequence[in
 
 
 def measure(setting: Setting, seconds: float) -> Rounds:
-    """Measure one setting: as many rounds, 3 to 30, as take about so many seconds."""
+    """Measure one setting: as many rounds, 1 to 30, as take about so many seconds."""
     if setting.task == "memory":
         measured = measure_peaks([NOISY], functools.partial(peak, setting), 1, IMPORTED)
         if NOISY not in measured.values:
@@ -172,13 +172,11 @@ def measure(setting: Setting, seconds: float) -> Rounds:
     makers: dict[str, Callable[[], Work]] = {
         name: functools.partial(_same, work) for name, work in works.items()
     }
-    for work in works.values():
-        work()
     start = time.perf_counter()
     for work in works.values():
         work()
     rounds = int(seconds / (time.perf_counter() - start))
-    return measure_times(makers, min(max(rounds, 3), 30))
+    return measure_times(makers, min(max(rounds, 1), 30))
 
 
 def _same(work: Work) -> Work:
@@ -255,6 +253,9 @@ def figure(rows: Sequence[Row], kind: Kind, base: Setting, axes: dict[str, tuple
     """Draw one kind over every axis, a line for every contender and number of threads, both axes logarithmic."""
     panels = []
     its = [row for row in rows if row["kind"] == kind]
+    drawn = [float(row[name]) for row in its for name in ("low_quartile", "high_quartile")]
+    # The same in all panels, whose ticks stand at the first of a row.
+    limits = 0.8 * min(drawn), 1.25 * max(drawn)
     for axis, values in axes.items():
         fixed = {name: str(getattr(base, name)) for name in SHAPE if name not in (axis, "threads")}
         here = [row for row in its if all(row[name] == text for name, text in fixed.items())]
@@ -283,7 +284,11 @@ def figure(rows: Sequence[Row], kind: Kind, base: Setting, axes: dict[str, tuple
             ticks = tuple(Tick(float(value), str(value)) for value in values)
             unit, label = ("MB", "peak") if kind == "memory" else ("ms", "time")
             panels.append(
-                Panel(Axis(LABELS[axis], scale="log", ticks=ticks), Axis(label, unit, "log"), tuple(lines))
+                Panel(
+                    Axis(LABELS[axis], scale="log", ticks=ticks),
+                    Axis(label, unit, "log", limits),
+                    tuple(lines),
+                )
             )
     shape = (
         f"Where not on an axis: batch {base.batch}, T {base.steps}, {base.inputs} inputs, {base.units} units"
@@ -291,7 +296,7 @@ def figure(rows: Sequence[Row], kind: Kind, base: Setting, axes: dict[str, tuple
     what = (
         "dashed: the outputs of all steps alone" if kind == "memory" else "dashed: the matrix products alone"
     )
-    note = f"{shape}, 1 layer, 1 network. Median, band: quartiles; {what}. {', '.join(machine().values())}"
+    note = f"{shape}, 1 layer, 1 network. Median, band: quartiles; {what}. {caption(machine())}"
     return Figure(TITLES[kind], tuple(panels), note, columns=3, panel_size=(4.0, 3.2), legend=Legend())
 
 
@@ -305,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     parser.add_argument("--kinds", nargs="+", choices=STEMS, default=list(STEMS), help="what is measured")
     parser.add_argument("--quick", action="store_true", help="few and small points, to try it out")
     parser.add_argument(
-        "--seconds", type=float, default=None, help="for the rounds of a point (1.2; quick: 0.1)"
+        "--seconds", type=float, default=None, help="for the rounds of a point (0.8; quick: 0.1)"
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", default=None, help="1 and 2, as far as there are cores"
@@ -315,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     cores = int(machine()["cores"])
     threads = options.threads or [count for count in (1, 2) if count <= cores]
     base, axes = (QUICK_BASE, QUICK) if options.quick else (BASE, AXES)
-    seconds = options.seconds or (0.1 if options.quick else 1.2)
+    seconds = options.seconds or (0.1 if options.quick else 0.8)
     name = "growth_quick" if options.quick else "growth"
     table = options.output / f"{name}.csv"
     rows = read(table)
