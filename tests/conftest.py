@@ -7,14 +7,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from recordings import make_folder
-from trained import train
 
-from asr_dni.data import AugmentationSettings, Folder, KeywordData
-from asr_dni.features import MFCC
+# Of a million objects of imported modules and collected tests, which it would look at again and again, none is garbage:
+# the garbage collector has nothing to do before the first test.
+gc.disable()
+
+# Fixtures import what they need: the process that hands the tests to the workers needs none of it.
+if TYPE_CHECKING:
+    from asr_dni.data import KeywordData
 
 # Files whose tests wait for processes of their own: begun last, they would be waited for by everybody.
 LONGEST = ["test_processes.py", "test_nn_triton.py"]
@@ -27,8 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_left_to_themselves() -> None:
-    """Spare the garbage collector a million objects of imported modules, which it would look at again and again."""
+    """Let the garbage collector begin, with what the tests make."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +59,8 @@ def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tone_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three words that are tones: 18 training, 6 validation and 6 test clips, and background."""
+    from recordings import make_folder
+
     return make_folder(tmp_path_factory.mktemp("shared") / "words")
 
 
@@ -65,8 +71,10 @@ def tone_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def words(tone_words: Path, tone_cache: Path) -> Callable[..., KeywordData]:
+def words(tone_words: Path, tone_cache: Path) -> Callable[..., "KeywordData"]:
     """Makes the data module of :func:`tone_words`, augmented, for a seed and further settings."""
+    from asr_dni.data import AugmentationSettings, Folder, KeywordData
+    from asr_dni.features import MFCC
 
     def words(seed: int, **options: Any) -> KeywordData:
         return KeywordData(
@@ -85,12 +93,19 @@ def words(tone_words: Path, tone_cache: Path) -> Callable[..., KeywordData]:
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three words that are tones; four test clips of each."""
+    from recordings import make_folder
+
     return make_folder(tmp_path_factory.mktemp("spoken") / "words", per_split=(6, 1, 4), background_seconds=0)
 
 
 @pytest.fixture(scope="session")
 def checkpoint(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that was trained on a copy of :func:`spoken` which is not there any more."""
+    from trained import train
+
+    from asr_dni.data import Folder, KeywordData
+    from asr_dni.features import MFCC
+
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(spoken, folder / "words")
     front_end = MFCC(n_mels=20, n_mfcc=10)

@@ -1,4 +1,5 @@
 import csv
+import gc
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from recordings import tone, write
 from asr_dni import __version__
 from asr_dni.cli import demo as cli_demo
 from asr_dni.cli import run as cli_run
-from asr_dni.cli.main import COMMANDS, main
+from asr_dni.cli.main import COMMANDS, Command, main
 from asr_dni.data import Folder
 from asr_dni.evaluation import NoiseCurveCallback
 
@@ -587,3 +588,20 @@ def test_strengths_that_the_hardware_cannot_have_are_found_before_the_run(given,
     assert raised.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rest", ["", "raise ImportError('not today')\n"])
+def test_the_garbage_collector_waits_for_the_imports_only(rest, tmp_path, monkeypatch):
+    source = "import gc\nseen = [gc.isenabled()]\ndef run(arguments):\n    seen.append(gc.isenabled())\n"
+    name = f"some_command_{len(rest)}"
+    (tmp_path / f"{name}.py").write_text(source + rest)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "some", Command("what it does", name, "run"))
+    if rest:
+        with pytest.raises(ImportError, match="not today"):
+            main(["some"])
+    else:
+        for _ in range(2):
+            main(["some"])
+        assert sys.modules.pop(name).seen == [False, True, True]
+    assert gc.isenabled()
