@@ -16,12 +16,10 @@ def faults():
     for _ in range(4):
         torch.empty(2**24).fill_(1.0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-def in_the_long_run():
-    faults()
-    return faults()
-given_back = in_the_long_run()
+given_back = faults()
 assert keep_freed_memory()
-print(json.dumps([given_back, in_the_long_run()]))
+kept = [faults() for _ in range(6)][-1]  # once blocks have found their places
+print(json.dumps([given_back, kept]))
 """
 
 
