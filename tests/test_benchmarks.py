@@ -13,11 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from aihwkit_core import import_aihwkit
 from torch.utils.flop_counter import FlopCounterMode
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import evaluation_in_aihwkit  # noqa: E402
 import gpu_results  # noqa: E402
 import growth  # noqa: E402
 import hardware_costs  # noqa: E402
@@ -442,3 +444,18 @@ class TestResults:
         (table,) = results.tables
         assert table["rows"][1] == ["b", "3.000 (3.000 to 3.000)", "1.50 (1.50 to 1.50)"]
         assert table["rows"][2] == ["c", "not measured: no cuDNN", ""]
+
+
+def test_an_evaluation_in_aihwkit_wants_aihwkit(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aihwkit.nn", None)
+    with pytest.raises(Unavailable, match="pip install aihwkit"):
+        evaluation_in_aihwkit.works(2, 3)
+
+
+@pytest.mark.slow
+def test_an_evaluation_in_aihwkit_draws_a_chip_for_each_batch(monkeypatch):
+    import_aihwkit()
+    monkeypatch.setattr(evaluation_in_aihwkit, "STEPS", 4)
+    best = hardware_costs.measure(evaluation_in_aihwkit.works(2, 3), rounds=1)
+    assert [name.partition(",")[0] for name in best] == ["here", "aihwkit"] * 2
+    assert all(0 < seconds < float("inf") for seconds in best.values())
