@@ -5,6 +5,7 @@ factor lies between two numbers of bfloat16, that order may decide to which of t
 of one sum. Bound: 1 in 1,000 of the root of the mean square, for each result as a whole.
 """
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,11 @@ import torch
 from test_nn_fused import CELLS, EQUATIONS, member, needs_compiler
 from torch_threads import threads
 
+from asr_dni.cli.main import main
 from asr_dni.errors import UserError
-from asr_dni.nn import native
+from asr_dni.model import KeywordSpotter
+from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.nn import NoisyLSTM, convert, native, stack_networks
 from asr_dni.nn.mvm import linear
 
 KERNELS = native.KERNELS[1:]
@@ -132,3 +136,104 @@ class TestThePlainProduct:
         together = linear(x, w, b, shared=True, products="bfloat16")
         for k in range(3):
             torch.testing.assert_close(together[k], linear(x, w[k], b[k], products="bfloat16"))
+
+
+class TestTheSetting:
+    """Of layers, configuration and environment, and what it comes to."""
+
+    X = torch.linspace(-1, 1, 5 * 3 * 6).view(5, 3, 6)
+
+    def layer(self, kind=NoisyLSTM, **settings):
+        torch.manual_seed(0)
+        return kind(6, 8, **settings)
+
+    def by_hand(self, layer):
+        """Outputs of torch's own cell on rounded factors."""
+        w_ih, w_hh = (its.detach().bfloat16().double() for its in (layer.weight_ih_l0, layer.weight_hh_l0))
+        bias = (layer.bias_ih_l0 + layer.bias_hh_l0).detach().double()
+        h = c = torch.zeros(3, 8, dtype=torch.float64)
+        outputs = []
+        for x in self.X:
+            gates = x.bfloat16().double() @ w_ih.mT + h.float().bfloat16().double() @ w_hh.mT + bias
+            i, f, g, o = gates.chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs).float()
+
+    @pytest.mark.parametrize("implementation", ["auto", "reference"])
+    def test_of_a_layer(self, implementation):
+        layer = self.layer(products="bfloat16")
+        with plain.use_implementation(implementation), torch.no_grad():
+            outputs = layer(self.X)[0]
+            projected, _ = layer.forward_projected(
+                layer.input_projection(self.X), layer.initial_state(3, self.X)
+            )
+        close([outputs, projected], [self.by_hand(layer)] * 2)
+        assert not torch.allclose(outputs, self.layer()(self.X)[0], atol=1e-4)
+        assert layer.state_dict().keys() == torch.nn.LSTM(6, 8).state_dict().keys()
+
+    def test_of_the_environment_for_layers_that_have_none(self, monkeypatch):
+        expected = self.layer(products="bfloat16")(self.X)[0]
+        exact = self.layer()(self.X)[0]
+        monkeypatch.setenv("ASR_DNI_PRODUCTS", "bfloat16")
+        assert torch.equal(self.layer()(self.X)[0], expected)
+        assert torch.equal(self.layer(products="float32")(self.X)[0], exact)
+        converted = convert(torch.nn.LSTM(6, 8))
+        assert converted.products_on(self.X) == "bfloat16"
+        converted.products = "float32"
+        assert converted.products_on(self.X) == "float32"
+
+    @pytest.mark.parametrize("wrong", ["float16", "BFLOAT16", ""])
+    def test_that_is_not_known(self, wrong, monkeypatch):
+        with pytest.raises(UserError, match=r"products is .*give one of float32, bfloat16, auto"):
+            self.layer(products=wrong)
+        with pytest.raises(UserError, match=r"network products is .*: give one of float32, bfloat16, auto"):
+            NetworkSettings(products=wrong)
+        monkeypatch.setenv("ASR_DNI_PRODUCTS", wrong)
+        with pytest.raises(UserError, match=r"ASR_DNI_PRODUCTS is .*: give one of float32, bfloat16, auto"):
+            self.layer()(self.X)
+
+    def test_of_a_population_is_that_of_its_members(self):
+        members = [self.layer(products="bfloat16") for _ in range(2)]
+        population = stack_networks(members)
+        close(population(self.X)[0], [its(self.X)[0] for its in members])
+        with pytest.raises(UserError, match="products of the network is bfloat16 in network 0 and float32"):
+            stack_networks([members[0], self.layer(products="float32")])
+
+    def test_of_a_configuration(self):
+        network = KeywordNetwork(NetworkSettings(units=8, layers=1, products="bfloat16"), 6, 2)
+        assert network.recurrent.products == "bfloat16"
+        assert (
+            KeywordSpotter(["a", "b"], 6, NetworkSettings(units=8)).curve_settings().get("products") is None
+        )
+        spotter = KeywordSpotter(["a", "b"], 6, NetworkSettings(units=8, products="bfloat16"))
+        assert spotter.curve_settings()["products"] == "bfloat16"
+
+    def test_auto_is_what_the_processor_is_faster_in(self, monkeypatch):
+        layer = self.layer(products="auto")
+        has_amx = native.library() is not None and native.bfloat16_kernel() == "amx_bf16"
+        assert layer.products_on(self.X) == ("bfloat16" if has_amx else "float32")
+        assert layer.products_on(self.X.double()) == "float32"
+        assert self.layer(products="auto", proj_size=3).products_on(self.X) == "float32"
+        with plain.use_implementation("reference"):
+            assert layer.products_on(self.X) == "float32"
+        if native.library() is not None:
+            monkeypatch.setenv(native.KERNEL_SETTING, "converted")
+            assert layer.products_on(self.X) == "float32"
+
+    def test_what_no_kernel_runs_the_loop_runs_and_says_so(self, caplog):
+        layer = self.layer(products="bfloat16", proj_size=3)
+        layer(self.X)
+        if native.library() is not None:
+            assert "slower plain loop: no fused recurrence for proj_size" in caplog.text
+
+    def test_info_tells(self, capsys, monkeypatch):
+        monkeypatch.setenv("ASR_DNI_PRODUCTS", "auto")
+        main(["info"])
+        kernels = "|".join((*KERNELS, "the reference loop"))
+        assert re.search(
+            rf"^products +auto .*ASR_DNI_PRODUCTS in the environment.*by ({kernels})",
+            capsys.readouterr().out,
+            re.M,
+        )

@@ -22,6 +22,8 @@ from asr_dni.nn.cells import CELLS
 from asr_dni.nn.crossbar import lower_product
 from asr_dni.nn.implementation import IMPLEMENTATIONS, SETTING, choose, chosen_implementation
 from asr_dni.nn.operations import Drawing, Product
+from asr_dni.nn.precision import SETTING as PRODUCTS_SETTING
+from asr_dni.nn.precision import WORTH_IT, chosen_products
 from asr_dni.nn.recurrence import Recurrence, Sites
 from asr_dni.noise import (
     SITES,
@@ -214,6 +216,19 @@ def _setting() -> str:
     return f"{chosen}: {meaning.get(chosen, f'{chosen}, or an error')} ({source})"
 
 
+def _products() -> str:
+    """Say in which precision factors of products are, by what that is chosen, and what bfloat16 is run by here."""
+    source = f"{PRODUCTS_SETTING} {'in the environment' if PRODUCTS_SETTING in os.environ else 'is not set'}"
+    if native.library() is None:
+        by = "the reference loop"
+    else:
+        kernel = native.bfloat16_kernel()
+        chosen = native.KERNEL_SETTING in os.environ
+        by = f"{kernel}{f', {native.KERNEL_SETTING} in the environment' if chosen else ''}; auto is"
+        by += f" {'bfloat16' if kernel in WORTH_IT else 'float32'} here"
+    return f"{chosen_products()} where nothing else is set ({source}); bfloat16 on the CPU by {by}"
+
+
 def general() -> dict[str, str]:
     """Return versions, devices and settings, by their names.
 
@@ -229,6 +244,7 @@ def general() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "cuda": _gpus(),
         "recurrence": _setting(),
+        "products": _products(),
         "features": band_energies.COMPILED.status(),
         "augmentation": waveform_change.COMPILED.status(),
         "C kernels": native.status()

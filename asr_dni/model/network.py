@@ -22,6 +22,7 @@ from asr_dni.nn import (
     RecurrentCell,
     snr_db,
 )
+from asr_dni.nn.precision import ProductsSetting, check_products
 from asr_dni.noise import Hardware, Noise, NoisyModule
 
 Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
@@ -72,6 +73,9 @@ class NetworkSettings:
         projection: numbers that an LSTM's outputs are projected to, and fed back as, per layer and direction; 0: no
             projection.
         convolutions: what there is in front of the recurrent layers, a CRNN then; null: nothing.
+        products: the precision of the factors in the recurrent layers' products with matrices: float32, bfloat16, or
+            auto (bfloat16 where this processor has instructions that make it faster); null: what the environment's
+            ASR_DNI_PRODUCTS says, else float32.
 
     Raises:
         UserError: a value is out of its range.
@@ -90,8 +94,10 @@ class NetworkSettings:
     forget_bias: float = 1.0
     projection: int = 0
     convolutions: ConvolutionSettings | None = None
+    products: ProductsSetting | None = None
 
     def __post_init__(self) -> None:
+        check_products(self.products, "network products")
         if isinstance(self.convolutions, Mapping):
             object.__setattr__(self, "convolutions", ConvolutionSettings(**self.convolutions))
         if self.cell not in cell_names():
@@ -164,6 +170,7 @@ class KeywordNetwork(NoisyModule):
             num_layers=settings.layers,
             bidirectional=settings.bidirectional,
             dropout=settings.dropout if settings.layers > 1 else 0.0,
+            products=settings.products,
             **projection,
         )
         self.dropout = CounterDropout(settings.dropout)

@@ -221,6 +221,9 @@ class KeywordSpotter(pl.LightningModule):
         }
         if network.convolutions is not None:
             settings["convolutions"] = str(network.convolutions)
+        products = self.network.recurrent.products_on(self.network.classifier.weight)
+        if products != "float32":
+            settings["products"] = products
         if self.highest_sigma_train is not None and self.highest_sigma_train > sigma_train:
             settings["sigma_train_highest"] = self.highest_sigma_train
         if self.trainings:

@@ -107,6 +107,7 @@ class NoisyRecurrent(NoisyLayers, _Parameters):
         proj_size: numbers that h is projected to; 0: it is not.
         device: of the parameters.
         dtype: of the parameters.
+        products: the precision of factors, see :class:`asr_dni.nn.precision.PreciseProducts`.
 
     Raises:
         UserError: there is no such cell, or a value is out of its range.

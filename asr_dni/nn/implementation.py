@@ -148,7 +148,7 @@ def draw_noise(
 
 @functools.cache
 def _say_slow(reasons: str) -> None:
-    """Say once why hardware is not run by a kernel; nothing where the loop was asked for."""
+    """Say once why hardware, or a precision, is not run by a kernel; nothing where the loop was asked for."""
     if reasons:
         logger.warning("this hardware is run by the slower plain loop: %s", reasons)
 
@@ -163,7 +163,8 @@ def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
     check_recurrence(problem)
     name, reasons = choose(problem)
     if name == "reference":
-        if any(product.gaussian is None for product in problem.sites.products):
+        unusual = problem.products != "float32"
+        if unusual or any(product.gaussian is None for product in problem.sites.products):
             _say_slow("; ".join(reasons.values()))
         return run_reference(problem, draw=draw_noise)
     return IMPLEMENTATIONS[name].run(problem)

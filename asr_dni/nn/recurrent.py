@@ -19,6 +19,7 @@ from asr_dni.nn.dropout import DroppingModule
 from asr_dni.nn.implementation import draw_noise, run_recurrence
 from asr_dni.nn.mvm import linear
 from asr_dni.nn.operations import Drawing, Product
+from asr_dni.nn.precision import PreciseProducts
 from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
 from asr_dni.nn.reference import run_reference
 from asr_dni.nn.statistics import SignalStatistics
@@ -27,7 +28,7 @@ from asr_dni.noise import ForwardPass, Hardware, Part, Site
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
-class NoisyLayers(SoftenedModule, DroppingModule):
+class NoisyLayers(SoftenedModule, DroppingModule, PreciseProducts):
     """What the noisy recurrent networks share, whatever their cell; attributes are those of ``torch.nn.RNNBase``."""
 
     input_size: int
@@ -37,7 +38,6 @@ class NoisyLayers(SoftenedModule, DroppingModule):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    proj_size: int
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -51,11 +51,6 @@ class NoisyLayers(SoftenedModule, DroppingModule):
             sites += ("projection",)
         depth = self.num_layers * self._directions
         self._statistics = {self._part(k): SignalStatistics(sites) for k in range(depth)}
-
-    @property
-    def _cell(self) -> str:
-        """The name of the cell in :data:`asr_dni.nn.cells.CELLS`."""
-        raise NotImplementedError
 
     @property
     def _equations(self) -> RecurrentCell:
@@ -132,9 +127,8 @@ class NoisyLayers(SoftenedModule, DroppingModule):
         if self._estimates is not None:
             for part in parts:
                 self._estimates[part].observe_input("input", x, shared)
-        if len(parts) == 1:
-            return linear(x, weights[0], biases[0] if biases else None, shared)
-        return linear(x, torch.cat(weights, -2), torch.cat(biases, -1) if biases else None, shared)
+        weight, bias = torch.cat(weights, -2), torch.cat(biases, -1) if biases else None
+        return linear(x, weight, bias, shared, self.products_on(x))
 
     def _run_part(
         self,
@@ -172,6 +166,7 @@ class NoisyLayers(SoftenedModule, DroppingModule):
             w_hr=matrix("weight_hr", "recurrent") if self.proj_size else None,
             own={name: parameter(name) for name in self._equations.own},
             lengths=None if lengths is None else lengths[None],
+            products=self.products_on(inputs),
         )
         problem = self._soften(problem, part, now)
         if self._estimates is None:
