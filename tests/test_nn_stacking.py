@@ -20,6 +20,7 @@ from asr_dni.nn import (
     NoisyLSTM,
     NoisyRNN,
     calibrate,
+    repeat_network,
     snr_db,
     stack_networks,
     unstack_network,
@@ -656,3 +657,50 @@ class TestMistakes:
     def test_states(self, shape):
         with pytest.raises(RuntimeError, match="Expected hidden state"):
             stack_networks(make("gru"))(torch.randn(T, N, F), torch.randn(shape))
+
+
+def repeated_noises(networks, rows, **keywords):
+    """Strengths of the same two draws, in turn of one and of the other: some have their random numbers in common."""
+    ids = 2**40 + torch.arange(rows)
+    drawn = [0, 0, 0, 1, 1, 0][:networks]
+    return [Noise(0.4 * k, seed=3, draw=draw, sample_ids=ids, **keywords) for k, draw in enumerate(drawn)]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("sites", [("input",), ("input", "recurrent"), SITES])
+@pytest.mark.parametrize("arrays", ["joint", "separate"])
+def test_repetitions_are_to_the_last_bit_the_network_alone(cell, sites, arrays):
+    rows = 70  # of several blocks
+    layer = make(cell, networks=1, num_layers=2, bidirectional=True)[0]
+    repeated = repeat_network(layer, 6)
+    x = torch.randn(T, rows, F)
+    noises = repeated_noises(6, rows, sites=sites, arrays=arrays)
+    with torch.no_grad():
+        for inputs in (x, torch.stack([x] * 3 + [-x] * 3)):
+            with repeated.under(noises):
+                together = repeated(inputs)[0]
+            for k, noise in enumerate(noises):
+                with layer.under(noise):
+                    alone = layer(inputs if inputs.dim() == 3 else inputs[k])[0]
+                assert torch.equal(together[k], alone)
+
+
+def test_repetitions_have_the_weights_in_common():
+    layer = make("lstm", networks=1)[0]
+    repeated = repeat_network(layer, 3)
+    assert not any(parameter.requires_grad for parameter in repeated.parameters())
+    x = torch.randn(T, N, F)
+    before = repeated(x)[0]
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(-2.0)
+        layer.bias_ih_l0.add_(0.5)
+    after = repeated(x)[0]
+    assert not torch.equal(before, after)
+    assert all(torch.equal(its, layer(x)[0]) for its in after)
+
+
+def test_what_cannot_be_stacked_cannot_be_repeated():
+    with pytest.raises(UserError, match=r"networks with a Linear \(0\) cannot be stacked"):
+        repeat_network(nn.Sequential(nn.Linear(2, 2)), 3)
+    with pytest.raises(UserError, match="is a population of 2 networks"):
+        repeat_network(stack_networks(make("tanh", networks=2)), 3)

@@ -20,6 +20,7 @@ from asr_dni.nn import (
     NoisyRecurrent,
     NoisyRNN,
     RecurrentCell,
+    repeat_network,
     snr_db,
 )
 from asr_dni.nn.precision import ProductsSetting, check_products
@@ -335,6 +336,10 @@ class KeywordNetwork(NoisyModule):
             return sums / torch.arange(1, n_frames + 1, device=sums.device).view(-1, 1, 1)
         ends = range(1, n_frames + 1)
         return torch.stack([self._decide(outputs[..., :end, :, :]) for end in ends], dim=-3)
+
+    def repeated(self, number: int) -> "KeywordNetwork":
+        """Return so many of this network as a population that shares its weights: for passes that differ in noise."""
+        return repeat_network(self, number)
 
     def snr_db(self, noise: Noise, member: int | None = None) -> float | None:
         """Return the signal-to-noise ratio of a noise in this network, see :func:`asr_dni.nn.snr_db`."""

@@ -33,7 +33,7 @@ from asr_dni.nn.learned_bounds import LearnedBound, learn_bounds, learned_bounds
 from asr_dni.nn.linear import NoisyLinear
 from asr_dni.nn.normalisation import StackableBatchNorm2d
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
-from asr_dni.nn.stacking import stack_networks, unstack_network
+from asr_dni.nn.stacking import repeat_network, stack_networks, unstack_network
 from asr_dni.nn.statistics import CalibratedModule, calibrate, snr_db
 from asr_dni.stackable import Stackable
 
@@ -59,6 +59,7 @@ __all__ = [
     "convert",
     "learn_bounds",
     "learned_bounds",
+    "repeat_network",
     "seeded_dropout",
     "snr_db",
     "stack_networks",

@@ -55,7 +55,16 @@ typedef struct {
     uint32_t step;
     float *products;      /* scratch of INSIDE H: what is added to the products inside a cell */
     const float *factors; /* what they are multiplied by before: then `products` is filled already. NULL: by 1 */
+    struct { const polar *input, *recurrent, *elementwise; } drawn; /* where numbers were drawn before, else NULL */
 } row_noise;
+
+INLINE void add_noise_at_input(float *row, ptrdiff_t width, int groups, const row_noise *noise) {
+    add_noise(row, width, groups, noise->noise->input, noise->sample, noise->step, noise->drawn.input);
+}
+
+INLINE void add_noise_at_recurrent(float *row, ptrdiff_t width, int groups, const row_noise *noise) {
+    add_noise(row, width, groups, noise->noise->recurrent, noise->sample, noise->step, noise->drawn.recurrent);
+}
 
 /* Of the products inside a cell: as they are, with numbers added, or with factors too. */
 enum { EXACT, ADDED_TO, SCALED };
@@ -65,7 +74,8 @@ INLINE int noise_of_products(const row_noise *noise, ptrdiff_t width, int produc
     if (noise->factors) return SCALED;
     if (noise->noise->elementwise.std == 0.0f) return EXACT;
     for (ptrdiff_t k = 0; k < products * width; k++) noise->products[k] = 0.0f;
-    add_noise(noise->products, width, products, noise->noise->elementwise, noise->sample, noise->step);
+    add_noise(noise->products, width, products, noise->noise->elementwise, noise->sample, noise->step,
+              noise->drawn.elementwise);
     return ADDED_TO;
 }
 
@@ -91,8 +101,8 @@ INLINE void lstm_units(const float *clean, float *row, const float *before, floa
 /* clean: pre-activations on entry, scratch. row: i, f, g, o after activation on return; may be `clean`. */
 INLINE void lstm_row(float *clean, float *row, const float *before, float *cell, float *out, ptrdiff_t width,
                      const row_noise *noise) {
-    add_noise(clean, width, 4, noise->noise->input, noise->sample, noise->step);
-    add_noise(clean, width, 4, noise->noise->recurrent, noise->sample, noise->step);
+    add_noise_at_input(clean, width, 4, noise);
+    add_noise_at_recurrent(clean, width, 4, noise);
     const int kind = noise_of_products(noise, width, 3);
     if (kind == EXACT) lstm_units(clean, row, before, cell, out, width, noise, EXACT);
     else if (kind == ADDED_TO) lstm_units(clean, row, before, cell, out, width, noise, ADDED_TO);
@@ -118,10 +128,10 @@ INLINE void gru_row(float *inward, float *hidden, float *row, const float *befor
     if (joint)
         add_lanes((float *const[4]){inward, inward + width, inward + 2 * width, hidden + 2 * width},
                   (const ptrdiff_t[4]){width, width, width, width}, width, noise->noise->input, noise->sample,
-                  noise->step);
+                  noise->step, noise->drawn.input);
     else
-        add_noise(inward, width, 3, noise->noise->input, noise->sample, noise->step);
-    add_noise(hidden, width, 3, noise->noise->recurrent, noise->sample, noise->step);
+        add_noise_at_input(inward, width, 3, noise);
+    add_noise_at_recurrent(hidden, width, 3, noise);
     const int kind = noise_of_products(noise, width, 3);
     if (kind == EXACT) gru_units(inward, hidden, row, before, kept, out, width, noise, EXACT);
     else if (kind == ADDED_TO) gru_units(inward, hidden, row, before, kept, out, width, noise, ADDED_TO);
@@ -130,8 +140,8 @@ INLINE void gru_row(float *inward, float *hidden, float *row, const float *befor
 
 /* row: clean pre-activation on entry, h on return. */
 INLINE void rnn_row(float *row, ptrdiff_t width, int relu, const row_noise *noise) {
-    add_noise(row, width, 1, noise->noise->input, noise->sample, noise->step);
-    add_noise(row, width, 1, noise->noise->recurrent, noise->sample, noise->step);
+    add_noise_at_input(row, width, 1, noise);
+    add_noise_at_recurrent(row, width, 1, noise);
     if (relu) {
 #pragma omp simd
         for (ptrdiff_t u = 0; u < width; u++) row[u] = row[u] < 0.0f ? 0.0f : row[u];

@@ -23,8 +23,8 @@ INLINE void peephole_units(const float *clean, float *row, const float *own, con
 
 INLINE void peephole_row(float *clean, float *row, const float *own, const float *before, float *cell, float *out,
                          ptrdiff_t width, const row_noise *noise) {
-    add_noise(clean, width, 4, noise->noise->input, noise->sample, noise->step);
-    add_noise(clean, width, 4, noise->noise->recurrent, noise->sample, noise->step);
+    add_noise_at_input(clean, width, 4, noise);
+    add_noise_at_recurrent(clean, width, 4, noise);
     /* Six products have more numbers than a counter: they are always drawn outside. */
     if (noise->factors) peephole_units(clean, row, own, before, cell, out, width, noise, SCALED);
     else peephole_units(clean, row, own, before, cell, out, width, noise, EXACT);
@@ -79,10 +79,11 @@ INLINE void mgu_row(float *inward, float *hidden, float *row, const float *befor
                     ptrdiff_t width, int joint, const row_noise *noise) {
     if (joint)
         add_lanes((float *const[4]){inward, inward + width, hidden + width, hidden},
-                  (const ptrdiff_t[4]){width, width, width, 0}, width, noise->noise->input, noise->sample, noise->step);
+                  (const ptrdiff_t[4]){width, width, width, 0}, width, noise->noise->input, noise->sample, noise->step,
+                  noise->drawn.input);
     else
-        add_noise(inward, width, 2, noise->noise->input, noise->sample, noise->step);
-    add_noise(hidden, width, 2, noise->noise->recurrent, noise->sample, noise->step);
+        add_noise_at_input(inward, width, 2, noise);
+    add_noise_at_recurrent(hidden, width, 2, noise);
     const int kind = noise_of_products(noise, width, 3);
     if (kind == EXACT) mgu_units(inward, hidden, row, before, kept, out, width, noise, EXACT);
     else if (kind == ADDED_TO) mgu_units(inward, hidden, row, before, kept, out, width, noise, ADDED_TO);
@@ -122,8 +123,8 @@ INLINE void fastgrnn_units(const float *clean, float *row, const float *own, con
  * kept: the update. */
 INLINE void fastgrnn_row(float *clean, float *row, const float *own, const float *before, float *kept, float *out,
                          ptrdiff_t width, const row_noise *noise) {
-    add_noise(clean, width, 1, noise->noise->input, noise->sample, noise->step);
-    add_noise(clean, width, 1, noise->noise->recurrent, noise->sample, noise->step);
+    add_noise_at_input(clean, width, 1, noise);
+    add_noise_at_recurrent(clean, width, 1, noise);
     const int kind = noise_of_products(noise, width, 2);
     if (kind == EXACT) fastgrnn_units(clean, row, own, before, kept, out, width, noise, EXACT);
     else if (kind == ADDED_TO) fastgrnn_units(clean, row, own, before, kept, out, width, noise, ADDED_TO);

@@ -91,8 +91,15 @@ def linear(
         products: the precision of the factors, forward and backward; sums are in that of what is given.
 
     Returns:
-        ``(*, out)`` or ``(K, *, out)``, contiguous.
+        ``(*, out)`` or ``(K, *, out)``. Where networks have weights, bias and input in common, so they have the result.
     """
+    if weight.dim() == 3 and in_common(weight) and (bias is None or in_common(bias)):
+        # One product each: in one of all rows a library may sum in another order than it does for one network alone.
+        of_all = weight[0], None if bias is None else bias[0]
+        if shared:
+            once = linear(input, *of_all, products=products)
+            return once.expand(len(weight), *once.shape)
+        return torch.stack([linear(its, *of_all, products=products) for its in input])
     if products != "float32":
         input, weight = round_factor(input, products), round_factor(weight, products)
         product = round_gradient(linear(input, weight, shared=shared), products)
@@ -107,6 +114,11 @@ def linear(
     rows = input.flatten(0, -2).expand(networks, -1, -1) if shared else input.flatten(1, -2)
     product = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
     return product.view(networks, *input.shape[0 if shared else 1 : -1], width)
+
+
+def in_common(tensor: Tensor) -> bool:
+    """Return whether K networks have one tensor in common, given as ``(K, *)``: see ``repeat_network``."""
+    return tensor.shape[0] > 1 and tensor.stride(0) == 0
 
 
 def like_product(input: Tensor) -> Tensor:

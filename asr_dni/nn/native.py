@@ -15,9 +15,10 @@ from torch import Tensor
 from asr_dni.compiled import CompiledLibrary
 from asr_dni.errors import UserError
 from asr_dni.nn.cells import CELLS as EQUATIONS
-from asr_dni.nn.mvm import Products
+from asr_dni.nn.mvm import Products, in_common
 from asr_dni.nn.native_operations import (
     ArrayStructure,
+    SiteNoise,
     fields,
     hardware_structures,
     noise_structures,
@@ -56,7 +57,9 @@ KERNEL_SETTING = "ASR_DNI_BFLOAT16"
 class _Recurrence(ctypes.Structure):
     _fields_ = (
         *fields(ctypes.c_int64, "networks steps rows features width first_step noted"),
-        *fields(ctypes.c_int32, "cell joint keep shared threads n_arrays n_pieces n_operations kernel"),
+        *fields(
+            ctypes.c_int32, "cell joint keep shared repeated threads n_arrays n_pieces n_operations kernel"
+        ),
         *fields(
             ctypes.c_void_p,
             "inputs w_ih b_ih projection w_hh b_hh own h c outputs gates kept passed noise arrays pieces "
@@ -161,6 +164,15 @@ def _check_draw(sample_ids: Tensor, rows: int, first_step: int, steps: int) -> N
         raise ValueError(f"steps {first_step} to {first_step + steps - 1} are not all in [0, 2**32)")
 
 
+def _once(arrays: dict[str, Tensor | None], *names: str) -> bool:
+    """Return whether all networks have these arrays in common, of which one network's are then left."""
+    given = {name: array for name in names if (array := arrays.get(name)) is not None}
+    if not given or not all(map(in_common, given.values())):
+        return False
+    arrays |= {name: array[0] for name, array in given.items()}
+    return True
+
+
 def run_recurrence(
     direction: Literal["forward", "backward"],
     cell: str,
@@ -190,6 +202,9 @@ def run_recurrence(
     assert kernels is not None
     _check_arrays(cell, sites, keep, arrays)
     ids = [its.to("cpu", torch.int64).contiguous() for its in sites.sample_ids]
+    forward, inputs = direction == "forward", arrays.get("inputs")
+    shared = (inputs is not None and inputs.dim() == 3) or (forward and _once(arrays, "inputs", "projection"))
+    repeated = forward and _once(arrays, "w_ih", "b_ih", "w_hh", "b_hh", "own")
     arrays = {
         name: None if array is None else array.resolve_neg().contiguous() for name, array in arrays.items()
     }
@@ -207,7 +222,8 @@ def run_recurrence(
         CELLS.index(cell),
         sites.joint,
         keep,
-        inputs is not None and inputs.dim() == 3,
+        shared,
+        repeated,
         torch.get_num_threads(),
         len(hardware.arrays),
         len(hardware.pieces),
@@ -270,16 +286,13 @@ def draw_gaussian(
     drawn = torch.empty(len(sample_ids), steps, rows, groups * width, dtype=torch.float32)
     kept: list[Tensor] = []
     structures = noise_structures(noise, len(sample_ids), kept)
-    for site, its, of_network in zip(structures, sample_ids, drawn, strict=True):
-        ids = its.to("cpu", torch.int64).contiguous()
-        kernels.draw_gaussian(
-            ctypes.c_void_p(of_network.data_ptr()),
-            ctypes.c_ssize_t(steps),
-            ctypes.c_ssize_t(rows),
-            ctypes.c_ssize_t(width),
-            ctypes.c_int(groups),
-            ctypes.byref(site),
-            ctypes.c_void_p(ids.data_ptr()),
-            ctypes.c_int64(first_step),
-        )
+    ids = [its.to("cpu", torch.int64).contiguous() for its in sample_ids]
+    kernels.draw_gaussian(
+        ctypes.c_void_p(drawn.data_ptr()),
+        *map(ctypes.c_ssize_t, (len(ids), steps, rows, width)),
+        ctypes.c_int(groups),
+        (SiteNoise * len(ids))(*structures),
+        (ctypes.c_void_p * len(ids))(*(its.data_ptr() for its in ids)),
+        ctypes.c_int64(first_step),
+    )
     return drawn.to(like.dtype)

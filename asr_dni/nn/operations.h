@@ -81,7 +81,7 @@ static __attribute__((noinline)) void apply_operations(const operation *its, int
     int first = 1;
     for (int o = 0; o < count; o++) {
         if (its[o].kind == GAUSSIAN) {
-            add_noise(row, width, groups, of_row(its[o].gaussian, at.n), at.sample, at.step);
+            add_noise(row, width, groups, of_row(its[o].gaussian, at.n), at.sample, at.step, NULL);
         } else if (its[o].kind == AFFINE) {
             if (its[o].gain.numbers) scale_row(row, outputs, &its[o].gain, at);
             if (its[o].add.numbers) add_to_row(row, outputs, &its[o].add, at);

@@ -158,26 +158,74 @@ INLINE void box_muller(const uint32_t *first, const uint32_t *second, int of_a, 
 
 INLINE int within(ptrdiff_t count) { return count < 0 ? 0 : count < BLOCK ? (int)count : BLOCK; }
 
+/* The four numbers of BLOCK counters in polar form, before they have a standard deviation: what noises of several
+ * strengths that have the same key have in common. */
+typedef struct {
+    float radius[2][BLOCK], cosine[2][BLOCK], sine[2][BLOCK];
+} polar;
+
+INLINE ptrdiff_t polars(ptrdiff_t counters) { return (counters + BLOCK - 1) / BLOCK; }
+
+static __attribute__((noinline)) void draw_polar(polar *to, ptrdiff_t counters, site_noise noise, int64_t sample,
+                                                 uint32_t step) {
+    uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
+    for (ptrdiff_t u = 0; u < counters; u += BLOCK, to++) {
+        uint32_t words[4][BLOCK];
+        const int count = within(counters - u);
+        philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
+        for (int pair = 0; pair < 2; pair++)
+#pragma omp simd
+            for (int k = 0; k < count; k++) {
+                float uniform = ((float)words[2 * pair][k] + 1.0f) * 0x1p-32f;
+                to->radius[pair][k] = sqrtf(-2.0f * log_(uniform));
+                cosine_sine(words[2 * pair + 1][k], &to->cosine[pair][k], &to->sine[pair][k]);
+            }
+    }
+}
+
+/* What box_muller does, to the last bit. */
+INLINE void add_polar(const polar *from, int pair, int of_a, int of_b, float std, float *a, float *b) {
+#pragma omp simd
+    for (int u = 0; u < of_b; u++) {
+        float radius = std * from->radius[pair][u];
+        a[u] += radius * from->cosine[pair][u];
+        b[u] += radius * from->sine[pair][u];
+    }
+#pragma omp simd
+    for (int u = of_b; u < of_a; u++) {
+        float radius = std * from->radius[pair][u];
+        a[u] += radius * from->cosine[pair][u];
+    }
+}
+
 /* Add the four numbers of each of `counters` counters to lanes[0..3], of which lane k has widths[k] numbers; where a lane has
- * none the later one of its pair has none. */
+ * none the later one of its pair has none. drawn: the numbers, or NULL. */
 static __attribute__((noinline)) void add_lanes(float *const lanes[4], const ptrdiff_t widths[4], ptrdiff_t counters,
-                                                site_noise noise, int64_t sample, uint32_t step) {
+                                                site_noise noise, int64_t sample, uint32_t step, const polar *drawn) {
     if (noise.std == 0.0f) return;
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
     for (ptrdiff_t u = 0; u < counters; u += BLOCK) {
         uint32_t words[4][BLOCK];
-        philox_block((uint32_t)u, within(counters - u), step, low, high, noise.k0, noise.k1, words);
-        for (int pair = 0; pair < 4; pair += 2)
-            if (widths[pair] > u)
-                box_muller(words[pair], words[pair + 1], within(widths[pair] - u), within(widths[pair + 1] - u),
-                           noise.std, lanes[pair] + u, lanes[pair + 1] + u);
+        if (!drawn) philox_block((uint32_t)u, within(counters - u), step, low, high, noise.k0, noise.k1, words);
+        for (int pair = 0; pair < 4; pair += 2) {
+            const int of_a = within(widths[pair] - u), of_b = within(widths[pair + 1] - u);
+            if (!of_a) continue;
+            if (drawn)
+                add_polar(drawn + u / BLOCK, pair / 2, of_a, of_b, noise.std, lanes[pair] + u, lanes[pair + 1] + u);
+            else
+                box_muller(words[pair], words[pair + 1], of_a, of_b, noise.std, lanes[pair] + u, lanes[pair + 1] + u);
+        }
     }
 }
 
+/* Counters of a row of `groups` gates of `width` units. */
+INLINE ptrdiff_t counters_of(ptrdiff_t width, int groups) { return (width + 4 / groups - 1) / (4 / groups); }
+
 /* Add noise to a row of `groups` gates of `width` units: 4 / groups lanes to a gate, see normal() in philox.py. */
-INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step) {
+INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step,
+                      const polar *drawn) {
     const int per_gate = 4 / groups;
-    const ptrdiff_t counters = (width + per_gate - 1) / per_gate;
+    const ptrdiff_t counters = counters_of(width, groups);
     float *lanes[4] = {row, row, row, row};
     ptrdiff_t widths[4] = {0, 0, 0, 0};
     for (int lane = 0; lane < groups * per_gate; lane++) {
@@ -185,7 +233,9 @@ INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise,
         lanes[lane] = row + lane / per_gate * width + (from < width ? from : 0);
         widths[lane] = left < 0 ? 0 : left < counters ? left : counters;
     }
-    add_lanes(lanes, widths, counters, noise, sample, step);
+    add_lanes(lanes, widths, counters, noise, sample, step, drawn);
 }
+
+INLINE int same_key(site_noise a, site_noise b) { return a.k0 == b.k0 && a.k1 == b.k1; }
 
 #endif

@@ -11,14 +11,35 @@
 #include "operations.h"
 #include "products.h"
 
-/* out: (steps, rows, groups * width). */
-void draw_gaussian(float *out, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width, int groups, const site_noise *noise,
-                   const int64_t *samples, int64_t first_step) {
-#pragma omp parallel for schedule(static) if (steps * rows * width * groups > 16384)
-    for (ptrdiff_t k = 0; k < steps * rows; k++) {
-        float *row = out + k * groups * width;
-        for (ptrdiff_t u = 0; u < groups * width; u++) row[u] = 0.0f;
-        add_noise(row, width, groups, of_row(*noise, k % rows), samples[k % rows], (uint32_t)(first_step + k / rows));
+/* Blocks of counters whose numbers there is room for on the stack. */
+enum { FEW = 4 };
+
+/* How many networks from k on have the numbers of network k. */
+INLINE ptrdiff_t same_numbers(const site_noise *noise, const int64_t *const *samples, ptrdiff_t networks, ptrdiff_t k) {
+    ptrdiff_t last = k + 1;
+    while (last < networks && samples[last] == samples[k] && same_key(noise[last], noise[k])) last++;
+    return last - k;
+}
+
+/* out: (networks, steps, rows, groups * width). */
+void draw_gaussian(float *out, ptrdiff_t networks, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t width, int groups,
+                   const site_noise *noise, const int64_t *const *samples, int64_t first_step) {
+    const ptrdiff_t size = groups * width, counters = counters_of(width, groups);
+#pragma omp parallel for schedule(static) if (networks * steps * rows * size > 16384)
+    for (ptrdiff_t at = 0; at < steps * rows; at++) {
+        const uint32_t step = (uint32_t)(first_step + at / rows);
+        polar numbers[FEW];
+        for (ptrdiff_t k = 0, alike; k < networks; k += alike) {
+            const int64_t sample = samples[k][at % rows];
+            alike = same_numbers(noise, samples, networks, k);
+            const polar *drawn = alike > 1 && polars(counters) <= FEW ? numbers : NULL;
+            if (drawn) draw_polar(numbers, counters, noise[k], sample, step);
+            for (ptrdiff_t other = k; other < k + alike; other++) {
+                float *row = out + (other * steps * rows + at) * size;
+                for (ptrdiff_t u = 0; u < size; u++) row[u] = 0.0f;
+                add_noise(row, width, groups, of_row(noise[other], at % rows), sample, step, drawn);
+            }
+        }
     }
 }
 
@@ -46,10 +67,12 @@ typedef struct {
  * Without arrays all that happens to the outputs of both matrices is the Gaussian noise of `noise`. */
 typedef struct {
     int64_t networks, steps, rows, features, width, first_step, noted; /* noted: width of `passed` */
-    int32_t cell, joint, keep, shared, threads; /* shared: one input for all networks */
+    int32_t cell, joint, keep;
+    int32_t shared, repeated; /* one input or projection for all networks; one set of weights, only forward */
+    int32_t threads;
     int32_t n_arrays, n_pieces, n_operations;   /* operations of each network */
     int32_t kernel;                             /* of the products */
-    const float *inputs;                      /* (T, N, F), (K, T, N, F) or NULL */
+    const float *inputs;                      /* (K, T, N, F) or NULL; all that is shared is without K */
     const float *w_ih, *b_ih;                 /* (K, G H, F), (K, G H) or NULL */
     const float *projection;                  /* (K, T, N, G H) or NULL */
     const float *w_hh, *b_hh;                 /* (K, G H, H), (K, G H) or NULL */
@@ -91,17 +114,42 @@ INLINE int keeps_apart(const recurrence *p) { return GRADIENTS[p->cell] > GATES[
 /* Whether a step's h goes into the next one by another way than W_hh. */
 INLINE int has_direct_way(const recurrence *p) { return !is_plain(p) && !has_cell_state(p); }
 
-/* Rows of a block: few enough for a step of them to stay near the core. */
-enum { BLOCK_ROWS = 192 };
+/* Rows of a block: few enough for a step of them to stay near the core; of networks that have their numbers in common, for
+ * a step of all of them. */
+enum { BLOCK_ROWS = 192, BLOCK_ROWS_ALIKE = 64 };
 /* Rows that one product for the weight gradients sums over. */
 enum { CHUNK_ROWS = 256 };
 /* Units whose weight gradients are written at once. */
 enum { UNITS = 16 };
 
+INLINE int same_noise(const layer_noise *a, const layer_noise *b) {
+    return same_key(a->input, b->input) && same_key(a->recurrent, b->recurrent) &&
+           same_key(a->elementwise, b->elementwise);
+}
+
+/* How many networks from k on have weights and random numbers in common with network k, and differ in the strengths of
+ * their noise at most: these go through the steps together. */
+INLINE ptrdiff_t alike_from(const recurrence *p, ptrdiff_t k) {
+    ptrdiff_t last = k + 1;
+    while (p->repeated && !p->n_arrays && last < p->networks && p->samples[last] == p->samples[k] &&
+           same_noise(p->noise + last, p->noise + k))
+        last++;
+    return last - k;
+}
+
+/* Networks, of which those that go together count once. */
+INLINE ptrdiff_t teams_of(const recurrence *p) {
+    if (!p->repeated) return p->networks;
+    ptrdiff_t teams = 0;
+    for (ptrdiff_t k = 0; k < p->networks; k += alike_from(p, k)) teams++;
+    return teams;
+}
+
 /* Blocks of rows for each network, so that all threads have as much to do. */
 INLINE ptrdiff_t blocks_of(const recurrence *p) {
-    ptrdiff_t blocks = (p->rows + BLOCK_ROWS - 1) / BLOCK_ROWS, most = (p->rows + ROWS - 1) / ROWS;
-    if (p->networks % p->threads != 0 && p->networks < 8 * p->threads) blocks = rounded(blocks, p->threads);
+    const ptrdiff_t teams = teams_of(p), room = teams < p->networks ? BLOCK_ROWS_ALIKE : BLOCK_ROWS;
+    ptrdiff_t blocks = (p->rows + room - 1) / room, most = (p->rows + ROWS - 1) / ROWS;
+    if (teams % p->threads != 0 && teams < 8 * p->threads) blocks = rounded(blocks, p->threads);
     if (blocks > most) blocks = most;
     return blocks > 1 ? blocks : 1;
 }
@@ -155,6 +203,32 @@ INLINE ptrdiff_t packed_gradients(const recurrence *p, ptrdiff_t room) {
     return packed_size(p->kernel, room, GRADIENTS[p->cell] * panel_width(p));
 }
 
+enum { N_SITES = 3 };
+
+INLINE site_noise noise_at(const layer_noise *its, int site) {
+    return site == 0 ? its->input : site == 1 ? its->recurrent : its->elementwise;
+}
+
+/* Counters of a row at a site: input, recurrent, elementwise. */
+INLINE ptrdiff_t counters_at(const recurrence *p, int site) {
+    const int groups = site == 2 ? INSIDE[p->cell] : site == 0 && p->joint ? GRADIENTS[p->cell] : GATES[p->cell];
+    return groups < 1 || groups > 4 ? 0 : counters_of(p->width, groups);
+}
+
+/* Blocks of numbers of a row at a site that some networks have in common; 0 where none of them has noise. */
+INLINE ptrdiff_t polars_at(const recurrence *p, ptrdiff_t k, ptrdiff_t networks, int site) {
+    for (ptrdiff_t j = k; j < k + networks; j++)
+        if (noise_at(p->noise + j, site).std != 0.0f) return polars(counters_at(p, site));
+    return 0;
+}
+
+/* Floats of the numbers of a row that networks have in common. */
+INLINE ptrdiff_t numbers_of_row(const recurrence *p) {
+    ptrdiff_t count = 0;
+    for (int site = 0; teams_of(p) < p->networks && site < N_SITES; site++) count += polars_at(p, 0, p->networks, site);
+    return count * (ptrdiff_t)(sizeof(polar) / sizeof(float));
+}
+
 /* Of whole cache lines, as is what bfloat16 needs: that comes first. */
 INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
     const ptrdiff_t rows = rows_of_block(p), H = p->width, F = inputs_width(p), D = GRADIENTS[p->cell] * H;
@@ -162,7 +236,7 @@ INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
     ptrdiff_t size = block_of_thread(p) + inside;
     if (!backward) {
         const ptrdiff_t gates = (keeps_apart(p) ? 2 : 1) * GATES[p->cell] * H;
-        size += rows * (gates + converted + (p->n_arrays ? 2 * D : 0));
+        size += rows * (gates + converted + (p->n_arrays ? 2 * D : 0) + numbers_of_row(p));
     } else {
         const ptrdiff_t room = steps_of_chunk(p) * rows, buffers = p->n_arrays > 1 ? 1 + p->n_arrays : 1;
         size += turned_before(p, room, p->n_pieces) + packed_gradients(p, room) + room * buffers * D;
@@ -178,19 +252,37 @@ INLINE ptrdiff_t sums_of_block(const recurrence *p) {
 
 INLINE ptrdiff_t sums_before_own(const recurrence *p) { return sums_of_block(p) - OWN[p->cell] * p->width; }
 
+/* Which network's weights those of a network are. */
+INLINE ptrdiff_t weights_of(const recurrence *p, ptrdiff_t k) { return p->repeated ? 0 : k; }
+
+INLINE ptrdiff_t sets_of_weights(const recurrence *p) { return p->repeated && p->networks ? 1 : p->networks; }
+
+INLINE const float *packed_of(const recurrence *p, int backward, ptrdiff_t k) {
+    return p->packed + weights_of(p, k) * packed_before(p, backward, p->n_pieces);
+}
+
+/* A network's part of a bias, which may be NULL. */
+INLINE const float *bias_of(const recurrence *p, const float *bias, ptrdiff_t k) {
+    return bias ? bias + weights_of(p, k) * GATES[p->cell] * p->width : NULL;
+}
+
 INLINE const float *own_of(const recurrence *p, ptrdiff_t k) {
-    return p->own ? p->own + k * OWN[p->cell] * p->width : NULL;
+    return p->own ? p->own + weights_of(p, k) * OWN[p->cell] * p->width : NULL;
 }
 
 /* Numbers of floats that `packed`, `scratch` and `sums` must have room for. */
 void scratch_sizes(const recurrence *p, int backward, int64_t sizes[3]) {
-    sizes[0] = p->networks * packed_before(p, backward, p->n_pieces);
+    sizes[0] = sets_of_weights(p) * packed_before(p, backward, p->n_pieces);
     sizes[1] = p->threads * scratch_of_thread(p, backward);
     sizes[2] = backward ? p->networks * blocks_of(p) * sums_of_block(p) : 0;
 }
 
 INLINE const float *inputs_of(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
     return p->inputs + (((p->shared ? 0 : k) * p->steps + t) * p->rows + row) * p->features;
+}
+
+INLINE const float *projection_of(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t row) {
+    return p->projection + (((p->shared ? 0 : k) * p->steps + t) * p->rows + row) * GATES[p->cell] * p->width;
 }
 
 /* The state h before step t. */
@@ -239,6 +331,8 @@ typedef struct {
     float *outputs, *of_hidden; /* (rows, D): of an array, and of W_hh on an array of both */
     float *inputs, *state;      /* (rows, F), (rows, H): what a DAC gives */
     float *block;               /* of products */
+    polar *numbers;             /* (rows, those of the sites): random numbers that several networks have in common */
+    ptrdiff_t polars[N_SITES];  /* of a row; all 0 where there are none */
 } forward_rows;
 
 /* x or h as it goes into the arrays. */
@@ -259,13 +353,13 @@ static int outputs_of_array(const recurrence *p, ptrdiff_t number, ptrdiff_t k, 
     const array *its = p->arrays + number;
     const ptrdiff_t H = p->width, G = GATES[p->cell] * H, width = groups_of(p, its) * H;
     const int split = its->kind == BOTH && keeps_apart(p);
-    const float *packed = p->packed + k * packed_before(p, 0, p->n_pieces);
+    const float *packed = packed_of(p, 0, k);
     float *out = to->outputs;
     int matrices = 0;
     if (split)
         for (ptrdiff_t j = 0; j < rows * width; j++) out[j] = 0.0f;
     if (p->projection && its->kind != HIDDEN) {
-        const float *from = p->projection + ((k * p->steps + t) * p->rows + first) * G;
+        const float *from = projection_of(p, k, t, first);
         for (ptrdiff_t n = 0; n < rows; n++)
             for (ptrdiff_t u = 0; u < G; u++) out[n * width + u] = from[n * G + u];
         matrices = 1;
@@ -297,7 +391,7 @@ static void gates_on_arrays(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdi
                             const forward_rows *to) {
     const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
     const int apart = keeps_apart(p);
-    const float *b_ih = p->b_ih ? p->b_ih + k * G : NULL, *b_hh = p->b_hh ? p->b_hh + k * G : NULL;
+    const float *b_ih = bias_of(p, p->b_ih, k), *b_hh = bias_of(p, p->b_hh, k);
     const float *h = through_dac(hidden_before(p, k, t, first), to->state, rows * H, p->dac[2 * k + 1]);
     const float *x = p->inputs ? through_dac(inputs_of(p, k, t, first), to->inputs, rows * F, p->dac[2 * k]) : NULL;
     for (ptrdiff_t a = 0; a < p->n_arrays; a++) {
@@ -330,73 +424,102 @@ static void gates_on_arrays(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdi
 /* The same where all that the matrices' outputs will have is Gaussian noise, which the cells' rows add. */
 static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first, ptrdiff_t rows,
                         const forward_rows *to) {
-    const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H, at = (k * p->steps + t) * p->rows + first;
+    const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
     const int apart = keeps_apart(p);
-    const float *packed = p->packed + k * packed_before(p, 0, p->n_pieces);
-    product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = p->b_hh ? p->b_hh + k * G : NULL,
+    const float *packed = packed_of(p, 0, k);
+    product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = bias_of(p, p->b_hh, k),
                            .out = to->hidden, .a_stride = H, .b_stride = panel_size(p->kernel, H), .out_stride = G,
                            .rows = rows, .depth = H, .columns = G, .block = to->block};
     if (p->inputs) {
         product from_inputs = {.a = inputs_of(p, k, t, first), .b = packed + packed_before(p, 0, 1),
-                               .bias = p->b_ih ? p->b_ih + k * G : NULL, .out = to->inward, .a_stride = F,
+                               .bias = bias_of(p, p->b_ih, k), .out = to->inward, .a_stride = F,
                                .b_stride = panel_size(p->kernel, F), .out_stride = G, .rows = rows, .depth = F,
                                .columns = G, .block = to->block};
         multiply(p->kernel, &from_inputs);
         from_hidden.add = apart ? NULL : to->inward;
     } else if (apart) {
-        for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = p->projection[at * G + j];
+        for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = projection_of(p, k, t, first)[j];
     } else {
-        from_hidden.add = p->projection + at * G;
+        from_hidden.add = projection_of(p, k, t, first);
     }
     multiply(p->kernel, &from_hidden);
 }
 
-static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t first, ptrdiff_t rows, float *scratch) {
-    const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H, D = GRADIENTS[p->cell] * H;
-    float *products = scratch + block_of_thread(p), *factors = products + INSIDE[p->cell] * H, *block = factors + INSIDE[p->cell] * H;
-    float *inward = keeps_apart(p) ? block + rows * G : block;
-    forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G};
-    to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
-    to.state = to.inputs + rows * inputs_width(p), to.block = scratch;
+/* Where the numbers of a row at a site are, of those that networks have in common; NULL: there are none. */
+INLINE polar *numbers_at_site(const forward_rows *its, ptrdiff_t row, int site) {
+    const ptrdiff_t *count = its->polars, before = site == 0 ? 0 : site == 1 ? count[0] : count[0] + count[1];
+    return count[site] ? its->numbers + row * (count[0] + count[1] + count[2]) + before : NULL;
+}
+
+/* One step of a block of rows of one network. */
+static void forward_step(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first, ptrdiff_t rows,
+                         const forward_rows *its, float *products, float *factors) {
+    const ptrdiff_t T = p->steps, N = p->rows, H = p->width, G = GATES[p->cell] * H;
+    float *block = its->hidden, *inward = its->inward;
+    forward_rows to = *its;
     layer_noise its_noise;
     row_noise noise = {.noise = &its_noise, .products = products};
     const float *own = own_of(p, k);
-    for (ptrdiff_t t = 0; t < T; t++) {
-        const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
-        const float *before = hidden_before(p, k, t, first), *cell_before = NULL;
-        float *out = p->outputs + at * H, *kept = p->kept ? p->kept + slot * H : NULL;
-        if (is_plain(p)) to.hidden = to.inward = out;
-        if (p->n_arrays)
-            gates_on_arrays(p, k, t, first, rows, &to);
-        else
-            gates_exact(p, k, t, first, rows, &to);
-        if (has_cell_state(p)) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
-        for (ptrdiff_t n = 0; n < rows; n++) {
-            if (is_over(p, k, t, first + n)) {
-                for (ptrdiff_t u = 0; u < H; u++) out[n * H + u] = 0.0f;
-                for (ptrdiff_t u = 0; cell_before && u < H; u++) kept[n * H + u] = cell_before[n * H + u];
-                continue;
-            }
-            const place here = place_of(p, k, t, first + n);
-            noise.sample = here.sample, noise.step = here.step;
-            its_noise = noise_of_row(p->noise + k, first + n);
-            noise.factors = inside_cell(p, k, here, factors, products);
-            float *clean = block + n * G, *its_inward = inward + n * G, *its_out = out + n * H;
-            float *row = p->keep && p->gates ? p->gates + (at + n) * G : its_inward;
-            if (p->cell == LSTM) {
-                lstm_row(clean, row, cell_before + n * H, kept + n * H, its_out, H, &noise);
-            } else if (p->cell == PEEPHOLE) {
-                peephole_row(clean, row, own, cell_before + n * H, kept + n * H, its_out, H, &noise);
-            } else if (p->cell == GRU) {
-                gru_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
-            } else if (p->cell == MGU) {
-                mgu_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
-            } else if (p->cell == FASTGRNN) {
-                fastgrnn_row(clean, row, own, before + n * H, kept + n * H, its_out, H, &noise);
-            } else {
-                rnn_row(out + n * H, H, p->cell == RNN_RELU, &noise);
-            }
+    const ptrdiff_t at = (k * T + t) * N + first, slot = p->keep ? at : k * N + first;
+    const float *before = hidden_before(p, k, t, first), *cell_before = NULL;
+    float *out = p->outputs + at * H, *kept = p->kept ? p->kept + slot * H : NULL;
+    if (is_plain(p)) to.hidden = to.inward = out;
+    if (p->n_arrays)
+        gates_on_arrays(p, k, t, first, rows, &to);
+    else
+        gates_exact(p, k, t, first, rows, &to);
+    if (has_cell_state(p)) cell_before = t ? (p->keep ? kept - N * H : kept) : p->c + (k * N + first) * H;
+    for (ptrdiff_t n = 0; n < rows; n++) {
+        if (is_over(p, k, t, first + n)) {
+            for (ptrdiff_t u = 0; u < H; u++) out[n * H + u] = 0.0f;
+            for (ptrdiff_t u = 0; cell_before && u < H; u++) kept[n * H + u] = cell_before[n * H + u];
+            continue;
         }
+        const place here = place_of(p, k, t, first + n);
+        noise.sample = here.sample, noise.step = here.step;
+        its_noise = noise_of_row(p->noise + k, first + n);
+        noise.drawn.input = numbers_at_site(its, n, 0);
+        noise.drawn.recurrent = numbers_at_site(its, n, 1);
+        noise.drawn.elementwise = numbers_at_site(its, n, 2);
+        noise.factors = inside_cell(p, k, here, factors, products);
+        float *clean = block + n * G, *its_inward = inward + n * G, *its_out = out + n * H;
+        float *row = p->keep && p->gates ? p->gates + (at + n) * G : its_inward;
+        if (p->cell == LSTM) {
+            lstm_row(clean, row, cell_before + n * H, kept + n * H, its_out, H, &noise);
+        } else if (p->cell == PEEPHOLE) {
+            peephole_row(clean, row, own, cell_before + n * H, kept + n * H, its_out, H, &noise);
+        } else if (p->cell == GRU) {
+            gru_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
+        } else if (p->cell == MGU) {
+            mgu_row(its_inward, clean, row, before + n * H, kept + n * H, its_out, H, p->joint, &noise);
+        } else if (p->cell == FASTGRNN) {
+            fastgrnn_row(clean, row, own, before + n * H, kept + n * H, its_out, H, &noise);
+        } else {
+            rnn_row(out + n * H, H, p->cell == RNN_RELU, &noise);
+        }
+    }
+}
+
+/* A block of rows of some networks that go together. */
+static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t networks, ptrdiff_t first, ptrdiff_t rows,
+                          float *scratch) {
+    const ptrdiff_t H = p->width, G = GATES[p->cell] * H, D = p->n_arrays ? GRADIENTS[p->cell] * H : 0;
+    float *products = scratch + block_of_thread(p), *factors = products + INSIDE[p->cell] * H;
+    float *block = factors + INSIDE[p->cell] * H;
+    float *inward = keeps_apart(p) ? block + rows * G : block;
+    forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G, .block = scratch};
+    to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
+    to.state = to.inputs + (p->n_arrays ? rows * inputs_width(p) : 0);
+    to.numbers = (polar *)(to.state + (p->n_arrays ? rows * H : 0));
+    for (int site = 0; networks > 1 && site < N_SITES; site++) to.polars[site] = polars_at(p, k, networks, site);
+    for (ptrdiff_t t = 0; t < p->steps; t++) {
+        for (ptrdiff_t j = 0; j < rows * N_SITES; j++) {
+            polar *numbers = numbers_at_site(&to, j / N_SITES, j % N_SITES);
+            const place at = place_of(p, k, t, first + j / N_SITES);
+            const site_noise noise = noise_at(p->noise + k, j % N_SITES);
+            if (numbers) draw_polar(numbers, counters_at(p, j % N_SITES), noise, at.sample, at.step);
+        }
+        for (ptrdiff_t j = k; j < k + networks; j++) forward_step(p, j, t, first, rows, &to, products, factors);
     }
 }
 
@@ -481,7 +604,7 @@ static void sum_weight_gradients(const recurrence *p, const chunk *c, ptrdiff_t 
 static void gradients_of_inputs(const recurrence *p, const chunk *c, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first,
                                 ptrdiff_t rows, ptrdiff_t at_row, float *dh) {
     const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
-    const float *packed = p->packed + k * packed_before(p, 1, p->n_pieces);
+    const float *packed = packed_of(p, 1, k);
     const converter *dac = p->dac + 2 * k;
     const int direct = has_direct_way(p), aside = direct && dac[1].step != 0.0f;
     float *d_inputs = p->d_inputs ? p->d_inputs + ((k * p->steps + t) * p->rows + first) * F : NULL;
@@ -625,7 +748,8 @@ static void run(const recurrence *p, int backward) {
             const ptrdiff_t columns = backward ? p->pieces[j].columns : gates * H;
             const ptrdiff_t panels = packed_piece(p, backward, p->pieces + j) ? (columns + PANEL - 1) / PANEL : 0;
 #pragma omp for schedule(static) nowait
-            for (ptrdiff_t i = 0; i < p->networks * panels; i++) pack_piece(p, backward, i / panels, j, i % panels);
+            for (ptrdiff_t i = 0; i < sets_of_weights(p) * panels; i++)
+                pack_piece(p, backward, i / panels, j, i % panels);
         }
 #pragma omp barrier
         begin_products(p->kernel);
@@ -636,8 +760,8 @@ static void run(const recurrence *p, int backward) {
             float *scratch = p->scratch + omp_get_thread_num() * size;
             if (backward)
                 backward_block(p, k, first, rows, scratch, p->sums + j * sums_of_block(p));
-            else
-                forward_block(p, k, first, rows, scratch);
+            else if (!k || alike_from(p, k - 1) == 1) /* else it goes with the one before it */
+                forward_block(p, k, alike_from(p, k), first, rows, scratch);
         }
         end_products(p->kernel);
         if (backward) {

@@ -54,19 +54,46 @@ def stack_networks(networks: Sequence[Network]) -> Network:
     if not networks:
         raise UserError("there is no network to stack: give at least one")
     first = networks[0]
-    for name, module in first.named_modules():
-        own = [*module._parameters.values(), *module._buffers.values()]
-        if any(tensor is not None for tensor in own) and not isinstance(module, Stackable):
-            raise UserError(
-                f"networks with a {type(module).__name__} ({name or 'the network itself'}) cannot be stacked: only"
-                " noisy modules and other subclasses of asr_dni.nn.Stackable can be K networks"
-            )
+    _check_stackable(first)
     for k, network in enumerate(networks):
         _check_alike(first, network, k)
-    replacements: dict[int, Tensor] = {}
-    for tensors in zip(*(_own_tensors(network) for network in networks), strict=True):
-        stacked = torch.stack([tensor.detach() for tensor in tensors])
-        replacements[id(tensors[0])] = _like(tensors[0], stacked)
+    tensors = zip(*(_own_tensors(network) for network in networks), strict=True)
+    return _population(networks, [torch.stack([tensor.detach() for tensor in its]) for its in tensors])
+
+
+def repeat_network(network: Network, number: int) -> Network:
+    """Make one module of K networks that all are this one: a population that has its parameters and buffers in common.
+
+    It is for passes that differ in their noise alone, such as levels and draws: what is the same for all networks is
+    done and kept once. What changes the parameters in place, as an optimiser does, changes them here too; a network
+    that is given other ones, as by ``to``, is repeated anew.
+
+    Args:
+        network: one that :func:`stack_networks` takes.
+        number: K.
+
+    Returns:
+        A module of its class, with ``networks`` K, whose parameters ``(K, ...)`` need no gradients and are not to be
+        written to.
+
+    Raises:
+        UserError: see :func:`stack_networks`.
+    """
+    _check_stackable(network)
+    _check_alike(network, network, 0)
+    shared = [tensor.detach().expand(number, *tensor.shape) for tensor in _own_tensors(network)]
+    return _population([network] * number, shared, requires_grad=False)
+
+
+def _population(
+    networks: Sequence[Network], tensors: Sequence[Tensor], requires_grad: bool | None = None
+) -> Network:
+    """Return a population of networks, of whose tensors it has these."""
+    first = networks[0]
+    replacements = {
+        id(tensor): _like(tensor, values, requires_grad)
+        for tensor, values in zip(_own_tensors(first), tensors, strict=True)
+    }
     population = copy.deepcopy(first, dict(replacements))
     modules = zip(population.modules(), *(network.modules() for network in networks), strict=True)
     for module, *members in modules:
@@ -108,10 +135,21 @@ def _own_tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
-def _like(original: Tensor, values: Tensor) -> Tensor:
+def _like(original: Tensor, values: Tensor, requires_grad: bool | None = None) -> Tensor:
     if isinstance(original, nn.Parameter):
-        return nn.Parameter(values, requires_grad=original.requires_grad)
+        wanted = original.requires_grad if requires_grad is None else requires_grad
+        return nn.Parameter(values, requires_grad=wanted)
     return values
+
+
+def _check_stackable(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if any(tensor is not None for tensor in own) and not isinstance(module, Stackable):
+            raise UserError(
+                f"networks with a {type(module).__name__} ({name or 'the network itself'}) cannot be stacked: only"
+                " noisy modules and other subclasses of asr_dni.nn.Stackable can be K networks"
+            )
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

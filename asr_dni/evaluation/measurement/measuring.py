@@ -84,27 +84,25 @@ class NoiseCurveMetric(Metric):
                 labelled -1, whose word the network does not know, are left out.
             progress: called after every pass, :func:`~asr_dni.evaluation.measurement.sweep.count_passes` times.
         """
-        correct, losses = list[Tensor](), list[Tensor]()
         if not self._runners or self._runners[0].network is not network:
             self._runners = [LevelRunner(network)]
+        levels = self.sweep.levels
+        zeros = batch.features.new_zeros
+        right = [zeros(level.chips, level.draws, dtype=torch.float64) for level in levels]
+        loss = [torch.zeros_like(its) for its in right]
         with evaluating(cast(nn.Module, network)):
             passes = Passes(network, batch.features)
-            for level in self.sweep.levels:
-                right = batch.features.new_zeros(level.chips, level.draws, dtype=torch.float64)
-                loss = torch.zeros_like(right)
-                for its in self._runners[0].run(level, batch, passes):
-                    chips = slice(its.chips.start, its.chips.stop)
-                    counted, lost = score(its.logits, batch.labels[its.clips])
-                    right[chips, its.draw] += counted
-                    loss[chips, its.draw] += lost
-                    if progress is not None and its.last:
-                        for _ in its.chips:
-                            progress()
-                correct.append(right.flatten())
-                losses.append(loss.flatten())
+            for its in self._runners[0].run(levels, batch, passes):
+                chips = slice(its.chips.start, its.chips.stop)
+                counted, lost = score(its.logits, batch.labels[its.clips])
+                right[its.level][chips, its.draw] += counted
+                loss[its.level][chips, its.draw] += lost
+                if progress is not None and its.last:
+                    for _ in its.chips:
+                        progress()
         # One transfer per batch, not one per pass.
-        self.correct += torch.cat(correct).to(self.correct.device)
-        self.loss += torch.cat(losses).to(self.loss.device)
+        self.correct += torch.cat([its.flatten() for its in right]).to(self.correct.device)
+        self.loss += torch.cat([its.flatten() for its in loss]).to(self.loss.device)
         self.n_clips += (batch.labels >= 0).sum().to(self.n_clips.device)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:

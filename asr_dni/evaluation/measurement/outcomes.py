@@ -190,7 +190,7 @@ class OutcomeStore:
             for batch in self.clips.batches:
                 passes = Passes(self.network, batch.features)
                 logits: Tensor | None = None
-                for its in self._runner.run(level, batch, passes):
+                for its in self._runner.run([level], batch, passes):
                     if logits is None:
                         shape = (level.chips, level.draws, len(batch.labels), its.logits.shape[-1])
                         needed = 4 * shape[0] * shape[1] * len(self.clips) * shape[3]

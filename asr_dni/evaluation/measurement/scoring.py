@@ -85,6 +85,15 @@ class DigitalFront(Protocol):
         ...
 
 
+@runtime_checkable
+class Repeatable(Protocol):
+    """A network that can be K networks with the same weights."""
+
+    def repeated(self, number: int) -> NoisyClassifiers:
+        """Return so many of it in one; weights that are changed in place are changed in all."""
+        ...
+
+
 Network = TypeVar("Network", bound=NoisyClassifier | NoisyClassifiers)
 
 
@@ -114,12 +123,30 @@ class Passes(Generic[Network]):
         hardware = [its.hardware for its in noises]
         with cast(NoisyClassifiers, network).under(noise):
             if all(map(network.inputs_exact, hardware)):
-                if self._projection is None:
-                    self._projection = network.project(self._features)
-                return network.classify(self._projection).float()
+                return network.classify(self._projected()).float()
             if isinstance(network, DigitalFront) and all(map(network.frames_exact, hardware)):
                 return network.answer(self.frames(network)).float()
             return network(self._features).float()
+
+    def logits_of_all(self, network: NoisyClassifiers, noises: Sequence[Noise]) -> Tensor:
+        """Return ``(K, N, C)`` logits of the network's K repetitions, each under a noise; to the last bit as alone.
+
+        Args:
+            network: what :meth:`Repeatable.repeated` gave.
+            noises: each on hardware that leaves inputs or frames exact, as the others do.
+        """
+        with network.under(noises):
+            if self._network.inputs_exact(noises[0].hardware):
+                projection = self._projected()
+                return network.classify(projection.expand(len(noises), *projection.shape)).float()
+            assert isinstance(network, DigitalFront)
+            assert isinstance(self._network, DigitalFront)
+            return network.answer(self.frames(self._network)).float()
+
+    def _projected(self) -> Tensor:
+        if self._projection is None:
+            self._projection = self._network.project(self._features)
+        return self._projection
 
     def frames(self, network: DigitalFront) -> Tensor:
         """Return what the digital layers of the network in front make of the features."""
@@ -169,10 +196,11 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def rows_within_memory(network: NoisyClassifiers, batch: "Batch") -> int:
+def rows_within_memory(network: NoisyClassifier | NoisyClassifiers, batch: "Batch") -> int:
     """Return how many networks times clips keep what :meth:`NoisyClassifiers.project` gives within 256 MiB."""
     one = network.project(batch.features[:1])
-    return _PROJECTED_BYTES * (network.networks or 1) // max(1, one.numel() * one.element_size())
+    networks = getattr(network, "networks", None) or 1
+    return _PROJECTED_BYTES * networks // max(1, one.numel() * one.element_size())
 
 
 def pieces_of(batch: "Batch", size: int) -> Iterator["Batch"]:
