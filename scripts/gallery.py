@@ -133,6 +133,34 @@ GALLERY = (
         STUDY,
     ),
     Shown(
+        "transfer",
+        "asr_dni.study.figures.transfer.transfer_figure",
+        "Training by inference hardware",
+        "Every training, on all hardware that it was evaluated on, at one level of each.",
+        STUDY,
+    ),
+    Shown(
+        "transfer_difference",
+        "asr_dni.study.figures.transfer.transfer_difference_figure",
+        "What training on a hardware gains",
+        "Differences to conventional training on the same hardware; bold where a corrected test says so.",
+        STUDY,
+    ),
+    Shown(
+        "transfer_levels",
+        "asr_dni.study.figures.transfer.transfer_levels_figure",
+        "Training by inference hardware, at all levels",
+        "A panel for every hardware, over its strength.",
+        STUDY,
+    ),
+    Shown(
+        "transfer_curves",
+        "asr_dni.study.figures.transfer.transfer_curves_figure",
+        "Trainings on each hardware",
+        "A line for every training, a panel for every hardware.",
+        STUDY,
+    ),
+    Shown(
         "chips",
         "asr_dni.evaluation.figures.outcomes.chips_figure",
         "Chips",
@@ -241,18 +269,23 @@ def of_runs(folder: Path) -> Iterator[tuple[str, Figure]]:
 def of_study(folder: Path) -> Iterator[tuple[str, Figure]]:
     """Yield what is drawn of a study."""
     from asr_dni.study.figures import row_figure, study_figures
-    from asr_dni.study.findings import find
+    from asr_dni.study.findings import find_in
     from asr_dni.study.folder import StudyFolder
 
-    findings = find(StudyFolder(folder).ledger.frame())
+    findings = find_in(StudyFolder(folder).ledger)
     names = {"matrix": "matrix", "difference": "matrix_difference", "curves": "matrix_curves"}
     names |= {"best": "matrix_best", "units": "matrix_units"}
+    names |= {
+        name: name for name in ("transfer", "transfer_difference", "transfer_levels", "transfer_curves")
+    }
     shown = set()
     for name, figure in study_figures(findings).items():
         kind = names.get(name.partition("-")[0])
         if kind is not None and kind not in shown:
             shown.add(kind)
             yield kind, figure
+    if findings.transfers:  # whose matrices have two rows
+        return
     matrix = findings.matrices[0]
     yield "matrix_row", row_figure(matrix, matrix.sigma_train[-1])
 
