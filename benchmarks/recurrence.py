@@ -3,6 +3,7 @@
     python benchmarks/recurrence.py                         # the figures behind the targets, about five minutes
     python benchmarks/recurrence.py --sweep batch           # curves: batch, units, steps, networks or threads
     python benchmarks/recurrence.py --tasks train --cells gru --batch 64 --threads 1
+    python benchmarks/recurrence.py --products auto         # our layers and networks in that precision
     python benchmarks/recurrence.py --device cuda
 
 Contenders take turns in rounds. Times are medians with quartiles; a ratio is the median, with quartiles, of the ratios
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from matplotlib.figure import Figure
@@ -57,6 +58,7 @@ from asr_dni.nn import (
     seeded_dropout,
     use_implementation,
 )
+from asr_dni.nn.precision import ProductsSetting
 from asr_dni.noise import SITES, Noise
 
 IMPORTED = ("asr_dni.data", "asr_dni.evaluation", "asr_dni.model", "asr_dni.nn")
@@ -86,6 +88,7 @@ AUTOCAST = "torch, clean, bfloat16 autocast"
 CLEAN_NETWORK = "torch, clean, with classifier"
 OFF = "own, noise off"
 OWN = "own, noise on"
+OWN_BFLOAT16 = "own, noise on, bfloat16 products"
 SEPARATE = "own, separate arrays"
 EVERYWHERE = "own, every site"
 POPULATION = "own, as one population"
@@ -112,12 +115,14 @@ class Setting:
     networks: int = 1
     threads: int = 2
     device: str = "cpu"
+    products: Any = None
 
     @property
     def title(self) -> str:
         layers = f"{self.layers} layers of " * (self.layers > 1)
         networks = f"K {self.networks}, " * (self.task == "networks")
         where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
+        where += f", products {self.products}" * (self.products is not None)
         shape = f"batch {self.batch}, T {self.steps}, {self.inputs} inputs, {layers}{self.units} units"
         return f"{TASKS[self.task]}, {self.cell.upper()}, {networks}{shape}, {where}"
 
@@ -132,7 +137,7 @@ def layers_of(setting: Setting) -> tuple[nn.RNNBase, Noisy]:
     """Return torch's layer and ours, with the same weights."""
     torch.manual_seed(0)
     theirs = TORCH[setting.cell](setting.inputs, setting.units).to(setting.device)
-    ours = CELLS[setting.cell](setting.inputs, setting.units).to(setting.device)
+    ours = CELLS[setting.cell](setting.inputs, setting.units, products=setting.products).to(setting.device)
     ours.load_state_dict(theirs.state_dict(), strict=False)
     return theirs, ours
 
@@ -163,9 +168,9 @@ def layer_work(setting: Setting, layer: nn.Module, implementation: Any = "auto")
 
 
 def of_layers(setting: Setting) -> dict[str, Maker]:
-    def own(noise: Noise, implementation: Any = "auto") -> Maker:
+    def own(noise: Noise, implementation: Any = "auto", its: Setting = setting) -> Maker:
         def make() -> Work:
-            layer = layers_of(setting)[1]
+            layer = layers_of(its)[1]
             layer.noise = noise
             return layer_work(setting, layer, implementation)
 
@@ -194,6 +199,7 @@ def of_layers(setting: Setting) -> dict[str, Maker]:
         AUTOCAST: autocast,
         OFF: own(Noise()),
         OWN: own(Noise(1.0)),
+        OWN_BFLOAT16: own(Noise(1.0), its=replace(setting, products="bfloat16")),
         SEPARATE: own(Noise(1.0, arrays="separate")),
         EVERYWHERE: own(Noise(1.0, sites=SITES)),
         REFERENCE: own(Noise(1.0), "reference"),
@@ -260,7 +266,9 @@ class CleanNetwork(nn.Module):
 
 def network_of(setting: Setting, dropout: float) -> KeywordNetwork:
     torch.manual_seed(0)
-    settings = NetworkSettings(setting.cell, setting.units, setting.layers, dropout=dropout)  # type: ignore[arg-type]
+    settings = NetworkSettings(
+        setting.cell, setting.units, setting.layers, dropout=dropout, products=setting.products
+    )
     return KeywordNetwork(settings, setting.inputs, N_LABELS).to(setting.device)
 
 
@@ -349,6 +357,8 @@ def of_networks(setting: Setting) -> dict[str, Maker]:
         setting.device
     )
 
+    own = functools.partial(CELLS[setting.cell], products=setting.products)
+
     def in_turn(kind: Callable[..., nn.Module], noise: Noise | None) -> Work:
         layers = [kind(setting.inputs, setting.units).to(setting.device) for _ in members]
         for k, layer in enumerate(layers):
@@ -369,9 +379,7 @@ def of_networks(setting: Setting) -> dict[str, Maker]:
             raise Unavailable("this version has no populations")
         from asr_dni.nn.stacking import stack_networks
 
-        population = stack_networks(
-            [CELLS[setting.cell](setting.inputs, setting.units).to(setting.device) for _ in members]
-        )
+        population = stack_networks([own(setting.inputs, setting.units).to(setting.device) for _ in members])
         population.noise = tuple(Noise(1.0, seed=k) for k in members)
         optimizer, of_all = (
             torch.optim.Adam(population.parameters()),
@@ -387,8 +395,8 @@ def of_networks(setting: Setting) -> dict[str, Maker]:
 
     return {
         CLEAN: lambda: in_turn(TORCH[setting.cell], None),
-        OFF: lambda: in_turn(CELLS[setting.cell], Noise()),
-        OWN: lambda: in_turn(CELLS[setting.cell], Noise(1.0)),
+        OFF: lambda: in_turn(own, Noise()),
+        OWN: lambda: in_turn(own, Noise(1.0)),
         POPULATION: together,
     }
 
@@ -521,6 +529,10 @@ TARGETS = (
     Target("noisy layer against torch's clean one", 0.7, "train", OWN, CLEAN),
     Target("its products alone, the bound of that", None, "train", ARITHMETIC, CLEAN, EVERY_CELL),
     Target("noisy layer against torch's clean one", 0.9, "train", OWN, CLEAN, ("gru", "rnn")),
+    Target("noisy layer in bfloat16 against torch's clean one", 0.35, "train", OWN_BFLOAT16, CLEAN, ("lstm", "rnn")),
+    Target("noisy layer in bfloat16 against torch's clean one", 0.25, "train", OWN_BFLOAT16, CLEAN, ("gru",)),
+    Target("noisy layer in bfloat16 against torch under autocast", 0.7, "train", OWN_BFLOAT16, AUTOCAST, EVERY_CELL),
+    Target("inference in bfloat16 against torch's clean layer", 0.45, "forward", OWN_BFLOAT16, CLEAN, EVERY_CELL),
     Target("noise on against noise off", 1.15, "train", OWN, OFF, EVERY_CELL),
     Target("reference loop against torch's clean layer", None, "train", REFERENCE, CLEAN, EVERY_CELL),
     Target("noise curve against 40 clean passes", 0.6, "curve", OWN, CLEAN),
@@ -633,6 +645,7 @@ COLOURS = {
     CLEAN_NETWORK: "#6b6b6b",
     OFF: "#56B4E9",
     OWN: "#D55E00",
+    OWN_BFLOAT16: "#661100",
     SEPARATE: "#E69F00",
     EVERYWHERE: "#8B4513",
     POPULATION: "#009E73",
@@ -819,6 +832,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+    parser.add_argument("--products", choices=get_args(ProductsSetting), help="precision of all of ours")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument(
         "--keep-freed-memory",
@@ -849,7 +863,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     if not console.is_terminal:
         console = Console(width=180)
     console.print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n", soft_wrap=True)
-    settings = settings_of(options, int(machine["cores"]))
+    settings = [
+        replace(setting, products=options.products) for setting in settings_of(options, int(machine["cores"]))
+    ]
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(settings))
