@@ -457,3 +457,21 @@ def test_snr_of_multiplicative_noise_is_its_sigma():
     calibrate(layer, [x])
     assert snr_db(layer, Hardware(output=Multiplicative(0.1), sites=MVM_SITES)) == pytest.approx(20.0)
     assert snr_db(layer, KINDS["weights"]) is None
+
+
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+@pytest.mark.parametrize("converter", ["dac", "adc"])
+def test_converters_of_a_dead_layer_let_nothing_through(converter, implementation):
+    """Its signals have been 0 in calibration, so that its converters are in multiples of 0."""
+    layer, x = NoisyLSTM(3, 4), torch.zeros(5, 2, 3)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+    calibrate(layer, [x])
+    hardware = Hardware(Gaussian(0.1), **{converter: UniformConverter(6, 1.0, "range")})
+    with torch.no_grad():
+        layer.weight_ih_l0.fill_(1.0)
+    with layer.under(hardware, Realisation(draw=0)), use_implementation(implementation):
+        y, _ = layer(torch.ones(5, 2, 3))
+    assert y.isfinite().all()
+    assert (y.abs() < 1e-20).all() == (converter == "adc")

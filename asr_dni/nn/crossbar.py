@@ -39,6 +39,9 @@ from asr_dni.philox import Key, derive_key
 Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
 """Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
 
+_LEAST_BOUND = 1e-30
+"""Of a converter, so that it has steps."""
+
 Factors = Callable[[str], Tensor | None]
 """Gives ``(K,)``, what the learned bounds of ``dac`` or ``adc`` are in multiples of the given ones; ``None``: those."""
 
@@ -290,6 +293,10 @@ def _quantisation(
         _in_units([getattr(its, name) for its in operations], scale, unit, inward)
         for name in ("bound", "step")
     )
+    # Of signals that are 0 everywhere, such as those of a layer that is dead, nothing else is let through.
+    least = torch.tensor([_LEAST_BOUND * its.step / its.bound for its in operations], dtype=torch.float64)
+    step = torch.where(bound == 0, least.to(step), step)
+    bound = torch.where(bound == 0, torch.full_like(bound, _LEAST_BOUND), bound)
     if factors is None or not operations[0].learned:
         return Quantisation(bound, step)
     bound, step = bound.to(factors.device), step.to(factors.device)
