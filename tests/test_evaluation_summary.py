@@ -5,13 +5,8 @@ import pandas as pd
 import pytest
 
 from asr_dni.evaluation.curves.curve import NoiseCurve
-from asr_dni.evaluation.questions.summary import (
-    format_level,
-    last_tolerable,
-    summary_table,
-    tolerated_strength,
-    worst_chip,
-)
+from asr_dni.evaluation.curves.tolerance import format_level, last_tolerable, tolerated_strength
+from asr_dni.evaluation.questions.summary import summary_table, worst_chip
 from asr_dni.noise import Strength
 
 DAY = 86400.0

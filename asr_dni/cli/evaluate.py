@@ -167,7 +167,14 @@ def evaluate(
 
                 tables = {name: frame for name, frame in result.tables.items() if name != "curve"}
                 logged = log_evaluation(
-                    result.curve, split, find_checkpoint(checkpoint), folder, wandb_project, mode, tables
+                    result.curve,
+                    result.settings,
+                    split,
+                    find_checkpoint(checkpoint),
+                    folder,
+                    wandb_project,
+                    mode,
+                    tables,
                 )
                 console.print(describe_wandb(logged), soft_wrap=True, highlight=False)
 

@@ -128,7 +128,9 @@ def noise_curve(
         from asr_dni.cli.run_loggers import describe_wandb
         from asr_dni.evaluation.loggers.wandb_evaluation import log_evaluation
 
-        run = log_evaluation(curve, split, find_checkpoint(checkpoint), output or folder, wandb_project, mode)
+        run = log_evaluation(
+            curve, curve.settings, split, find_checkpoint(checkpoint), output or folder, wandb_project, mode
+        )
         print(describe_wandb(run))
 
 

@@ -72,9 +72,10 @@ def budget_figure(budget: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     )
     loss, accuracy = 100 * settings["tolerated_loss"], 100 * settings["together_accuracy"]
     clean = 100 * settings["clean_accuracy"]
+    gentlest = " even at the gentlest measured level" if settings.get("together_share", 1) is None else ""
     note = (
         f"{describe_evaluation(settings)}; within {loss:g} points of clean ({clean:.1f} %);"
-        f" all layers at once, measured: {accuracy:.1f} %; gates alone only"
+        f" all layers at once, measured: {accuracy:.1f} %{gentlest}; gates alone only"
     )
     axis = strength_axis(strength)
     panel = Panel(axis, Axis(scale="category", categories=tuple(names)), bars)

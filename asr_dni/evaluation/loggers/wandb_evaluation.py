@@ -20,7 +20,8 @@ from asr_dni.evaluation.loggers.wandb_mode import WandbMode
 
 
 def log_evaluation(
-    curve: NoiseCurve,
+    curve: NoiseCurve | None,
+    settings: Mapping[str, Any],
     split: str,
     checkpoint: Path,
     folder: Path,
@@ -34,7 +35,8 @@ def log_evaluation(
     W&B, see :func:`~asr_dni.evaluation.loggers.wandb_log.use_checkpoint`.
 
     Args:
-        curve: the curve.
+        curve: the curve, where all of it was measured.
+        settings: noted with all that was measured.
         split: which of the clips, ``validation`` or another.
         checkpoint: the file that was evaluated.
         folder: where W&B's files go, if ``WANDB_DIR`` does not say.
@@ -58,10 +60,11 @@ def log_evaluation(
         settings=wandb.Settings(silent=True),
     )
     run = logger.experiment
-    run.config.update({"curve": dict(curve.settings), "split": split})
+    run.config.update({"curve": dict(settings), "split": split})
     key = "val" if split == "validation" else "test"
-    log_curve_table(logger, curve, key)
-    log_curve_series(logger, curve, key)
+    if curve is not None:
+        log_curve_table(logger, curve, key)
+        log_curve_series(logger, curve, key)
     for name, frame in (tables or {}).items():
         run.log({f"{key}/{name}": wandb.Table(dataframe=frame)})
     training = wandb_run_in(run_folder)

@@ -160,8 +160,12 @@ def assemble_curve(
         },
         columns=list(COLUMNS),
     )
-    noted = {**sweep.settings(), "weights": fingerprint(cast(nn.Module, network))}
-    return NoiseCurve(frame, noted | dict(settings or {}))
+    return NoiseCurve(frame, settings_of(sweep, network) | dict(settings or {}))
+
+
+def settings_of(sweep: Sweep, network: NoisyClassifier) -> dict[str, Any]:
+    """Return what is noted of a sweep and of the network that it is of."""
+    return {**sweep.settings(), "weights": fingerprint(cast(nn.Module, network))}
 
 
 def _snr_db(network: NoisyClassifier, noise: Noise) -> float:

@@ -1,5 +1,6 @@
 """Evaluate one network on one hardware: measure once, then fill the tables of a folder."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from asr_dni.evaluation.curves.curve import NoiseCurve
-from asr_dni.evaluation.measurement.measuring import assemble_curve
-from asr_dni.evaluation.measurement.outcomes import Outcomes, OutcomeStore, measure_sweep
+from asr_dni.evaluation.measurement.measuring import assemble_curve, settings_of
+from asr_dni.evaluation.measurement.outcomes import Outcomes, OutcomeStore
 from asr_dni.evaluation.measurement.scoring import NoisyClassifier
 from asr_dni.evaluation.measurement.sweep import Level, Sweep
+from asr_dni.evaluation.questions.budget import has_budget, noise_budget
 from asr_dni.evaluation.questions.calibration import BINS, calibration_table, reliability_table
 from asr_dni.evaluation.questions.classes import classes_table
 from asr_dni.evaluation.questions.clips import clips_table
@@ -24,13 +26,14 @@ from asr_dni.evaluation.questions.cost_of_inference import (
     products_of,
 )
 from asr_dni.evaluation.questions.folder import write_table
-from asr_dni.evaluation.questions.sensitivity import has_budget, noise_budget, parts_to_ask, sensitivity_table
+from asr_dni.evaluation.questions.sensitivity import parts_to_ask, sensitivity_table
 from asr_dni.evaluation.questions.summary import summary_table
 from asr_dni.evaluation.questions.voting import INTERVALS, check_votes, usual_votes, voting_table
 from asr_dni.noise import Noise
 
 Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips", "sensitivity", "cost"]
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
+_OF_ALL_LEVELS = {"curve", "classes", "calibration", "voting", "clips"}
 
 PARTS = "passes"
 """Name of the folder of what was measured, from which all tables are made."""
@@ -71,10 +74,21 @@ class Request:
         clean = Noise.of(replace(noise.hardware, sites=())).compensating(noise.compensation)
         return Level(0.0, clean, 1, 1)
 
+    def levels(self, store: OutcomeStore) -> list[Level]:
+        """Return the levels that the whole network is measured at, which are those that the subjects need."""
+        if _OF_ALL_LEVELS & set(self.subjects):
+            return list(self.sweep.levels)
+        if "sensitivity" not in self.subjects:
+            return []
+        shown = {level.value for level in parts_to_ask(store, self.sweep, self.draws_per_part).levels}
+        return [level for level in self.sweep.levels if level.value in shown]
+
     def passes(self, store: OutcomeStore) -> int:
         """Return how many passes over each batch this takes, those that look for a budget aside."""
         parts = parts_to_ask(store, self.sweep, self.draws_per_part).passes
-        return 1 + len(self.sweep.passes) + (parts if "sensitivity" in self.subjects else 0)
+        whole = sum(level.chips * level.draws for level in self.levels(store))
+        measured = bool(_OF_ALL_LEVELS & set(self.subjects)) or "sensitivity" in self.subjects
+        return measured + whole + (parts if "sensitivity" in self.subjects else 0)
 
 
 @dataclass(frozen=True)
@@ -82,12 +96,14 @@ class Result:
     """What was found on one hardware.
 
     Attributes:
-        curve: accuracy by strength, chip and draw.
+        curve: accuracy by strength, chip and draw; ``None`` where no subject needs all levels.
+        settings: noted with all tables.
         tables: further ones, by name.
         files: that were written.
     """
 
-    curve: NoiseCurve
+    curve: NoiseCurve | None
+    settings: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
     files: Sequence[Path]
 
@@ -109,6 +125,8 @@ def evaluate_network(
 ) -> Result:
     """Measure what is not measured yet, and write the tables.
 
+    Only what the subjects need is measured: nothing for ``cost``.
+
     Args:
         store: measures, and keeps what it measured.
         request: what is asked.
@@ -123,12 +141,15 @@ def evaluate_network(
         UserError: there are too many passes for memory.
     """
     assert request.votes is not None
-    clean = store.outcomes(request.clean, progress)
-    outcomes = measure_sweep(store, request.sweep, progress)
-    clean_accuracy = clean.right.double().mean().item()
-    noted = {**settings, "label_names": list(label_names), "clean_accuracy": clean_accuracy}
-    curve = curve_of(outcomes, request.sweep, store.network, noted)
-    noted = curve.settings
+    noted = {**settings_of(request.sweep, store.network), **settings, "label_names": list(label_names)}
+    clean_accuracy, curve = math.nan, None
+    levels = request.levels(store)
+    if levels or "sensitivity" in request.subjects:
+        clean_accuracy = store.outcomes(request.clean, progress).right.double().mean().item()
+        noted["clean_accuracy"] = clean_accuracy
+    outcomes = [store.outcomes(level, progress) for level in levels]
+    if _OF_ALL_LEVELS & set(request.subjects):
+        curve = curve_of(outcomes, request.sweep, store.network, noted)
     tables: dict[str, pd.DataFrame] = {}
     own: dict[str, dict[str, Any]] = {}
     if "classes" in request.subjects:
@@ -163,6 +184,7 @@ def evaluate_network(
         constants = {name: vars(its) for name, its in (request.energy or {}).items()}
         own["cost"] = {"energy": constants or None, "devices_per_weight": DEVICES_PER_WEIGHT}
     if "curve" in request.subjects:
+        assert curve is not None
         whole = request.sweep.noise.hardware.counts(request.sweep.strength)
         tables["curve"] = curve.frame
         tables["summary"] = summary_table(
@@ -174,7 +196,7 @@ def evaluate_network(
         for name, frame in tables.items()
         for path in write_table(folder, name, frame, {**noted, **own.get(name, {})})
     ]
-    return Result(curve, tables, files)
+    return Result(curve, noted, tables, files)
 
 
 def curve_of(

@@ -1,4 +1,4 @@
-"""Which part of a network noise hurts most, and how much noise each part can bear.
+"""Which part of a network noise hurts most.
 
 A part is a layer at a site, or of these only a gate; the noise there is what it is where the whole network has it, all
 other products are exact.
@@ -7,7 +7,6 @@ other products are exact.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +14,12 @@ import pandas as pd
 from asr_dni.evaluation.curves.intervals import wilson_interval
 from asr_dni.evaluation.measurement.outcomes import Outcomes, OutcomeStore
 from asr_dni.evaluation.measurement.sweep import Level, Sweep
-from asr_dni.evaluation.questions.summary import last_tolerable
-from asr_dni.noise import Noise, Part, Placed
+from asr_dni.noise import Part
 
 WHOLE = "all"
 """What the table calls the whole network."""
 
 _MOST_LEVELS = 6
-_HALVINGS = 7
 
 
 @dataclass(frozen=True)
@@ -103,104 +100,13 @@ def sensitivity_table(
     for part in (*asked.parts, *asked.gates):
         for level in asked.levels:
             its = replace(level, noise=level.noise.only_at(part))
-            add(_named(part), level.value, store.outcomes(its, progress))
+            add(named(part), level.value, store.outcomes(its, progress))
     columns = ["part", "layer", "site", "gate", "strength", "accuracy", "low", "high", "loss_of_accuracy"]
     return pd.DataFrame(rows, columns=columns)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much of a strength each part bears.
-
-    Attributes:
-        table: ``budget`` of :data:`~asr_dni.evaluation.questions.folder.TABLES`.
-        share: ``together`` is this share of ``alone`` at every part.
-        accuracy: with noise at all parts, each at its ``together``: measured.
-        low: lower end of its interval over clips (Wilson).
-        high: upper end.
-    """
-
-    table: pd.DataFrame
-    share: float
-    accuracy: float
-    low: float
-    high: float
-
-    def settings(self) -> dict[str, Any]:
-        """Return all but the table, to be noted with it."""
-        names = ("share", "accuracy", "low", "high")
-        return {f"together_{name}": getattr(self, name) for name in names}
-
-
-def has_budget(sweep: Sweep) -> bool:
-    """Return whether a strength can be split up: at 0 there is no noise, and it takes all numbers above."""
-    hardware, strength = sweep.noise.hardware, sweep.strength
-    if hardware.counts(strength) or strength.path.endswith(".time"):
-        return False
-    return not hardware.at(0.0, strength).on and hardware.at(max(sweep.values), strength).on
-
-
-def noise_budget(
-    store: OutcomeStore,
-    asked: Sensitivity,
-    table: pd.DataFrame,
-    clean: float,
-    loss: float,
-    progress: Callable[[int], None] | None = None,
-) -> Budget:
-    """Return how much each part bears alone, and a split under which all together stay within the loss.
-
-    Alone it is the largest strength at which accuracy is within ``loss`` of clean, at most the largest that was
-    measured. Together every part gets the same share of that; the largest share that keeps accuracy, with noise at all
-    parts, is found by halving, to 1 % of the whole, and accuracy at it is measured, not computed.
-
-    Args:
-        store: measures, and keeps what it measured.
-        asked: which parts and levels. Of a gate only what it bears alone is told: it is a part of a layer's.
-        table: what :func:`sensitivity_table` gave.
-        clean: accuracy without noise.
-        loss: that is tolerated, as a share of 1.
-        progress: see :meth:`~asr_dni.evaluation.measurement.outcomes.OutcomeStore.outcomes`.
-    """
-    strength, noise = asked.sweep.strength, asked.sweep.levels[-1].noise
-    alone = {}
-    for part in (*asked.parts, *asked.gates):
-        own = table[table["part"] == str(part)].sort_values("strength")
-        levels = np.array([0.0, *own["strength"]])
-        accuracy = np.array([clean, *own["accuracy"]])
-        alone[part] = min(last_tolerable(levels, accuracy, clean - loss), float(levels[-1]))
-
-    def together(share: float) -> Outcomes:
-        placed = [
-            Placed(part, noise.hardware.at(share * alone[part], strength))
-            for part in asked.parts
-            if alone[part] > 0
-        ]
-        last = asked.levels[-1]
-        return store.outcomes(
-            replace(last, value=share, noise=noise.only_at(*placed) if placed else Noise()), progress
-        )
-
-    def accuracy_of(outcomes: Outcomes) -> float:
-        return outcomes.right.double().mean().item()
-
-    share, found = 1.0, accuracy_of(together(1.0))
-    if found < clean - loss - 1e-12:
-        share, found, bad = 0.0, clean, 1.0
-        for _ in range(_HALVINGS):
-            middle = (share + bad) / 2
-            accuracy_there = accuracy_of(together(middle))
-            if accuracy_there >= clean - loss - 1e-12:
-                share, found = middle, accuracy_there
-            else:
-                bad = middle
-    rows = [(*_named(part), value, math.nan if part.gate else share * value) for part, value in alone.items()]
-    frame = pd.DataFrame(rows, columns=["part", "layer", "site", "gate", "alone", "together"])
-    low, high = wilson_interval(found, len(store.clips))
-    return Budget(frame, share, found, low, high)
-
-
-def _named(part: Part) -> tuple[str, str, str, str]:
+def named(part: Part) -> tuple[str, str, str, str]:
+    """Return a part in one word, and its layer, site and gate."""
     return str(part), part.name, part.site, part.gate
 
 

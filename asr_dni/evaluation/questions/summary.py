@@ -1,7 +1,6 @@
 """What an evaluation comes to: clean accuracy, midpoint, the strength that is tolerable, the worst chip, votes."""
 
 import math
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -9,112 +8,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from asr_dni.errors import UserError
-from asr_dni.evaluation.curves.axes import TIMES
 from asr_dni.evaluation.curves.curve import NoiseCurve
 from asr_dni.evaluation.curves.interpolation import weights_of_mean
 from asr_dni.evaluation.curves.intervals import wilson_interval
+from asr_dni.evaluation.curves.tolerance import format_level, is_logarithmic, places_of, tolerated_strength
 from asr_dni.evaluation.questions.voting import votes_needed
 from asr_dni.noise import Strength
 
 Array: TypeAlias = npt.NDArray[np.float64]
-
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Tolerated:
-    """How far a strength may go until accuracy is more than so much below clean.
-
-    Attributes:
-        value: the strength; NaN where no measured level is good enough, infinite where all are.
-        text: the same in words.
-    """
-
-    value: float
-    text: str
-
-
-def tolerated_strength(curve: NoiseCurve, clean: float, loss: float, whole: bool = False) -> Tolerated:
-    """Return the strength up to which accuracy, averaged over chips and draws, stays within ``loss`` of clean.
-
-    For a strength that harms the more the larger it is, it is the largest one with all lower ones good enough, between
-    measured levels by straight lines. Of a converter's bits, of which more are better, it is the least measured one
-    with all higher ones good enough.
-
-    Args:
-        curve: over the strength.
-        clean: accuracy without noise, a share of 1.
-        loss: as a share of 1.
-        whole: whether the strength takes whole numbers only.
-    """
-    means = curve.frame.groupby("strength")["accuracy"].mean()
-    levels, accuracy = means.index.to_numpy(dtype=float), means.to_numpy(dtype=float)
-    least = clean - loss
-    good = accuracy >= least - _ROUNDING
-    name = curve.strength.symbol
-    within = f"within {100 * loss:g} points of clean"
-    if curve.strength.path.endswith(".bits"):
-        enough = len(good) - int(np.argmin(good[::-1])) if not good.all() else 0
-        if enough == len(good):
-            return Tolerated(
-                math.nan, f"none of the measured {name}, up to {levels[-1]:g}, is enough: {within}"
-            )
-        at_least = "at most " if enough == 0 else ""
-        return Tolerated(levels[enough], f"{at_least}{levels[enough]:g} {name} are enough: {within}")
-    value = last_tolerable(places_of(curve.strength, levels), accuracy, least, whole)
-    if _is_log(curve.strength, levels) and math.isfinite(value):
-        value = 10**value
-    if math.isinf(value):
-        most = format_level(curve.strength, levels[-1])
-        return Tolerated(value, f"{name} of more than {most} is tolerable: {within}")
-    if math.isnan(value):
-        least_measured = format_level(curve.strength, levels[0])
-        return Tolerated(value, f"no measured {name}, from {least_measured} on, is tolerable: {within}")
-    return Tolerated(value, f"{name} up to {format_level(curve.strength, value)} is tolerable: {within}")
-
-
-def _is_log(strength: Strength, levels: Array) -> bool:
-    return strength.path.endswith(".time") and float(levels[0]) > 0
-
-
-def places_of(strength: Strength, levels: Array) -> Array:
-    """Return where levels are on the axis: times by their logarithm to base 10, all others as they are."""
-    return np.log10(levels) if _is_log(strength, levels) else levels
-
-
-def format_level(strength: Strength, value: float) -> str:
-    """Return a value of a strength with its unit; a time in the largest unit that it has at least one of."""
-    if strength.path.endswith(".time") and value >= 1:
-        name, seconds = [its for its in TIMES.items() if its[1] <= value * (1 + 1e-9)][-1]
-        unit = name.removeprefix("1 ")
-        number = f"{value / seconds:.3g}"
-        plural = "s" if number != "1" and unit not in ("s", "min") else ""
-        return f"{number} {unit}{plural}"
-    return f"{value:.4g} {strength.unit}".strip()
-
-
-def last_tolerable(levels: Array, accuracy: Array, least: float, whole: bool = False) -> float:
-    """Return the largest strength with an accuracy of at least ``least`` there and at all lower ones.
-
-    Args:
-        levels: ascending, N.
-        accuracy: N; linear between levels.
-        least: the accuracy.
-        whole: whether only levels that were measured count.
-
-    Returns:
-        Infinite where all levels are good enough, NaN where the first is not.
-    """
-    good = accuracy >= least - _ROUNDING
-    if good.all():
-        return math.inf
-    bad = int(np.argmin(good))
-    if bad == 0:
-        return math.nan
-    if whole:
-        return float(levels[bad - 1])
-    share = (accuracy[bad - 1] - least) / (accuracy[bad - 1] - accuracy[bad])
-    return float(levels[bad - 1] + max(0.0, share) * (levels[bad] - levels[bad - 1]))
 
 
 def chip_accuracies(curve: NoiseCurve) -> pd.DataFrame:
@@ -134,7 +35,7 @@ def worst_chip(curve: NoiseCurve) -> int | None:
 
 
 def _axis_of(strength: Strength, levels: Array) -> str:
-    return f"the logarithm of {strength.symbol}" if _is_log(strength, levels) else strength.symbol
+    return f"the logarithm of {strength.symbol}" if is_logarithmic(strength, levels) else strength.symbol
 
 
 def summary_table(

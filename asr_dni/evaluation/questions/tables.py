@@ -14,12 +14,16 @@ from asr_dni.evaluation.questions.evaluate import Result
 
 
 def print_result(console: Console, result: Result) -> None:
-    """Print what was found on one hardware: the curve, what it comes to, and what votes and calibration do."""
-    console.print(noise_curve_table({curve_label(result.curve.settings): result.curve}))
+    """Print what was found on one hardware: the curve and what it comes to, votes, calibration; else the parts."""
+    if result.curve is not None:
+        console.print(noise_curve_table({curve_label(result.curve.settings): result.curve}))
+    # Beside a curve, what is of parts is left to the figures.
+    of_parts = (("sensitivity", sensitivity_rows), ("budget", budget_rows), ("cost", cost_rows))
     for name, table in (
         ("summary", summary_rows),
         ("voting", voting_rows),
         ("calibration", calibration_rows),
+        *(of_parts if result.curve is None else ()),
     ):
         if name in result.tables:
             console.print(table(result.tables[name]))
