@@ -24,6 +24,7 @@ LAYERS_KEY = "layers"
 _FROM = "# from "
 _MOST_LAYERS = 200
 _OPTIONS = ("--config", "-c")
+_OF_UNION = "Does not validate against any of the Union subtypes"
 _NEAR = 0.7
 """Similarity of a setting's name to another that may have been meant, as difflib measures it."""
 
@@ -185,21 +186,25 @@ def explain(error: Exception, longest: int = 400) -> str:
     refused = refusal(text)
     if refused is not None:
         return f"{key_of.group(1)}: {refused}" if key_of else refused
-    key, union, reasons = text.partition("Does not validate against any of the Union subtypes")
+    key, union, reasons = text.partition(_OF_UNION)
     if union:
         said, _, given = reasons.partition("Errors:")[2].partition("Given value type:")
+        said = re.sub(rf"{_OF_UNION}\s+Subtypes: .*\s+Errors:", "", said)  # of a value in this one
         # A reason may go on in the next lines.
         causes = [" ".join(cause.split()) for cause in re.split(r"^\s*- ", said, flags=re.MULTILINE)]
         causes = [cause for cause in causes if cause and "NoneType" not in cause]
-        value = given.partition("Given value: ")[2]
+        value = given.partition("Given value: ")[2].partition("Given value type:")[0].strip()
         named = any(
             said in cause
             for cause in causes
             for said in ("not accepted", "unrecognized arguments", "Got value:")
         )
-        text = f"{key}{'; '.join(dict.fromkeys(causes))}" + (
-            f" Got value: {value}" if value and not named else ""
-        )
+        whole = re.sub(r":; ", ": ", "; ".join(dict.fromkeys(causes)))
+        # Only a class that was named, not that of an entry of a list.
+        for path in re.findall(r"Problem with given class_path '([\w.]+)':", whole):
+            if path.rpartition(".")[2] not in given:
+                whole = whole.replace(f"Problem with given class_path '{path}':", "")
+        text = f"{key}{whole}" + (f" Got value: {value}" if value and not named else "")
     for pattern, replacement in (
         (r'Parser key "([^"]+)":', r"\1:"),
         (r"- Expected a path but \S+ either not accessible or invalid", ""),
@@ -208,7 +213,8 @@ def explain(error: Exception, longest: int = 400) -> str:
         (r"Type typing\.Callable\S*(?: \S+)? expects a function or a callable class:", ""),
         (r"Expected a typing\.Literal\[([^\]]*)\]\.?", r"expected one of \1."),
         (r"Expected a <class '([\w.]+)'>\.?", r"expected \1."),
-        (r"Got value: Namespace\(.*", ""),
+        (r"Got value: \[?Namespace\(.*", ""),
+        (r"\.;", ";"),
         (r"Got value:", "Got"),
         (r"Problem with given class_path '([\w.]+)':", r"\1:"),
         (r"Got NestedArg\(.*\)$", ""),

@@ -2,9 +2,11 @@ import argparse
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 from asr_dni.configuration import expand_layers, explain, read_layers
 from asr_dni.errors import UserError
+from asr_dni.study.evaluation_settings import EvaluationSettings
 
 
 def write(path, **contents):
@@ -82,3 +84,21 @@ def test_the_parsers_errors_become_a_line():
         "a.b: expected one of 'x', 'y'. Got z"
     )
     assert len(explain(Exception("word " * 500))) < 500
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"hardware": 3}, "hardwares: hardware: expected dict; expected str. Got 3"),
+        ({"hardware": "pcm", "at": "day"}, "hardwares: at: expected float. Got day"),
+        ({"hardware": "pcm", "at": [1.0]}, "hardwares: at: expected float. Got [1.0]"),
+        ({"hardware": "pcm", "strengths": [1.0], "chips": 1.5}, "hardwares: chips: expected int. Got 1.5"),
+        ({"strengths": [1.0]}, "hardwares: the following arguments are required: hardware"),
+    ],
+)
+def test_a_wrong_value_in_a_list_of_settings_is_named(entry, line):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(EvaluationSettings, as_group=False)
+    with pytest.raises(argparse.ArgumentError) as raised:
+        parser.parse_object({"hardwares": [entry]})
+    assert explain(raised.value) == line
