@@ -201,6 +201,11 @@ def test_training_and_inference_hardware_are_lists_of_their_own(tmp_path):
             "evaluation.hardwares[1] is the hardware of evaluation.hardwares[0]",
         ),
         ("--noise_models=[{hardware: none, sigma_train: [1]}]", "sigma_train is given beside hardware none"),
+        ("--noise_models=[{hardware: none, chips: run}]", "chips is given beside hardware none"),
+        (
+            "--noise_models=[{hardware: none, strength: weight.sigma}]",
+            "strength is given beside hardware none",
+        ),
         (
             "--noise_models=[{drawn: batch}, {drawn: batch}]",
             "noise_models[1] is the noise of noise_models[0]",

@@ -83,7 +83,7 @@ class EvaluationSettings:
     """At which noise every member is evaluated.
 
     Args:
-        sigma_infer: noise levels.
+        sigma_infer: noise levels, where no hardware has strengths of its own here.
         draws: realisations of the noise per level (and chip), where they differ.
         scales: what sigma_infer is measured in, one matrix each; null: what sigma_train is measured in.
         split: which clips.

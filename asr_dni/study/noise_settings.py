@@ -62,7 +62,8 @@ class NoiseModel:
         sites: where the noise enters.
         arrays: whether W_ih and W_hh share one array (joint) or not (separate).
         sigma_train: levels of the training, where they are not those of the study.
-        sigma_infer: levels of the evaluation in this scale, where they are not those of the study.
+        sigma_infer: levels of the evaluation in this scale, where they are not those of the study, and the study has no
+            hardware of its evaluation.
         hardware: none: conventional training, without levels; or any other hardware, see
             :class:`asr_dni.model.spotter.TrainingNoise`, as for the following ones; the levels are then values of
             ``strength``.
@@ -73,7 +74,7 @@ class NoiseModel:
 
     Raises:
         UserError: the hardware is not valid, has no such strength, or stands beside scale, sites or arrays; or it is
-            none, and has levels.
+            none, and has levels, a strength or chips.
     """
 
     scale: Scale = "absolute"
@@ -87,8 +88,9 @@ class NoiseModel:
     drawn: Drawn | None = None
 
     def __post_init__(self) -> None:
-        if self.is_none and (self.sigma_train or self.drawn is not None):
-            key = "sigma_train" if self.sigma_train else "drawn"
+        beside = {"sigma_train": bool(self.sigma_train), "drawn": self.drawn is not None}
+        beside |= {"chips": self.chips != "step", "strength": self.strength != SIGMA.path}
+        for key in (key for key, given in beside.items() if given and self.is_none):
             raise UserError(f"{key} is given beside hardware none, conventional training: leave it out")
 
     @property

@@ -11,6 +11,7 @@ from asr_dni.evaluation.measurement.scoring import Passes
 from asr_dni.model.population_spotter import Member, PopulationSpotter
 from asr_dni.model.step import member_losses
 from asr_dni.nn import calibrate
+from asr_dni.noise import Noise
 from asr_dni.study.cost import DataSize
 from asr_dni.study.plan import PlannedMember
 from asr_dni.study.reading import Study
@@ -22,7 +23,7 @@ class Speed:
 
     Attributes:
         training: seconds of a training step per member.
-        evaluation: seconds of a noisy pass over a batch per member.
+        evaluation: seconds of a noisy pass over a batch per member, mean over the passes on all its hardware.
     """
 
     training: float
@@ -57,7 +58,6 @@ def measure_speed(
     # Where the noise is strongest: at strength 0 much of the work may not be there.
     strongest = max(study.settings.sigmas_of(member.noise))
     in_training = noise.of_step(noise.at(strongest), 0, 0).realised(draw=0)
-    in_evaluation = member.evaluations[0].sweep.levels[-1].noise.realised(draw=0)
     if study.settings.training.calibrate_every:
         calibrate(spotter.network, [features], by_batch=True)
 
@@ -68,19 +68,25 @@ def measure_speed(
         torch.autograd.backward(loss)
         optimizer.step()
 
-    def evaluate() -> None:
-        with torch.inference_mode():
-            passes.logits(in_evaluation)
-
     training = _seconds(step, where)
     with torch.inference_mode():
         passes = Passes(spotter.network, features)
     spotter.eval()
-    return Speed(training / members, _seconds(evaluate, where) / members)
+
+    def seconds_on(noise: Noise) -> float:
+        with torch.inference_mode():
+            return _seconds(lambda: passes.logits(noise), where)
+
+    spent = sum(
+        evaluation.n_passes * seconds_on(evaluation.sweep.levels[-1].noise.realised(draw=0))
+        for evaluation in member.evaluations
+    )
+    n_passes = sum(evaluation.n_passes for evaluation in member.evaluations)
+    return Speed(training / members, spent / n_passes / members)
 
 
 def _seconds(
-    work: Callable[[], None], device: torch.device, at_least: float = 0.3, repeats: int = 3
+    work: Callable[[], object], device: torch.device, at_least: float = 0.3, repeats: int = 3
 ) -> float:
     """Return the seconds of the fastest of some calls, after one that is not counted."""
     fastest, total, calls = float("inf"), 0.0, 0
