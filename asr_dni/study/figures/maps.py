@@ -1,18 +1,17 @@
 """Figures on a study's grid of training and inference noise: accuracy, differences, the best training noise."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from asr_dni.evaluation.curves.description import format_snr
-from asr_dni.evaluation.curves.tables import format_accuracy
 from asr_dni.evaluation.figures.noise_curves import strength_axis
-from asr_dni.plotting import Axis, CellText, ColorScale, Figure, HeatMap, Legend, Line, Panel, Style, Tick
-from asr_dni.plotting.style import RED_BLUE, VIRIDIS
+from asr_dni.plotting import Axis, ColorScale, Figure, HeatMap, Legend, Line, Panel, Style, Tick
+from asr_dni.study.figures.cells import accuracy_map, difference_map, grid, largest
 from asr_dni.study.figures.frame import (
     COLUMNS,
     INTERVAL,
@@ -27,8 +26,6 @@ from asr_dni.study.hypothesis_tests import MIN_SEEDS, TOO_FEW_SEEDS
 from asr_dni.study.matrix import Matrix
 from asr_dni.wording import count
 
-Array: TypeAlias = npt.NDArray[np.float64]
-
 _BEST, _MAY_BE_BEST = "#0b3c5d", "#bcd7ea"
 
 
@@ -42,36 +39,15 @@ def matrices_figure(matrices: Sequence[Matrix]) -> Figure:
         UserError: there is no matrix.
     """
     matrices = _on_one_grid(matrices)
-    chance = 100 * matrices[0].chance
-    ticks = [Tick(chance, f"chance {chance:.1f}")]
-    ticks += [Tick(tick, f"{tick:g}") for tick in range(0, 101, 20) if tick - chance > 6]
-    colors = ColorScale(VIRIDIS, (chance, 100), "accuracy (%)", tuple(ticks))
     panels = []
     for matrix, title in zip(matrices, panel_titles(matrices), strict=True):
-        mean, (low, high) = matrix.mean, matrix.interval()
-        half = 50 * (high - low)
         x, y = _grid_axes(matrix, matrix.sigma_train)
 
-        def text(row: int, column: int, mean: Array = mean, half: Array = half) -> CellText:
-            width = half[row, column]
-            small = "" if math.isnan(width) else f"±{width:.1f}"
-            return CellText(f"{100 * mean[row, column]:.1f}", small)
+        def name(row: int, column: int, accuracy: str, matrix: Matrix = matrix) -> str:
+            seeds = count(int(matrix.n_seeds[row, column]), "seed")
+            return f"{_place(matrix, matrix.sigma_train, row, column)}\n{accuracy}\n{seeds}"
 
-        def hover(
-            row: int,
-            column: int,
-            matrix: Matrix = matrix,
-            mean: Array = mean,
-            low: Array = low,
-            high: Array = high,
-        ) -> str:
-            at = row, column
-            return (
-                f"{_place(matrix, matrix.sigma_train, row, column)}\n{format_accuracy(mean[at], low[at], high[at])} %"
-                f"{'' if math.isfinite(low[at]) else f', {TOO_FEW_SEEDS}'}\n{count(int(matrix.n_seeds[at]), 'seed')}"
-            )
-
-        heat = HeatMap((100 * mean).tolist(), colors, _grid(mean.shape, text), hover=_grid(mean.shape, hover))
+        heat = accuracy_map(matrix.mean, *matrix.interval(), matrices[0].chance, name)
         panels.append(Panel(x, y, (heat,), title))
     interval = f"and half the width of its {INTERVAL}" if have_intervals(matrices) else TOO_FEW_SEEDS
     note = f"numbers: accuracy in %, mean over seeds, {interval}"
@@ -98,15 +74,7 @@ def differences_figure(matrices: Sequence[Matrix], findings: Findings, to_clean:
         marks = "bold with *: differs from it, two-sided paired t test over seeds, Holm-corrected p < 0.05"
     differences = [findings.differences(matrix, to_clean) for matrix in matrices]
     # Far below the clean accuracy it does not matter how far: colours are for what is near it.
-    limit = 10.0 if to_clean else max([1.0, *(_largest(100 * one.effect) for one in differences if one)])
-    ticks = [Tick(-limit, _signed(-limit)), Tick(0, "0"), Tick(limit, _signed(limit))]
-    colors = ColorScale(
-        RED_BLUE,
-        (-limit, limit),
-        "difference (points)",
-        tuple(ticks),
-        "min" if to_clean else "neither",
-    )
+    limit = 10.0 if to_clean else max([1.0, *(largest(100 * one.effect) for one in differences if one)])
     panels = []
     for matrix, title, found in zip(matrices, panel_titles(matrices), differences, strict=True):
         if found is None:
@@ -115,46 +83,15 @@ def differences_figure(matrices: Sequence[Matrix], findings: Findings, to_clean:
         trains = matrix.sigma_train[1:]
         effect, low, high = 100 * found.effect, 100 * found.low, 100 * found.high
         x, y = _grid_axes(matrix, trains)
-
-        def text(
-            row: int,
-            column: int,
-            effect: Array = effect,
-            half: Array = (high - low) / 2,
-            marked: npt.NDArray[np.bool_] = found.significant,
-        ) -> CellText:
-            width, bold = half[row, column], bool(marked[row, column])
-            small = "" if math.isnan(width) else f"±{width:.1f}"
-            return CellText(_signed(effect[row, column]) + "*" * bold, small, bold)
-
-        def hover(
-            row: int,
-            column: int,
-            matrix: Matrix = matrix,
-            values: tuple[Array, Array, Array] = (effect, low, high),
-            marked: npt.NDArray[np.bool_] = found.significant,
-        ) -> str:
-            value, low, high = (one[row, column] for one in values)
-            interval = TOO_FEW_SEEDS if math.isnan(low) else f"[{_signed(low)}, {_signed(high)}]"
-            test = "\nsignificant" if marked[row, column] else ""
-            return f"{_place(matrix, matrix.sigma_train[1:], row, column)}\n{_signed(value)} points, {interval}{test}"
-
-        heat = HeatMap(effect.tolist(), colors, _grid(effect.shape, text), hover=_grid(effect.shape, hover))
+        places = grid(effect.shape, partial(_place, matrix, trains))
+        extend: Literal["min", "neither"] = "min" if to_clean else "neither"
+        heat = difference_map(effect, low, high, found.significant, limit, places, extend)
         panels.append(Panel(x, y, (heat,), title))
     known = any(bool(np.isfinite(one.low).any()) for one in differences if one)
     interval = f"and half its {INTERVAL}; {marks}" if known else f"{TOO_FEW_SEEDS}, nothing is tested"
     note = f"numbers: difference in points, mean over seeds, {interval}"
     width, height = _grid_size(matrices)
     return make_figure(what, matrices, panels, (width, height - 0.25), note)
-
-
-def _signed(points: float) -> str:
-    return f"{points + 0.0:+.1f}".replace("-", "−")
-
-
-def _largest(values: Array) -> float:
-    known = np.abs(values[np.isfinite(values)])
-    return float(known.max()) if known.size else 0.0
 
 
 def best_figure(matrices: Sequence[Matrix], findings: Findings) -> Figure:
@@ -246,10 +183,6 @@ def _place(matrix: Matrix, trains: Sequence[float], row: int, column: int) -> st
     of_snr = "" if snr == "–" else f" (SNR {snr} dB)"
     trained = f"{matrix.train_symbol} {matrix.train_text(trains[row])}"
     return f"{trained}, {matrix.strength.symbol} {matrix.levels[column]:g}{of_snr}"
-
-
-def _grid(shape: tuple[int, ...], of: Callable[[int, int], Any]) -> list[list[Any]]:
-    return [[of(row, column) for column in range(shape[1])] for row in range(shape[0])]
 
 
 def _on_one_grid(matrices: Sequence[Matrix]) -> list[Matrix]:

@@ -9,8 +9,6 @@ from asr_dni.evaluation.curves.tables import format_accuracy
 from asr_dni.evaluation.figures.noise_curves import ACCURACY, chance_line, strength_axis
 from asr_dni.plotting import (
     Axis,
-    CellText,
-    ColorScale,
     Figure,
     HeatMap,
     Legend,
@@ -19,7 +17,7 @@ from asr_dni.plotting import (
     Tick,
     curve_style,
 )
-from asr_dni.plotting.style import RED_BLUE, VIRIDIS
+from asr_dni.study.figures.cells import accuracy_map, difference_map, largest
 from asr_dni.study.figures.frame import INTERVAL
 from asr_dni.study.findings.transfer_tables import transfer_differences
 from asr_dni.study.hypothesis_tests import ALPHA, TOO_FEW_SEEDS, Array, student_t_tests
@@ -52,40 +50,13 @@ def transfer_difference_figure(transfer: Transfer) -> Figure:
     shape = len(rows), len(transfer.inferences)
     effect, low, high = (100 * table[name].to_numpy().reshape(shape) for name in ("effect", "low", "high"))
     marked = (table["p_holm"].to_numpy() < ALPHA).reshape(shape)
-    known = np.abs(effect[np.isfinite(effect)])
-    limit = max(1.0, float(known.max())) if known.size else 1.0
-    ticks = (Tick(-limit, _signed(-limit)), Tick(0, "0"), Tick(limit, _signed(limit)))
     places = _places(transfer)
-    texts, hover = [], []
-    for row in range(shape[0]):
-        texts.append(
-            [
-                CellText(
-                    _signed(effect[at]) + "*" * bool(marked[at]), _half(low[at], high[at]), bool(marked[at])
-                )
-                for at in ((row, column) for column in range(shape[1]))
-            ]
-        )
-        hover.append(
-            [
-                f"{places[rows[row]][column]}\n{_signed(effect[row, column])} points,"
-                f" {_interval(low[row, column], high[row, column])}"
-                + ("\nsignificant" if marked[row, column] else "")
-                for column in range(shape[1])
-            ]
-        )
-    heat = HeatMap(
-        effect.tolist(),
-        ColorScale(RED_BLUE, (-limit, limit), "difference (points)", ticks),
-        texts,
-        hover=hover,
-    )
-    note = "numbers: difference in points on the same hardware, mean over seeds, "
-    note += TOO_FEW_SEEDS + ", nothing is tested"
+    limit = max(1.0, largest(effect))
+    heat = difference_map(effect, low, high, marked, limit, [places[row] for row in rows])
+    interval = f"{TOO_FEW_SEEDS}, nothing is tested"
     if np.isfinite(low).any():
-        note = note.removesuffix(TOO_FEW_SEEDS + ", nothing is tested") + (
-            f"and half its {INTERVAL}; bold with *: two-sided paired t test over seeds, Holm-corrected p < 0.05"
-        )
+        interval = f"and half its {INTERVAL}; bold with *: two-sided paired t test over seeds, Holm-corrected p < 0.05"
+    note = f"numbers: difference in points on the same hardware, mean over seeds, {interval}"
     panel = Panel(_inference_axis(transfer), _training_axis(transfer, rows), (heat,))
     return _figure(title, transfer, [panel], note)
 
@@ -156,40 +127,10 @@ def transfer_curves_figure(transfer: Transfer) -> Figure:
 def _accuracies(
     transfer: Transfer, mean: Array, low: Array, high: Array, places: Sequence[Sequence[str]]
 ) -> HeatMap:
-    chance = 100 * transfer.chance
-    ticks = [Tick(chance, f"chance {chance:.1f}")]
-    ticks += [Tick(tick, f"{tick:g}") for tick in range(0, 101, 20) if tick - chance > 6]
     low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-    shape = mean.shape
-    text = [
-        [
-            CellText(f"{100 * mean[row, at]:.1f}", _half(100 * low[row, at], 100 * high[row, at]))
-            for at in range(shape[1])
-        ]
-        for row in range(shape[0])
-    ]
-    hover = [
-        [
-            f"{places[row][at]}\n{format_accuracy(mean[row, at], low[row, at], high[row, at])} %"
-            + ("" if math.isfinite(low[row, at]) else f", {TOO_FEW_SEEDS}")
-            for at in range(shape[1])
-        ]
-        for row in range(shape[0])
-    ]
-    colors = ColorScale(VIRIDIS, (chance, 100), "accuracy (%)", tuple(ticks))
-    return HeatMap((100 * mean).tolist(), colors, text, hover=hover)
-
-
-def _half(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"±{(high - low) / 2:.1f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return TOO_FEW_SEEDS if math.isnan(low) else f"[{_signed(low)}, {_signed(high)}]"
-
-
-def _signed(value: float) -> str:
-    return f"{value + 0.0:+.1f}".replace("-", "−")
+    return accuracy_map(
+        mean, low, high, transfer.chance, lambda row, at, accuracy: f"{places[row][at]}\n{accuracy}"
+    )
 
 
 def _places(transfer: Transfer) -> list[list[str]]:
