@@ -7,7 +7,7 @@ import numpy as np
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from asr_dni.data.labels import Selection
-from asr_dni.data.source import SPLITS, Split
+from asr_dni.data.source import SILENCE, SPLITS, Split
 from asr_dni.data.store import PackedStore
 from asr_dni.errors import first_few, printable
 
@@ -34,8 +34,11 @@ def _is_first_process() -> bool:
 
 
 def speakers_of(store: PackedStore, selection: Selection) -> set[str]:
-    """Return the speakers of the recordings among the selected clips."""
-    return set(store.speakers(selection.rows[selection.rows >= 0]))
+    """Return the speakers of the recordings among the selected clips; nobody speaks in silence."""
+    rows = selection.rows[selection.rows >= 0]
+    if SILENCE in store.label_names:
+        rows = rows[store.labels[rows] != store.label_names.index(SILENCE)]
+    return set(store.speakers(rows))
 
 
 def describe_splits(

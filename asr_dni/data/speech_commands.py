@@ -53,6 +53,8 @@ _WORDS = {"0.01": _WORDS_1, "0.02": sorted([*_WORDS_1, "backward", "follow", "fo
 _TEST_LABELS = sorted(
     [SILENCE, UNKNOWN, "yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 )
+_TEST_SPEAKER = r"(?P<speaker>[^/_.]+)(_nohash_\d+)?(\.wav)+$"
+"""Of ``yes/0a7c2a8d_nohash_0.wav``, ``_unknown_/bed_0a7c2a8d_nohash_0.wav.wav`` and ``_silence_/1035.wav``."""
 
 _SHA256 = {
     "speech_commands_v0.01": "743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",
@@ -100,6 +102,7 @@ class SpeechCommands(Source):
         self._archive = _Archive(
             f"speech_commands_v{version}", self.root, address, sha256, [*_WORDS[version], BACKGROUND_FOLDER]
         )
+        self._folder = Folder(self._archive.folder)
 
     def prepare(self) -> None:
         """Download and unpack what is missing.
@@ -115,13 +118,15 @@ class SpeechCommands(Source):
 
     def clips(self) -> list[Clip]:
         """Return the clips of the folder, see :meth:`asr_dni.data.folder.Folder.clips`."""
-        return [
-            clip for clip in self._archive.as_folder("auto").clips() if clip.label in _WORDS[self.version]
-        ]
+        return [clip for clip in self._folder.clips() if clip.label in _WORDS[self.version]]
+
+    def remarks(self) -> list[str]:
+        """Return what was passed over, and lines of lists that match no file."""
+        return self._folder.remarks()
 
     def background(self) -> list[Path]:
         """Return the six recordings in ``_background_noise_``."""
-        return self._archive.as_folder("auto").background()
+        return self._folder.background()
 
     @property
     def identity(self) -> str:
@@ -145,6 +150,7 @@ class _TestArchive(Source):
         self.sha256 = sha256
         name = f"speech_commands_test_set_v{version}"
         self._archive = _Archive(name, self.root, address, sha256, _TEST_LABELS)
+        self._folder = Folder(self._archive.folder, split="test", speaker=_TEST_SPEAKER)
 
     def prepare(self) -> None:
         self._archive.prepare()
@@ -153,7 +159,10 @@ class _TestArchive(Source):
         return [label for label in _TEST_LABELS if not label.startswith("_")]
 
     def clips(self) -> list[Clip]:
-        return self._archive.as_folder("test").clips()
+        return self._folder.clips()
+
+    def remarks(self) -> list[str]:
+        return self._folder.remarks()
 
     def background(self) -> list[Path]:
         return []
@@ -170,22 +179,19 @@ class _Archive:
         self, name: str, root: Path, address: str, sha256: str | None, expected: Sequence[str]
     ) -> None:
         self._root = root
-        self._folder = root / name
+        self.folder = root / name
         self._file = root / f"{name}.tar.gz"
         self._address = f"{address.rstrip('/')}/{name}.tar.gz"
         self._sha256 = sha256 or _SHA256.get(name)
         self._expected = expected
 
-    def as_folder(self, split: Literal["auto", "test"]) -> Folder:
-        return Folder(self._folder, split=split)
-
     def prepare(self) -> None:
-        if not self._folder.exists():
+        if not self.folder.exists():
             self._root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._root / f".{self._folder.name}.lock"):
-                if not self._folder.exists():  # another process may have been faster
+            with FileLock(self._root / f".{self.folder.name}.lock"):
+                if not self.folder.exists():  # another process may have been faster
                     self._download_and_unpack()
-        self._check(self._folder)
+        self._check(self.folder)
 
     def _download_and_unpack(self) -> None:
         downloaded = not self._file.exists()
@@ -202,7 +208,7 @@ class _Archive:
                 "labels (give test_archive_sha256 to check it)",
                 self._file,
             )
-        unpack(self._file, self._folder, self._check)
+        unpack(self._file, self.folder, self._check)
         if downloaded:
             self._file.unlink()
 
@@ -210,7 +216,7 @@ class _Archive:
         missing = [name for name in self._expected if not (folder / name).is_dir()]
         if missing:
             raise UserError(
-                f"{self._folder}: {', '.join(missing)} missing; this is not the whole of "
-                f"{self._folder.name}. Move it away to get the data set afresh, or use the folder as it is "
+                f"{self.folder}: {', '.join(missing)} missing; this is not the whole of "
+                f"{self.folder.name}. Move it away to get the data set afresh, or use the folder as it is "
                 "with asr_dni.data.Folder"
             )
