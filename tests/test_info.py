@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from asr_dni.cli.info import CASES, implementation_of
 from asr_dni.cli.main import main
-from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, learn_bounds, native, use_implementation
+from asr_dni.nn import NoisyGRU, NoisyLSTM, NoisyRNN, calibrate, learn_bounds, native, use_implementation
 from asr_dni.nn.implementation import IMPLEMENTATIONS
 from asr_dni.nn.stacking import stack_networks
 
@@ -35,6 +35,8 @@ def run(cell, case):
     x = torch.randn(5, 2, 3, dtype=case.dtype)
     if case.packed:
         x = pack_padded_sequence(x, torch.tensor([5, 3]))
+    if case.hardware.needs_sizes:
+        calibrate(layer, [x])
     with layer.under(case.hardware), torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
         layer(x)
 

@@ -255,8 +255,11 @@ class TestState:
         calibrate(network, batches())
         assert sorted(key for key in network.state_dict() if "signal_statistics" in key) == [
             "classifier.signal_statistics.l0",
+            "classifier.signal_statistics.l0.outputs",
             "recurrent.signal_statistics.l0",
+            "recurrent.signal_statistics.l0.outputs",
             "recurrent.signal_statistics.l1",
+            "recurrent.signal_statistics.l1.outputs",
         ]
 
     def test_round_trip(self, tmp_path):

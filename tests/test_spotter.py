@@ -344,7 +344,7 @@ def test_training_in_units_of_the_signal(tmp_path, data, scale):
     assert bool(torch.isfinite(trainer.callback_metrics["train/loss"]))
     rebuilt = KeywordSpotter.from_checkpoint(tmp_path / "run" / "0" / "checkpoints" / "last.ckpt")
     statistics = [name for name in rebuilt.state_dict() if "signal_statistics" in name]
-    assert len(statistics) == 3  # two layers and the classifier
+    assert len(statistics) == 2 * 3  # of sites and of outputs, of two layers and the classifier
     assert_same(rebuilt, spotter)
     module = data()
     module.setup("test")

@@ -150,7 +150,7 @@ def _noise(outputs: list[OutputModel], left: Unmatched) -> tuple[float, bool]:
         if isinstance(model, GaussianOfRange):
             return model.sigma, model.per == "output"
         if isinstance(model, Gaussian) and model.scale == "range":
-            return model.sigma, False
+            return model.sigma, model.per == "output"
         left.add(model, "" if not isinstance(model, Gaussian) else f"its scale is {model.scale}: give range")
     return 0.0, False
 

@@ -13,8 +13,8 @@ from asr_dni.nn.learned_bounds import BoundedModule
 from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
 from asr_dni.nn.product_counts import CountedProduct, count, counting
-from asr_dni.nn.statistics import SignalStatistics
-from asr_dni.noise import ForwardPass, Hardware, Part, Scale, Site
+from asr_dni.nn.signal_sizes import SignalStatistics
+from asr_dni.noise import ForwardPass, Hardware, Part, Per, Scale, Site
 from asr_dni.philox import Key, derive_key
 
 
@@ -123,8 +123,8 @@ class AnalogModule(BoundedModule):
             joint = site == "gates"
             count(CountedProduct(now.stream, part, switch, joint, of_one, columns, weights, applied))
 
-        def unit(scale: Scale, needed: Sequence[bool], inward: bool) -> Tensor:
-            return self._unit_of_pass(part, site, scale, needed, inward)
+        def unit(scale: Scale, needed: Sequence[bool], inward: bool, per: Per = "tensor") -> Tensor:
+            return self._unit_of_pass(part, site, scale, needed, inward, per)
 
         def factors(converter: str) -> Tensor | None:
             return self._bound_factors(converter, part, site)
@@ -203,7 +203,7 @@ class OneProduct(AnalogModule):
         self._set_up()
 
     def _set_up(self) -> None:
-        self._statistics = {"l0": SignalStatistics((self._site,))}
+        self._statistics = {"l0": SignalStatistics({self._site: len(self.weight)})}
 
     @property
     def site(self) -> Site:
@@ -214,10 +214,10 @@ class OneProduct(AnalogModule):
         """Return its only part, which has no gates."""
         return [("l0", (self._site,), ())] if hardware.on_at(self._site) else []
 
-    def _observe(self, clean: Tensor, input: Tensor) -> None:
-        """Take the size of clean outputs and of inputs."""
+    def _observe(self, clean: Tensor, input: Tensor, axis: int = -1) -> None:
+        """Take the size of clean outputs, of which one axis is that of single ones, and of inputs."""
         assert self._estimates is not None
-        self._estimates["l0"].observe_output(self._site, clean)
+        self._estimates["l0"].observe_output(self._site, clean, axis)
         self._estimates["l0"].observe_input(self._site, input)
 
     def _only_product(self, now: ForwardPass, drawing: Drawing, columns: int) -> Product | None:

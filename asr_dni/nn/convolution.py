@@ -95,7 +95,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
     def _apply_to(self, images: Tensor) -> Tensor:
         if self._estimates is not None:
-            self._observe(self._convolve(images, self.weight), images)
+            self._observe(self._convolve(images, self.weight), images, -3)
         now = self._begin_pass("convolution")
         if not now.at("convolution"):
             return self._convolve(images, self.weight, self.bias)

@@ -7,7 +7,7 @@ programmed, noise on each array's outputs, its ADC, the digital sum over the arr
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,13 +31,19 @@ from asr_dni.noise import (
     DropOfWires,
     Hardware,
     Operation,
+    Per,
     Quantise,
     Scale,
 )
 from asr_dni.philox import Key, derive_key
 
-Unit = Callable[[Scale, Sequence[bool], bool], Tensor]
-"""Gives ``(K,)``, what 1 in units of a scale is: for the networks that need it, of the outputs or of the inputs."""
+
+class Unit(Protocol):
+    """Gives what 1 in units of a scale is at a product."""
+
+    def __call__(self, scale: Scale, needed: Sequence[bool], inward: bool, per: Per = "tensor") -> Tensor:
+        """Return ``(K,)`` for the networks that need it, of the outputs or inward; per output ``(K, out)``."""
+
 
 _LEAST_BOUND = 1e-30
 """Of a converter, so that it has steps."""
@@ -221,7 +227,8 @@ def lower_product(
                 model.operation(_Numbers(drawing, member, key, chip, its_shares))
                 for member, (model, key, chip, its_shares) in enumerate(named)
             ]
-            operations.append(_of_all(lowered, of_model, unit, [not model.neutral for model in models]))
+            needed = [not model.neutral for model in models]
+            operations.append(_of_all(lowered, of_model, unit, needed, drawing))
         adcs = [its.adc.operation() for its in hardware if its.adc is not None]
         if columns is not None and adcs:
             operations.append(_quantisation(adcs, unit, factors("adc")))
@@ -235,20 +242,23 @@ def lower_product(
 
 
 def _of_all(
-    operations: Sequence[Operation], keys: Sequence[Key], unit: Unit, needed: Sequence[bool]
+    operations: Sequence[Operation], keys: Sequence[Key], unit: Unit, needed: Sequence[bool], drawing: Drawing
 ) -> LoweredOperation:
     """Return one operation of K networks for theirs, of which some need no unit."""
     first = operations[0]
     if isinstance(first, AddGaussian):
         gaussian = [its for its in operations if isinstance(its, AddGaussian)]
-        std = _in_units([its.sigma for its in gaussian], first.scale, unit)
-        return GaussianNoise(std, tuple(keys), _shares_of_all([its.shares for its in gaussian]))
+        sigmas, shares = [its.sigma for its in gaussian], _shares_of_all([its.shares for its in gaussian])
+        if first.per == "tensor":
+            return GaussianNoise(_in_units(sigmas, first.scale, unit), tuple(keys), shares)
+        noise = GaussianNoise(torch.tensor(sigmas, dtype=torch.float64), tuple(keys), shares)
+        of_scale = _unit_of_outputs(first, unit, needed, drawing)
+        return AffineNoise(add=drawing.gaussian(noise) * of_scale)
     if isinstance(first, Affine):
         affine = [its for its in operations if isinstance(its, Affine)]
         add = _stack([its.add for its in affine])
         if add is not None and first.scale != "absolute":
-            of_scale = unit(first.scale, needed, False).to(add)[:, None, None, None]
-            add = torch.where(add == 0, add, add * of_scale)
+            add = add * _unit_of_outputs(first, unit, needed, drawing)
         return AffineNoise(_stack([its.gain for its in affine]), add)
     if isinstance(first, AddReading):
         reading = [its for its in operations if isinstance(its, AddReading)]
@@ -264,6 +274,18 @@ def _of_all(
         )
         return WireDrop(factors, ratios, unit("range", needed, True), first.per)
     return _quantisation([its for its in operations if isinstance(its, Quantise)], unit)
+
+
+def _unit_of_outputs(
+    its: AddGaussian | Affine, unit: Unit, needed: Sequence[bool], drawing: Drawing
+) -> Tensor:
+    """Return what numbers in units of a scale are multiplied with; 0 for networks that need none."""
+    of_scale = unit(its.scale, needed, False, its.per)
+    if its.per == "output":
+        of_scale = of_scale.repeat_interleave(drawing.applications, -1)
+    of_scale = of_scale.view(len(of_scale), 1, 1, -1).to(drawing.like)
+    wanted = torch.tensor(needed, device=of_scale.device).view(-1, 1, 1, 1)
+    return torch.where(wanted, of_scale, torch.zeros_like(of_scale))
 
 
 def _shares_of_all(shares: Sequence[Tensor | None]) -> Tensor | None:

@@ -22,7 +22,7 @@ from asr_dni.nn.operations import Drawing, Product
 from asr_dni.nn.precision import PreciseProducts
 from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
 from asr_dni.nn.reference import run_reference
-from asr_dni.nn.statistics import SignalStatistics
+from asr_dni.nn.signal_sizes import SignalStatistics
 from asr_dni.noise import ForwardPass, Hardware, Part, Site
 
 Sequences: TypeAlias = Tensor | PackedSequence
@@ -44,11 +44,13 @@ class NoisyLayers(SoftenedModule, DroppingModule, PreciseProducts):
         self._set_up()
 
     def _set_up(self) -> None:
-        sites: tuple[str, ...] = ("input", "recurrent", "gates")
-        if self._equations.products:
-            sites += ("elementwise",)
+        cell, width = self._equations, self.hidden_size
+        gates = len(cell.gates) * width
+        sites = {"input": gates, "recurrent": gates, "gates": gates + len(cell.apart) * width}
+        if cell.products:
+            sites["elementwise"] = cell.products * width
         if self.proj_size:
-            sites += ("projection",)
+            sites["projection"] = self.proj_size
         depth = self.num_layers * self._directions
         self._statistics = {self._part(k): SignalStatistics(sites) for k in range(depth)}
 
@@ -118,6 +120,20 @@ class NoisyLayers(SoftenedModule, DroppingModule, PreciseProducts):
         kinds = {"input": "i", "recurrent": "h", "gates": "ih"}.get(site, "")
         matrices = [getattr(self, f"weight_{kind}h_{part}") for kind in kinds]
         return [getattr(self, f"weight_hr_{part}")] if site == "projection" else matrices
+
+    def _largest_weights(self, part: str, site: str) -> Tensor:
+        if site != "gates" or not self._equations.apart:
+            return super()._largest_weights(part, site)
+        inward, hidden = (
+            super(NoisyLayers, self)._largest_weights(part, its) for its in ("input", "recurrent")
+        )
+        apart = self._apart_of(inward)
+        return torch.cat((torch.where(apart, inward, torch.maximum(inward, hidden)), hidden[:, apart]), -1)
+
+    def _apart_of(self, like: Tensor) -> Tensor:
+        """Return which outputs of a gate's two parts are two of the array, ``(gates * H,)`` booleans."""
+        apart = [gate in self._equations.apart for gate in self._equations.gates]
+        return torch.tensor(apart, device=like.device).repeat_interleave(self.hidden_size)
 
     def _project(self, x: Tensor, layer: int, shared: bool = False) -> Tensor:
         """Return ``W_ih x_t + b_ih`` of a layer's directions, ``(T, N, directions * gates * H)``, for all steps."""
@@ -194,10 +210,8 @@ class NoisyLayers(SoftenedModule, DroppingModule, PreciseProducts):
             inward, mvm, after = inward[valid], mvm[valid], after[valid]
         gates = inward + mvm
         if self._equations.apart:
-            apart = torch.tensor(
-                [gate in self._equations.apart for gate in self._equations.gates], device=gates.device
-            ).repeat_interleave(self.hidden_size)
-            gates = torch.cat((gates[..., ~apart], inward[..., apart], mvm[..., apart]), -1)
+            apart = self._apart_of(gates)
+            gates = torch.cat((torch.where(apart, inward, gates), mvm[..., apart]), -1)
         estimate.observe_output("input", inward)
         estimate.observe_output("recurrent", mvm)
         estimate.observe_output("gates", gates)

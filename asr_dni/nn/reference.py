@@ -12,8 +12,9 @@ from asr_dni.nn.mvm import linear, round_factor, round_gradient
 from asr_dni.nn.operations import Draw, Drawing, LoweredOperation, Outputs, Product, draw_plain
 from asr_dni.nn.recurrence import Recurrence, check_recurrence
 
-Observer: TypeAlias = Callable[[Tensor, Tensor], None]
-"""Called with the two factors of each product inside the cell, without the rows that are past their length."""
+Observer: TypeAlias = Callable[[Tensor, Tensor, int], None]
+"""Called with the two factors of each product inside the cell and the place of its first output, without the rows that
+are past their length."""
 
 
 def run_reference(
@@ -23,7 +24,7 @@ def run_reference(
 
     Args:
         problem: what is to run.
-        observe: told the factors of the products inside the cell, ``(K, N, H)`` or what broadcasts to it.
+        observe: told the factors of the products inside the cell, ``(K, N, H)`` or what broadcasts to it, and places.
         draw: draws the noise.
 
     Returns:
@@ -221,7 +222,7 @@ class _Products:
         product = left * right
         if self._observe is not None:
             within = slice(None) if self._lengths is None else self._step < self._lengths
-            self._observe(left.expand_as(product)[within], right.expand_as(product)[within])
+            self._observe(left.expand_as(product)[within], right.expand_as(product)[within], self._first)
         last = self._first + product.shape[-1]
         product = self._outputs(product, self._step, slice(self._first, last))
         self._first = last

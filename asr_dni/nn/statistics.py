@@ -12,157 +12,9 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.nn.normalisation import normalising_by_batch
-from asr_dni.noise import Hardware, Noise, NoisyModule, Scale, Site
+from asr_dni.nn.signal_sizes import MemberStatistics, SignalEstimate, SignalStatistics
+from asr_dni.noise import Hardware, Noise, NoisyModule, Per, Scale, Site
 from asr_dni.noise.recomputation import settings_of_pass
-from asr_dni.processes import largest_over_processes, sum_over_processes
-
-
-class SignalStatistics:
-    """RMS and largest input of the clean matrix-vector products (and products) of one layer in one direction.
-
-    Of one network, or of K; values stay on the device that they were estimated on, where the noise is drawn.
-
-    Attributes:
-        sites: of the products.
-        values: ``(K, 2, sites)`` float64: per network and site the root mean square of the clean output, then the
-            largest absolute value that goes into the matrix (``elementwise``: of the factors); NaN where not known.
-        known: of each network, whether all of its values have been estimated.
-    """
-
-    def __init__(self, sites: tuple[str, ...], networks: int = 1) -> None:
-        self.sites = sites
-        self.values = torch.full((networks, 2, len(sites)), math.nan, dtype=torch.float64)
-        self.known = [False] * networks
-
-    def rms(self, site: str) -> Tensor:
-        """Return ``(K,)`` root mean squares of a site's clean outputs."""
-        return self.values[:, 0, self.sites.index(site)]
-
-    def bound(self, site: str) -> Tensor:
-        """Return ``(K,)`` largest absolute inputs of a site's matrix."""
-        return self.values[:, 1, self.sites.index(site)]
-
-    def update(self, powers: Mapping[str, Tensor], bounds: Mapping[str, Tensor], momentum: float) -> None:
-        """Fold estimates of mean squares and largest inputs, ``(K,)`` each, in, with weight ``1 - momentum`` on them.
-
-        Where nothing was known they are taken as they are.
-        """
-        places = [self.sites.index(site) for site in powers]
-        if not places:
-            return
-        new = torch.stack([torch.stack(list(of.values()), -1) for of in (powers, bounds)], 1)
-        before = self.values.to(new.device)
-        old = torch.stack((before[:, 0, places].square(), before[:, 1, places]), 1)
-        mixed = torch.where(old.isnan(), new, momentum * old + (1 - momentum) * new)
-        values = before.clone()
-        values[:, 0, places], values[:, 1, places] = mixed[:, 0].sqrt(), mixed[:, 1]
-        self.values = values
-        self.known = [known or len(places) == len(self.sites) for known in self.known]
-
-    def load(self, values: Tensor) -> None:
-        """Take over ``(K, 2, sites)``."""
-        self.values = values.detach().to(torch.float64).clone()
-        self.known = (~self.values.isnan()).flatten(1).all(1).tolist()
-
-    def of(self, member: int) -> "MemberStatistics":
-        """Return those of one network."""
-        return MemberStatistics(self, member)
-
-
-class MemberStatistics:
-    """The :class:`SignalStatistics` of one network."""
-
-    def __init__(self, statistics: SignalStatistics, member: int) -> None:
-        self._of_all, self._member = statistics, member
-        self.sites = statistics.sites
-
-    @property
-    def known(self) -> bool:
-        """Whether the statistics have been estimated."""
-        return self._of_all.known[self._member]
-
-    @property
-    def rms(self) -> dict[str, float]:
-        """Per site that is known, the root mean square of the clean output."""
-        return self._row(0)
-
-    @property
-    def bound(self) -> dict[str, float]:
-        """Per site that is known, the largest absolute value that goes in."""
-        return self._row(1)
-
-    def _row(self, row: int) -> dict[str, float]:
-        values = self._of_all.values[self._member, row].tolist()
-        return {site: value for site, value in zip(self.sites, values, strict=True) if value == value}
-
-    def as_tensor(self) -> Tensor:
-        """Return ``(2, sites)`` float64: RMS, then bound; NaN where nothing is known."""
-        return self._of_all.values[self._member].clone()
-
-    def forget(self) -> None:
-        """Return to the state in which nothing is known."""
-        self.load(torch.full_like(self._of_all.values[self._member], math.nan))
-
-    def load(self, values: Tensor) -> None:
-        """Take over what :meth:`as_tensor` gave."""
-        of_all = self._of_all.values.clone()
-        of_all[self._member] = values
-        self._of_all.load(of_all)
-
-
-class SignalEstimate:
-    """An estimate of one part's :class:`SignalStatistics` that is under way, for one network or for K at once.
-
-    What is observed has a leading axis of K networks where there are K.
-    """
-
-    def __init__(self, sites: tuple[str, ...], networks: int | None) -> None:
-        self.sites = sites
-        self._networks = networks or 1
-        self._squares: dict[str, Tensor] = {}
-        self._counts = dict.fromkeys(sites, 0)
-        self._largest: dict[str, Tensor] = {}
-
-    def observe_output(self, site: str, clean: Tensor) -> None:
-        """Add clean outputs of a site."""
-        squares = clean.detach().reshape(self._networks, -1).double().square().sum(1)
-        self._squares[site] = self._squares[site] + squares if site in self._squares else squares
-        self._counts[site] += clean.numel() // self._networks
-
-    def observe_input(self, site: str, values: Tensor, shared: bool = False) -> None:
-        """Add inputs of a site's matrix; ``shared`` where all networks have the same."""
-        if values.numel():
-            rows = values.detach().reshape(1 if shared else self._networks, -1)
-            largest = rows.abs().amax(1).double().expand(self._networks)
-            before = self._largest.get(site)
-            self._largest[site] = largest if before is None else torch.maximum(before, largest)
-
-    def observe_product(self, left: Tensor, right: Tensor) -> None:
-        """Add products inside the cell, given their factors."""
-        self.observe_output("elementwise", left * right)
-        self.observe_input("elementwise", left)
-        self.observe_input("elementwise", right)
-
-    def largest(self, site: str) -> Tensor:
-        """Return each network's largest absolute input seen so far, ``(K,)`` (K = 1 for an ordinary one)."""
-        return self._largest.get(site, torch.zeros(self._networks, dtype=torch.float64))
-
-    def take_over_processes(self) -> None:
-        """Become the estimate over what all processes have observed; every one of them has to call it."""
-        for site, squares in self._squares.items():
-            self._squares[site] = sum_over_processes(squares)
-            count = sum_over_processes(squares.new_tensor(float(self._counts[site])))
-            self._counts[site] = int(count)
-        for site, largest in self._largest.items():
-            self._largest[site] = largest_over_processes(largest)
-
-    def finish(self, statistics: SignalStatistics, momentum: float) -> None:
-        """Fold the estimate into each network's statistics, with weight ``1 - momentum`` on the new."""
-        seen = [site for site in self.sites if self._counts[site]]
-        powers = {site: self._squares[site] / self._counts[site] for site in seen}
-        bounds = {site: self.largest(site).to(powers[site]) for site in seen}
-        statistics.update(powers, bounds, momentum)
-
 
 _under_way: ContextVar[Mapping["CalibratedModule", dict[str, SignalEstimate]]] = ContextVar(
     "asr_dni_estimates", default=MappingProxyType({})
@@ -174,8 +26,9 @@ class CalibratedModule(NoisyModule):
     """A noisy layer that knows the size of its clean signals.
 
     The statistics are in ``state_dict()`` under ``signal_statistics.<part>`` once they are known, ``(2, sites)``, in a
-    population ``(K, 2, sites)``; before that the keys are exactly those of the ``torch.nn`` counterpart. Weights that
-    are loaded without statistics leave the layer uncalibrated: what was known belongs to the weights before.
+    population ``(K, 2, sites)``, those of single outputs under ``signal_statistics.<part>.outputs``; before that the
+    keys are exactly those of the ``torch.nn`` counterpart. Weights that are loaded without statistics leave the layer
+    uncalibrated: what was known belongs to the weights before.
     """
 
     _statistics: dict[str, SignalStatistics]
@@ -201,38 +54,59 @@ class CalibratedModule(NoisyModule):
         """Become a population, with the members' statistics."""
         super().stack_members(members)
         for part, statistics in self._statistics.items():
-            statistics.load(torch.cat([member._statistics[part].values for member in members]))
+            each = [member._statistics[part] for member in members]
+            statistics.load(torch.cat([its.values for its in each]), torch.cat([its.outputs for its in each]))
 
     def keep_member(self, member: int) -> None:
         """Become an ordinary module, with a member's statistics."""
         super().keep_member(member)
         for statistics in self._statistics.values():
-            statistics.load(statistics.values[member : member + 1])
+            statistics.load(statistics.values[member : member + 1], statistics.outputs[member : member + 1])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for statistics in self._statistics.values():
             statistics.values = statistics.values.to(fn(statistics.values.float()).device)
+            statistics.outputs = statistics.outputs.to(statistics.values.device)
         return self
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
         """Return the weights of a site; none for the elementwise products."""
         raise NotImplementedError
 
+    def _largest_weights(self, part: str, site: str) -> Tensor:
+        """Return ``(K, out)``, the largest absolute weight of each output of a site that has matrices."""
+        matrices = self._matrices(part, site)
+        if self.networks is None:
+            matrices = [matrix[None] for matrix in matrices]
+        return torch.stack([its.detach().abs().flatten(2).amax(-1) for its in matrices]).amax(0)
+
     def _unit_of_pass(
-        self, part: str, site: str, scale: Scale, needed: Sequence[bool], inward: bool = False
+        self,
+        part: str,
+        site: str,
+        scale: Scale,
+        needed: Sequence[bool],
+        inward: bool = False,
+        per: Per = "tensor",
     ) -> Tensor:
         """Return what :meth:`_unit` does in the forward pass that is under way.
 
         A pass that is run again has that of the first time, though weights or statistics have changed.
         """
-        name = f"{part} {site} {scale} {'inward' * inward}"
-        return settings_of_pass(self, name, lambda: self._unit(part, site, scale, needed, inward))
+        name = f"{part} {site} {scale} {per} {'inward' * inward}"
+        return settings_of_pass(self, name, lambda: self._unit(part, site, scale, needed, inward, per))
 
     def _unit(
-        self, part: str, site: str, scale: Scale, needed: Sequence[bool], inward: bool = False
+        self,
+        part: str,
+        site: str,
+        scale: Scale,
+        needed: Sequence[bool],
+        inward: bool = False,
+        per: Per = "tensor",
     ) -> Tensor:
-        """Return ``(K,)`` float64: what 1 in units of a scale is at a site.
+        """Return ``(K,)`` float64, what 1 in units of a scale is at a site; of each output ``(K, out)``.
 
         Args:
             part: layer and direction.
@@ -240,6 +114,7 @@ class CalibratedModule(NoisyModule):
             scale: of the number.
             needed: of which networks.
             inward: whether it is a number of the inputs, rather than of the outputs.
+            per: whether the size is that of the site (``tensor``), or of each output.
 
         Raises:
             UserError: a network that needs it has not been calibrated.
@@ -252,11 +127,22 @@ class CalibratedModule(NoisyModule):
                 f"noise scale {scale!r} needs the size of the clean signals, which this network does not have:"
                 " run asr_dni.nn.calibrate(network, inputs) on training data first, or use scale 'absolute'"
             )
+        if scale == "signal" and per == "output":
+            rms = statistics.rms_of_outputs(site)
+            if any(its and bool(row.isnan().any()) for its, row in zip(needed, rms, strict=True)):
+                raise UserError(
+                    "noise scale 'signal' per output needs the size of each output, which this network's calibration"
+                    " did not find yet: calibrate it anew (asr_dni.nn.calibrate), train it anew, or give per 'tensor'"
+                )
+            return rms
         if scale == "signal":
             return statistics.rms(site)
         matrices = [] if inward else self._matrices(part, site)
         if not matrices:
-            return statistics.bound(site)
+            bound = statistics.bound(site)
+            return bound if per == "tensor" or inward else bound[:, None].expand(-1, statistics.widths[site])
+        if per == "output":
+            return statistics.bound(site)[:, None] * self._largest_weights(part, site).double()
         first = 0 if self.networks is None else 1
         largest = torch.stack([matrix.detach().abs().flatten(first).amax(-1) for matrix in matrices]).amax(0)
         return statistics.bound(site) * largest.double()
@@ -271,7 +157,9 @@ class CalibratedModule(NoisyModule):
         power = 0.0
         for model in hardware.output:
             needed = [k == member for k in range(self.networks or 1)]
-            unit = float(self._unit(part, site, getattr(model, "scale", "absolute"), needed)[member])
+            scale: Scale = getattr(model, "scale", "absolute")
+            units = self._unit(part, site, scale, needed, False, model.unit_per)[member]
+            unit = math.sqrt(float(units.square().mean()))  # variances are linear in its square
             power += model.variance(signal + power, unit)  # which noise of a model before is part of
         return [(part, switch, signal, power)]
 
@@ -294,6 +182,11 @@ class CalibratedModule(NoisyModule):
                 destination[f"{prefix}signal_statistics.{part}"] = (
                     values[0] if self.networks is None else values
                 )
+                outputs = statistics.outputs.clone()
+                if not bool(outputs.isnan().all()):
+                    destination[f"{prefix}signal_statistics.{part}.outputs"] = (
+                        outputs[0] if self.networks is None else outputs
+                    )
 
     def _load_from_state_dict(
         self,
@@ -310,16 +203,23 @@ class CalibratedModule(NoisyModule):
         for part, key in keys.items():
             statistics = self._statistics[part]
             if key in state_dict:
-                values = state_dict[key][None] if self.networks is None else state_dict[key]
-                if values.shape != statistics.values.shape:
-                    error_msgs.append(
-                        f"size mismatch for {key}: {tuple(values.shape)} instead of {tuple(statistics.values.shape)}"
-                    )
-                    continue
-                statistics.load(values.to(statistics.values.device))
+                # Weights that were calibrated before single outputs were have none of these.
+                found = {name: state_dict[name] for name in (key, f"{key}.outputs") if name in state_dict}
+                loaded = [its[None] if self.networks is None else its for its in found.values()]
+                for name, its, own in zip(
+                    found, loaded, (statistics.values, statistics.outputs), strict=False
+                ):
+                    if its.shape != own.shape:
+                        error_msgs.append(
+                            f"size mismatch for {name}: {tuple(its.shape)} instead of {tuple(own.shape)}"
+                        )
+                        break
+                else:
+                    statistics.load(*(its.to(statistics.values.device) for its in loaded))
             elif has_weights:
                 statistics.load(torch.full_like(statistics.values, math.nan))
-        rest = {key: value for key, value in state_dict.items() if key not in keys.values()}
+        taken = {*keys.values(), *(f"{key}.outputs" for key in keys.values())}
+        rest = {key: value for key, value in state_dict.items() if key not in taken}
         super()._load_from_state_dict(
             rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -353,7 +253,7 @@ def calibrate(
     network.eval()
     estimates = {
         layer: {
-            part: SignalEstimate(statistics.sites, layer.networks)
+            part: SignalEstimate(statistics.widths, layer.networks)
             for part, statistics in layer._statistics.items()
         }
         for layer in layers

@@ -51,7 +51,7 @@ from asr_dni.noise.output import (
 from asr_dni.noise.parts import Part, Placed
 from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
 from asr_dni.noise.realisation import Realisation
-from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Scale, Site
+from asr_dni.noise.sites import ARRAYS, MVM_SITES, SCALES, SITES, Arrays, Per, Scale, Site
 from asr_dni.noise.strength import SIGMA, Strength
 from asr_dni.noise.weight import WEIGHT_MODELS, ClippedWeights, GaussianWeights, QuantisedWeights
 
@@ -99,6 +99,7 @@ __all__ = [
     "OutputNumbers",
     "PCMJoshi",
     "Part",
+    "Per",
     "Placed",
     "PowerLawDevice",
     "Quantise",

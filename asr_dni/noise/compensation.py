@@ -6,9 +6,12 @@ from asr_dni.noise.output import Gaussian
 
 
 def gaussian_alone(hardware: Hardware) -> bool:
-    """Return whether all there is is one Gaussian noise on outputs of matrices that are whole."""
+    """Return whether all there is is one Gaussian noise, alike on all outputs of matrices that are whole."""
     whole = not hardware.weight and hardware.dac is None and hardware.adc is None and hardware.tile is None
-    return whole and len(hardware.output) == 1 and isinstance(hardware.output[0], Gaussian)
+    if not whole or len(hardware.output) != 1:
+        return False
+    model = hardware.output[0]
+    return isinstance(model, Gaussian) and model.per == "tensor"
 
 
 def check_compensation(trained: Hardware, hardware: Hardware) -> None:
@@ -24,6 +27,6 @@ def check_compensation(trained: Hardware, hardware: Hardware) -> None:
     for where, its in (("the training's hardware", trained), ("this hardware", hardware)):
         if not gaussian_alone(its):
             raise UserError(
-                f"compensation is for Gaussian noise on outputs alone, whose variance is known; {where} is not that:"
+                f"compensation is for Gaussian noise on outputs alone, of one variance in a layer; {where} is not that:"
                 " leave the compensation out"
             )

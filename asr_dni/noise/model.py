@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asr_dni.errors import UserError
-from asr_dni.noise.sites import SCALES, Scale
+from asr_dni.noise.sites import SCALES, Per, Scale
 from asr_dni.noise.strength import Strength
 
 
@@ -51,20 +51,25 @@ class OutputNumbers(Numbers, Protocol):
 
 @dataclass(frozen=True)
 class AddGaussian:
-    """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``, of a sample its share of it."""
+    """y + s N(0, 1), drawn where it is added; s is ``sigma`` in units of ``scale``, of a sample its share of it.
+
+    ``per`` says whether the scale's size is that of all outputs or each one's own.
+    """
 
     sigma: float
     scale: Scale = "absolute"
     shares: Tensor | None = None
+    per: Per = "tensor"
 
 
 @dataclass(frozen=True)
 class Affine:
-    """y (1 + gain) + add, of numbers that broadcast to ``(T, N, out)``; ``add`` is in units of ``scale``."""
+    """y (1 + gain) + add, numbers that broadcast to ``(T, N, out)``; ``add`` is in units of ``scale``, of ``per``."""
 
     gain: Tensor | None = None
     add: Tensor | None = None
     scale: Scale = "absolute"
+    per: Per = "tensor"
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,16 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
     units: ClassVar[Mapping[str, str]] = {}
     """Of its numbers, by their names, as people read them; where none is here, that of :attr:`scale`, if it has one."""
 
+    @property
+    def unit_per(self) -> Per:
+        """Whether the size that a scale measures by is that of all outputs or each one's own."""
+        return "tensor"
+
     def unit_of(self, name: str) -> str:
         """Return the unit of one of its numbers; "": a plain number, or in units of the pre-activation."""
         if name in self.units or name not in ("sigma", "bound"):
             return self.units.get(name, "")
-        return Strength.sigma(getattr(self, "scale", "absolute")).unit
+        return Strength.sigma(getattr(self, "scale", "absolute"), self.unit_per).unit
 
     @property
     def neutral(self) -> bool:

@@ -4,14 +4,14 @@ A new one is a class here, or in a file of its own, and its name in :data:`OUTPU
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from asr_dni.errors import UserError
 from asr_dni.noise.distributions import as_laplace, as_uniform, standard_normal_quantile
 from asr_dni.noise.model import AddGaussian, Affine, Noisy, Operation, OutputModel, OutputNumbers
 from asr_dni.noise.reading import GaussianOfRange, IRDrop, ReadNoise
-from asr_dni.noise.sites import Scale
+from asr_dni.noise.sites import Per, Scale, check_per
 
 _MOST_OCTAVES = 24
 
@@ -24,18 +24,36 @@ class Scaled(Noisy):
     output (its SNR in dB is -20 log10 sigma); with ``range`` ``sigma * bound * max|W|`` (multiples of the largest
     representable output, as in aihwkit-lightning; ``bound`` is the largest absolute input of that matrix).
 
+    With ``per: output`` each output (column) has an s of its own: the RMS is its own, max|W| that of its weights. All
+    arrays that a matrix lies on are measured by the sizes of their sum; products inside the cell, which have no
+    weights, have one range for all.
+
     Attributes:
         scale: ``absolute``, ``signal`` or ``range``.
+        per: what the scale's size is of: the ``tensor``, all outputs together, or each ``output``.
 
     Raises:
-        UserError: sigma is not a finite number of at least 0, or the scale is unknown.
+        UserError: sigma is not a finite number of at least 0, the scale is unknown, or it is per output and absolute.
     """
 
+    unnamed: ClassVar[tuple[str, ...]] = ("per",)
+
     scale: Scale = "absolute"
+    per: Per = field(default="tensor", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_scale(self.scale)
+        check_per(self.per)
+        if self.per == "output" and self.scale == "absolute":
+            raise UserError(
+                "noise per is 'output' and scale 'absolute', which has no size: give signal or range"
+            )
+
+    @property
+    def unit_per(self) -> Per:
+        """:attr:`per`."""
+        return self.per
 
     def variance(self, signal: float, unit: float) -> float:
         """Return s squared."""
@@ -57,7 +75,7 @@ class Gaussian(Scaled):
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what adds it."""
-        return AddGaussian(self.sigma, self.scale, numbers.shares)
+        return AddGaussian(self.sigma, self.scale, numbers.shares, self.per)
 
 
 @dataclass(frozen=True)
@@ -113,7 +131,7 @@ class AdditiveMultiplicative(Scaled):
         """Return gains and what is added, drawn outside."""
         sigma = self.sigmas(numbers)
         gain, add = self.ratio * sigma * numbers.normal("gain"), sigma * numbers.normal("add")
-        return Affine(gain, add * (1 + gain) if self.order == "additive_first" else add, self.scale)
+        return Affine(gain, add * (1 + gain) if self.order == "additive_first" else add, self.scale, self.per)
 
     def variance(self, signal: float, unit: float) -> float:
         """Return (ratio sigma)**2 times the signal's power, plus that of what is added."""
@@ -137,7 +155,9 @@ class Uniform(Scaled):
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what is added, drawn outside."""
         return Affine(
-            add=self.sigmas(numbers) * 3**0.5 * (2 * as_uniform(numbers.normal()) - 1), scale=self.scale
+            add=self.sigmas(numbers) * 3**0.5 * (2 * as_uniform(numbers.normal()) - 1),
+            scale=self.scale,
+            per=self.per,
         )
 
 
@@ -156,7 +176,7 @@ class Laplace(Scaled):
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return what is added, drawn outside."""
-        return Affine(add=self.sigmas(numbers) * as_laplace(numbers.normal()), scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * as_laplace(numbers.normal()), scale=self.scale, per=self.per)
 
 
 @dataclass(frozen=True)
@@ -193,7 +213,7 @@ class Impulse(Scaled):
         """Return what is added, drawn outside."""
         number = numbers.normal()
         hit = number.abs() > -standard_normal_quantile(self.rate / 2)
-        return Affine(add=self.sigmas(numbers) * number.sign() * hit, scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * number.sign() * hit, scale=self.scale, per=self.per)
 
     def variance(self, signal: float, unit: float) -> float:
         """Return rate s squared."""
@@ -236,7 +256,7 @@ class Flicker(Scaled):
         total = numbers.held(1, "octave 0")
         for octave in range(1, self.octaves):
             total = total + numbers.held(2**octave, f"octave {octave}")
-        return Affine(add=self.sigmas(numbers) * self.octaves**-0.5 * total, scale=self.scale)
+        return Affine(add=self.sigmas(numbers) * self.octaves**-0.5 * total, scale=self.scale, per=self.per)
 
 
 @dataclass(frozen=True)
@@ -269,7 +289,9 @@ class FixedPattern(Scaled):
 
     def operation(self, numbers: OutputNumbers) -> Operation:
         """Return gains and offsets of the chip."""
-        return Affine(self.gain * numbers.of_chip("gain"), self.sigma * numbers.of_chip("offset"), self.scale)
+        return Affine(
+            self.gain * numbers.of_chip("gain"), self.sigma * numbers.of_chip("offset"), self.scale, self.per
+        )
 
     def variance(self, signal: float, unit: float) -> float:
         """Return s squared plus gain squared times the signal's power."""

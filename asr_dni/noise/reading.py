@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from asr_dni.errors import UserError
 from asr_dni.noise.model import AddReading, DropOfWires, Noisy, Operation, OutputNumbers
-from asr_dni.noise.sites import Scale
+from asr_dni.noise.sites import Per, Scale, check_per
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,11 @@ class OfArray(Noisy):
 
     of_arrays: ClassVar[bool] = True
 
-    per: Literal["tensor", "output"] = "tensor"
+    per: Per = "tensor"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.per not in ("tensor", "output"):
-            raise UserError(f"noise per is {self.per!r}: give tensor or output")
+        check_per(self.per)
 
     def variance(self, signal: float, unit: float) -> float:
         """Return NaN: it follows the inputs and the weights."""

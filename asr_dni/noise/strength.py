@@ -6,13 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from asr_dni.errors import UserError
-from asr_dni.noise.sites import Scale
+from asr_dni.noise.sites import Per, Scale
 
 _SIGMA = "output.sigma"
 _SCALE_UNITS: Mapping[str, str] = {
     "absolute": "",
     "signal": "multiples of the clean signal's RMS",
     "range": "multiples of the largest output",
+}
+_UNITS_PER_OUTPUT: Mapping[str, str] = {
+    "absolute": "",
+    "signal": "multiples of each output's clean RMS",
+    "range": "multiples of each output's largest value",
 }
 _PATH = re.compile(r"[a-z][a-z0-9_]*(\.([a-z][a-z0-9_]*|[0-9]+))*")
 _WITH_UNIT = re.compile(r"(?P<path>[^\[\]]*?)\s*(\[(?P<unit>[^\[\]]*)\])?")
@@ -63,9 +68,9 @@ class Strength:
         return cls(found["path"], (found["unit"] or "").strip()) if found else cls(text)
 
     @classmethod
-    def sigma(cls, scale: Scale = "absolute") -> Self:
-        """Return the sigma of the output noise, in the unit that its scale gives it."""
-        return cls(_SIGMA, _SCALE_UNITS[scale])
+    def sigma(cls, scale: Scale = "absolute", per: Per = "tensor") -> Self:
+        """Return the sigma of the output noise, in the unit that its scale gives it, of all outputs or of each."""
+        return cls(_SIGMA, (_UNITS_PER_OUTPUT if per == "output" else _SCALE_UNITS)[scale])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
