@@ -84,6 +84,7 @@ CASES = (
     Case("noise by each output's size", hardware=Hardware(Gaussian(0.1, "signal", per="output"))),
     Case("an ADC", hardware=Hardware(adc=_CONVERTER), cost="0.98"),
     Case("a DAC", hardware=Hardware(dac=_CONVERTER), cost="0.97"),
+    Case("an ADC that is learned", hardware=Hardware(adc=UniformConverter(scale="absolute", learned=True))),
     Case("read noise of the cells", hardware=Hardware(ReadNoise(0.01)), cost="3.62"),
     Case("IR drop", hardware=Hardware(IRDrop(1.0)), cost="4.71"),
     Case("autocast to bfloat16", autocast=True),

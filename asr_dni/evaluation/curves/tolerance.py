@@ -198,13 +198,15 @@ def last_tolerable(levels: Array, accuracy: Array, least: float, whole: bool = F
         whole: whether only levels that were measured count.
 
     Returns:
-        Infinite where all levels are good enough, NaN where the first is not, or an accuracy is missing.
+        Infinite where all levels are better, the last level where that is just good enough; NaN where the first is not,
+        or an accuracy is missing.
     """
     if not np.isfinite(accuracy).all():
         return math.nan
     good = accuracy >= least - _ROUNDING
     if good.all():
-        return math.inf
+        just_at_last = not whole and accuracy[-1] <= least + _ROUNDING
+        return float(levels[-1]) if just_at_last else math.inf
     bad = int(np.argmin(good))
     if bad == 0:
         return math.nan
