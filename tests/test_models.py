@@ -12,6 +12,8 @@ from asr_dni.checkpoint import read_checkpoint
 from asr_dni.cli.main import main
 from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve
+from asr_dni.model import KeywordNetwork
+from asr_dni.model.foreign_weights import SavedWeights, take_weights
 from asr_dni.models import FOLDER, PackagedModel, find_checkpoint, model_names
 from asr_dni.noise import Noise
 
@@ -141,3 +143,13 @@ def test_an_unknown_name_is_told_with_similar_ones(capsys):
     assert "there is no such checkpoint file" in fails(capsys, "predict", "runs/x.ckpt", "x.wav")
     with pytest.raises(UserError, match="asr-dni models lists"):
         asr_dni.load("something")
+
+
+def test_a_training_begins_with_the_weights_of_a_packaged_network():
+    weights = SavedWeights.read("eight_words_dni")
+    network = asr_dni.load("eight_words_dni").network
+    assert weights.path == find_checkpoint("eight_words_dni")
+    untrained = KeywordNetwork(network.settings, network.n_features, len(network.classifier.bias))
+    take_weights(untrained, weights.by_name)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(dict(untrained.named_parameters())[name], value)

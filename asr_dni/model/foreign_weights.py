@@ -14,6 +14,7 @@ from asr_dni.checkpoint import read_checkpoint
 from asr_dni.errors import UserError
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.model.spotter import KeywordSpotter
+from asr_dni.models import find_checkpoint
 from asr_dni.nn.learned_bounds import is_learned_bound
 
 _OF_A_SPOTTER = "network."
@@ -141,14 +142,14 @@ class SavedWeights:
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedWeights":
-        """Read a file as :func:`read_state_dict` does.
+        """Read a file as :func:`read_state_dict` does; the name of a packaged network will do as well.
 
         Raises:
             UserError: the file is missing, cannot be read, or holds no weights.
         """
-        weights = read_state_dict(path)
-        with Path(path).open("rb") as file:
-            return cls(Path(path), weights, hashlib.file_digest(file, "sha256").hexdigest()[:12])
+        weights, found = read_state_dict(path), find_checkpoint(path)
+        with found.open("rb") as file:
+            return cls(found, weights, hashlib.file_digest(file, "sha256").hexdigest()[:12])
 
 
 def begin_with(spotter: KeywordSpotter, weights: SavedWeights, **layers: Any) -> list[str]:
