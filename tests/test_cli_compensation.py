@@ -134,7 +134,7 @@ def test_predict_is_the_network_with_other_weights(run, spoken, tmp_path):
     [
         (("--compensation", "0"), "--compensation is 0: give a sigma above 0, or auto"),
         (("--compensation", "-1"), "--compensation is -1: give a sigma above 0, or auto"),
-        (("--compensation", "much"), "compensation: expected one of 'auto'"),
+        (("--compensation", "much"), "compensation: expected one of 'auto'; expected float. Got much"),
         (
             (
                 "--hardware",

@@ -119,6 +119,8 @@ class TestValue:
         with pytest.raises(UserError, match=r"adc.bits: a converter's bits are 4.5: give a whole number"):
             WHOLE.at(4.5, Strength("adc.bits"))
         assert WHOLE.at(4.0, Strength("adc.bits")).adc == UniformConverter(4, 4.0, "signal")
+        with pytest.raises(UserError, match=r"a converter's bound is -1: give a finite number of at least 0"):
+            UniformConverter(bound=-1)
 
 
 class TestSettings:
@@ -206,6 +208,16 @@ class TestOfAPopulation:
             population.under([Hardware(output=Gaussian(0.5)), other]),
         ):
             pass
+
+    def test_it_is_assigned_as_a_noise_is(self):
+        layer, x = NoisyLinear(5, 3), torch.randn(2, 7, 5)
+        layer.noise = Hardware(output=Gaussian(0.5))
+        with torch.no_grad():
+            assigned = layer(x)
+            with layer.under(Noise(0.5)):
+                torch.testing.assert_close(assigned, layer(x), rtol=0, atol=0)
+        with pytest.raises(UserError, match=r"noise is 0.5: give a Noise or a Hardware"):
+            layer.noise = 0.5
 
     def test_hardware_and_realisations_are_given_once_or_each(self):
         population, x = stack_networks([NoisyLSTM(3, 2)] * 2), torch.randn(4, 5, 3)

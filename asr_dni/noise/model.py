@@ -136,6 +136,8 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
         strength: the field that is annealed, and swept by a curve, where no other is named.
     """
 
+    called: ClassVar[str] = "noise"
+    """What an error calls it."""
     strength: ClassVar[str] = "sigma"
     unnamed: ClassVar[tuple[str, ...]] = ()
     """Fields that :meth:`settings` leaves out at their defaults: those that came later, so that files still compare."""
@@ -176,11 +178,13 @@ class Model(ABC):  # noqa: B024  its kinds have the methods
             or not (value >= least and math.isfinite(value))  # type: ignore[operator]
         ):
             text = " (not text: YAML has 1.0e+9 for a number, 1e9 for text)" if isinstance(value, str) else ""
-            raise UserError(f"noise {name} is {value}: give a finite number of at least {least:g}{text}")
+            raise UserError(
+                f"{self.called} {name} is {value}: give a finite number of at least {least:g}{text}"
+            )
 
     def _check_scale(self, scale: str) -> None:
         if scale not in SCALES:
-            raise UserError(f"noise scale is {scale!r}: give one of {', '.join(SCALES)}")
+            raise UserError(f"{self.called} scale is {scale!r}: give one of {', '.join(SCALES)}")
 
 
 class OutputModel(Model):
@@ -258,6 +262,8 @@ class WeightModel(Model):
 
 class Converter(Model):
     """A converter between digital numbers and analog values."""
+
+    called: ClassVar[str] = "a converter's"
 
     @abstractmethod
     def operation(self) -> Quantise:

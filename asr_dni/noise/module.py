@@ -92,19 +92,19 @@ class NoisyModule(Stackable):
 
     @property
     def noise(self) -> Noise | tuple[Noise, ...]:
-        """The noise in force; assigning replaces it here and in every noisy module below.
+        """The noise in force; assigning one, or a hardware, replaces it here and in every noisy module below.
 
         An assignment holds in all threads, but within a block of :meth:`under` only in the block.
 
         Raises:
-            UserError: on assignment, where the number of noises is not that of the networks, or they differ in what all
-                members of a population have in common.
+            UserError: on assignment, where what is given is neither a ``Noise`` nor a ``Hardware``, the number of noises
+                is not that of the networks, or they differ in what all members of a population have in common.
         """
         return self._noises[0] if self.networks is None else self._noises
 
     @noise.setter
-    def noise(self, noise: Noise | Sequence[Noise]) -> None:
-        noises, blocks = self._one_each(noise), _of_blocks.get()
+    def noise(self, noise: Noise | Hardware | Sequence[Noise | Hardware]) -> None:
+        noises, blocks = self._one_each(self._with_realisations(noise, None)), _of_blocks.get()
         for stream, module in enumerate(self._noisy_modules()):
             set_now = _InForce(noises, stream, 0, backward_task())
             if module in blocks:
