@@ -97,8 +97,8 @@ class NoisyModule(Stackable):
         An assignment holds in all threads, but within a block of :meth:`under` only in the block.
 
         Raises:
-            UserError: on assignment, where what is given is neither a ``Noise`` nor a ``Hardware``, the number of noises
-                is not that of the networks, or they differ in what all members of a population have in common.
+            UserError: on assignment, where it is neither noise nor hardware, the number of noises is not that of the
+                networks, or they differ in what all members of a population have in common.
         """
         return self._noises[0] if self.networks is None else self._noises
 
