@@ -2,13 +2,15 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+import asr_dni
 from asr_dni.errors import UserError
 from asr_dni.hardware_files import hardware_names, read_hardware
-from asr_dni.nn import NoisyLinear, NoisyLSTM, stack_networks
+from asr_dni.nn import NoisyLinear, NoisyLSTM, compensate, stack_networks
 from asr_dni.noise import (
     PCM,
     SITES,
@@ -17,6 +19,7 @@ from asr_dni.noise import (
     Gaussian,
     GaussianWeights,
     Hardware,
+    Laplace,
     Multiplicative,
     Noise,
     QuantisedWeights,
@@ -161,7 +164,7 @@ class TestSettings:
             ({"adc": {"bits": True}}, r"bits are True"),
             ({"adc": {"bound": 0}}, r"bound is 0: give a number above 0"),
             ({"dac": {"scale": "signal"}}, r"dac has scale 'signal': give absolute or range"),
-            ({"tile": 0}, r"tile is 0: give a number of columns"),
+            ({"tile": 0}, r"tile is 0: give a whole number of columns"),
             ({"tile": 2.5}, r"tile is 2.5"),
             ({"sites": ["cell"]}, r"site 'cell' is not known"),
             ({"arrays": "both"}, r"arrays is 'both'"),
@@ -277,3 +280,18 @@ class TestWhatIsGivenInPython:
             False,
         ]
         assert not Hardware(Gaussian(1)).counts(Strength())  # whatever number it is given with
+
+
+def test_what_is_no_noise_is_refused_in_words_wherever_one_is_given():
+    spotter = asr_dni.load("eight_words_dni")
+    clip = np.zeros(16000)
+    for given in (1.0, "0.5"):
+        for call in (
+            lambda its=given: spotter.predict(clip, 16000, noise=its),
+            lambda its=given: compensate(spotter.network, its),
+        ):
+            with pytest.raises(UserError, match="give a Noise or a Hardware"):
+                call()
+    hardware = Hardware(output=Laplace(1.0))
+    by_noise = spotter.predict(clip, 16000, noise=Noise.of(hardware), name="a")
+    assert spotter.predict(clip, 16000, noise=hardware, name="a") == by_noise

@@ -37,7 +37,7 @@ from asr_dni.evaluation.measurement.sweep import check_draws
 from asr_dni.inference.clips import Piece, ahead, as_samples, check_hop, cut, name_of
 from asr_dni.inference.prediction import FilePrediction, Prediction
 from asr_dni.model import KeywordSpotter, load_checkpoint
-from asr_dni.noise import SIGMA, Noise, Strength
+from asr_dni.noise import SIGMA, Noise, Strength, as_noise
 
 logger = logging.getLogger(__name__)
 
@@ -323,7 +323,7 @@ class Spotter:
 
     def _posteriors(self, features: Tensor, names: Sequence[str], noise: Noise | None, draws: int) -> Tensor:
         """Return ``(N, C)`` float64 probabilities, means over the draws, on the CPU."""
-        noise = self.noise if noise is None else noise
+        noise = as_noise(self.noise if noise is None else noise)
         check_draws(draws)
         first = noise.realisation.draw or 0
         sample_ids = torch.tensor([clip_id(name) for name in names], device=self.device)
@@ -425,7 +425,7 @@ class Spotter:
             chips: of the network, where weights differ from chip to chip.
         """
         evaluated: Split = "test" if split == "all" else split
-        noise = self.noise if noise is None else noise
+        noise = as_noise(self.noise if noise is None else noise)
         total, done = data.n_batches(evaluated) * count_passes(levels, draws, noise, strength, chips), 0
 
         def advance() -> None:

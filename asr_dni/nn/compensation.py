@@ -21,7 +21,7 @@ from asr_dni.nn.cells import CELLS, RecurrentCell
 from asr_dni.nn.implementation import draw_noise
 from asr_dni.nn.operations import Drawing
 from asr_dni.nn.recurrence import Recurrence, Sites
-from asr_dni.noise import ForwardPass, Hardware, Noise, NoisyModule, Part, Site
+from asr_dni.noise import ForwardPass, Hardware, Noise, NoisyModule, Part, Site, as_noise
 from asr_dni.noise.recomputation import settings_of_pass
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -214,8 +214,8 @@ def compensate(network: Network, trained: Hardware | Noise | Sequence[Hardware |
         raise UserError(
             f"{type(network).__name__} has no noisy recurrent layer: there is nothing to compensate"
         )
-    several = [trained] if isinstance(trained, Hardware | Noise) else list(trained)
-    hardware = [its.hardware if isinstance(its, Noise) else its for its in several]
+    several = list(trained) if isinstance(trained, Sequence) else [trained]
+    hardware = [as_noise(its).hardware for its in several]
     for layer in layers:
         each = hardware * (layer.networks or 1) if len(hardware) == 1 else hardware
         if len(each) != (layer.networks or 1):

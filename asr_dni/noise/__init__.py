@@ -36,7 +36,7 @@ from asr_dni.noise.model import (
     straight_through,
 )
 from asr_dni.noise.module import ForwardPass, NoisyModule, under
-from asr_dni.noise.noise import Noise
+from asr_dni.noise.noise import Noise, as_noise
 from asr_dni.noise.output import (
     OUTPUT_MODELS,
     AdditiveMultiplicative,
@@ -118,6 +118,7 @@ __all__ = [
     "UniformConverter",
     "WeightModel",
     "as_laplace",
+    "as_noise",
     "as_uniform",
     "gaussian_alone",
     "standard_normal_quantile",

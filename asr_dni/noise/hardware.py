@@ -104,7 +104,9 @@ class Hardware:
         if self.tile is not None and (
             isinstance(self.tile, bool) or not isinstance(self.tile, int) or self.tile < 1
         ):
-            raise UserError(f"hardware tile is {self.tile}: give a number of columns of at least 1, or null")
+            raise UserError(
+                f"hardware tile is {self.tile}: give a whole number of columns of at least 1, or null"
+            )
 
     @property
     def joint(self) -> bool:

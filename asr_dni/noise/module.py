@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from asr_dni.errors import UserError
 from asr_dni.noise.hardware import Hardware
-from asr_dni.noise.noise import Noise
+from asr_dni.noise.noise import Noise, as_noise
 from asr_dni.noise.parts import Part
 from asr_dni.noise.realisation import Realisation
 from asr_dni.noise.recomputation import backward_task, settings_of_pass
@@ -163,13 +163,9 @@ class NoisyModule(Stackable):
     ) -> Noise | Sequence[Noise]:
         """Return the noises that hardware and realisations, each one or K, are."""
         if realisation is None:
-            if isinstance(noise, Noise):
-                return noise
-            if isinstance(noise, Hardware):
-                return Noise.of(noise)
-            if not isinstance(noise, Sequence):
-                raise UserError(f"noise is {noise!r}: give a Noise or a Hardware, such as Noise(sigma=0.5)")
-            return [Noise.of(its) if isinstance(its, Hardware) else its for its in noise]
+            if isinstance(noise, Sequence):
+                return [as_noise(its) for its in noise]
+            return as_noise(noise)
         alone = not isinstance(noise, Sequence) and isinstance(realisation, Realisation)
         networks = 1 if alone else self.networks or 1
         hardware = list(noise) if isinstance(noise, Sequence) else [noise] * networks

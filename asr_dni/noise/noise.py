@@ -177,3 +177,16 @@ class Noise:
         noise = type(self).__new__(type(self))
         noise._set(**(parts | changes))
         return noise
+
+
+def as_noise(given: Noise | Hardware) -> Noise:
+    """Return the noise of a hardware, in its first realisation, or the noise itself.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(given, Noise):
+        return given
+    if isinstance(given, Hardware):
+        return Noise.of(given)
+    raise UserError(f"noise is {given!r}: give a Noise or a Hardware, such as Noise(sigma=0.5)")
