@@ -13,6 +13,7 @@ import yaml
 from asr_dni.checkpoint import read_checkpoint, write_checkpoint
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.files import write_atomically
+from asr_dni.model import KeywordSpotter
 from asr_dni.models import FOLDER, PackagedModel
 
 LARGEST = 1_000_000
@@ -59,9 +60,7 @@ def main() -> None:
         "data": DATA.format(source=contents["KeywordData"]["source"], words=", ".join(labels)),
         "protocol": PROTOCOL.format(clips=int(curve.frame["n_clips"].iloc[0]), draws=curve.settings["draws"]),
         "training": options.command,
-        "parameters": sum(
-            value.numel() for name, value in contents["state_dict"].items() if value.is_floating_point()
-        ),
+        "parameters": sum(its.numel() for its in KeywordSpotter.from_checkpoint(contents).parameters()),
         "labels": labels,
     }
     PackagedModel(options.name, **card)

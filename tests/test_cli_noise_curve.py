@@ -137,7 +137,7 @@ BITS = ["--hardware", "noisy_weights", "--strength", "adc.bits"]
         (["--chips", "3"], "chips is 3, but on this hardware all chips are the same"),
         (["--hardware", "nothing_such"], "--hardware"),
         (
-            ["--hardware", "noisy_weights"],
+            ["--hardware", "noisy_weights", "--strength", "output.sigma"],
             "strength output.sigma is not one of this hardware's: weight.sigma",
         ),
     ],

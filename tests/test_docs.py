@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 
 from asr_dni.cli import lightning, run_arguments
 from asr_dni.cli.main import COMMANDS, main
+from asr_dni.study.reading import read_study
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "data/README.md", "benchmarks/README.md")
@@ -157,7 +158,14 @@ CONFIGURATIONS = [
     pytest.param(text, id=f"{relative(path)}-{k}")
     for path in DOCUMENTS
     for k, (language, text) in enumerate(blocks(path))
-    if language == "yaml" and "method" not in yaml.safe_load(text)  # a sweep of W&B's
+    if language == "yaml"
+    and not {"method", "noise_models"} & set(yaml.safe_load(text))  # W&B's sweeps, studies
+]
+STUDIES = [
+    pytest.param(text, id=relative(path))
+    for path in DOCUMENTS
+    for language, text in blocks(path)
+    if language == "yaml" and "noise_models" in yaml.safe_load(text)
 ]
 
 
@@ -169,6 +177,14 @@ def test_configuration_is_understood(text, monkeypatch, tmp_path):
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(Parsed):
         main(["fit", "--config", "synthetic_lstm_dni", "--config", str(tmp_path / "own.yaml")])
+
+
+@pytest.mark.parametrize("text", STUDIES)
+def test_study_is_understood(text, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"layers: [{ROOT / 'conf' / 'study' / 'quick.yaml'}]\n{text}")
+    written = yaml.safe_load(text)
+    assert len(read_study(own).settings.noise_models) == len(written["noise_models"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from asr_dni.cli.functions import CHECKPOINT, check_folder, folder_beside, progress_bar, run_function
 from asr_dni.cli.plots import Plot, print_figures
 from asr_dni.errors import UserError
-from asr_dni.models import find_checkpoint
+from asr_dni.models import find_checkpoint, packaged_name
 from asr_dni.named_classes import ALLOW_HELP, ALLOW_OPTION
 from asr_dni.noise import MVM_SITES, SIGMA, Arrays, Noise, Scale, Site, Strength
 from asr_dni.terminal import make_console
@@ -28,7 +28,7 @@ def noise_curve(
     sigmas: list[float] = list(DEFAULT_SIGMAS),  # noqa: B006  shown as the default on the command line
     draws: int = _DEFAULT_DRAWS,
     hardware: str | None = None,
-    strength: str = SIGMA.path,
+    strength: str | None = None,
     strengths: list[float] | None = None,
     chips: int = 1,
     scale: Scale = "absolute",
@@ -53,7 +53,8 @@ def noise_curve(
         sigmas: levels of the additive Gaussian noise; of the output noise of another hardware.
         draws: realisations of the noise per level and chip.
         hardware: a name, such as noisy_weights, or a YAML file; scale, sites and arrays are then its own.
-        strength: which of the hardware's numbers is the axis, such as adc.bits or weight.sigma.
+        strength: which of the hardware's numbers is the axis, such as adc.bits or weight.sigma; by default the sigma of
+            its outputs, or what asr-dni evaluate takes.
         strengths: its levels, such as 4,5,6,8.
         chips: how many chips each level is measured on, where weights differ from chip to chip.
         scale: what sigma is measured in.
@@ -75,6 +76,7 @@ def noise_curve(
     from asr_dni.data.overview import tell
     from asr_dni.device import choose_device
     from asr_dni.evaluation import noise_curve_table, save_noise_curve
+    from asr_dni.evaluation.curves.axes import usual_levels, usual_strength
     from asr_dni.evaluation.curves.curve import curve_label
     from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
     from asr_dni.evaluation.measurement.sweep import Sweep, check_sites
@@ -87,11 +89,14 @@ def noise_curve(
         from asr_dni.evaluation import check_wandb
 
         check_wandb(wandb_project, mode)
-    axis = Strength.parse(strength)
+    noise = noise_of(hardware, scale, sites, arrays, seed, prefix="--")
+    usual = strength is None and not noise.hardware.has(SIGMA)
+    axis = usual_strength(noise.hardware) if usual else Strength.parse(strength or SIGMA.path)
+    if usual and strengths is None:
+        strengths = list(usual_levels(noise.hardware, axis))
     levels = _levels(axis, sigmas, strengths, hardware)
     where = choose_device(device)
     check_folder(output)
-    noise = noise_of(hardware, scale, sites, arrays, seed, prefix="--")
     check_sites(noise.hardware.sites, levels, ("--sites", "--sigmas 0"))
     Sweep(levels, draws, noise, axis, chips)  # mistakes are found before anything is read
     spotter = load(checkpoint, where)
@@ -165,7 +170,8 @@ def _folder_name(
     """Return a name for what was measured: other settings, other folder, so that nothing is overwritten by them."""
     from asr_dni.catalogue.finding import FURTHER_CURVES
 
-    parts = [checkpoint.stem, data.resolve().name if data else "own", split]
+    parts = [] if packaged_name(checkpoint) is not None else [checkpoint.stem]
+    parts += [data.resolve().name if data else "own", split]
     hardware, default = sweep.noise.hardware, Noise().hardware
     if hardware_name is not None:
         parts.append(f"{hardware_name}_{hardware.identity}")

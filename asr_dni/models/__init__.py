@@ -51,7 +51,7 @@ class PackagedModel:
             UserError: there is none.
         """
         if name not in model_names():
-            raise UserError(f"{name}: no network of this name comes with the package{_near(name)}")
+            raise UserError(f"{name}: there is no network of this name{_near(name)}")
         card: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
         return cls(name, **{**card, "labels": tuple(card["labels"])})
 

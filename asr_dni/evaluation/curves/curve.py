@@ -216,15 +216,18 @@ def summary_of_means(means: Columns, settings: Mapping[str, Any], over: Over = "
         }
     )
     clips, draws, chips = (int(numbers[name].max()) for name in ("n_clips", "n_draws", "n_chips"))
-    return CurveSummary(frame, _interval_text(over, clips, draws, chips), dict(settings))
+    return CurveSummary(
+        frame, _interval_text(over, clips, draws, chips, settings.get("split")), dict(settings)
+    )
 
 
-def _interval_text(over: Over, clips: int, draws: int, chips: int) -> str:
+def _interval_text(over: Over, clips: int, draws: int, chips: int, split: object) -> str:
     """Return what the interval of one network covers."""
     these = f", on these {chips} chips" if chips > 1 else ""
     if over == "clips":
         within = ", draws of the noise included" if draws > 1 else ""
-        return f"95 % interval over {clips} test clips{within}{these} (Wilson)"
+        of = "test clips" if split in (None, "test") else "clips"
+        return f"95 % interval over {clips} {of}{within}{these} (Wilson)"
     if over == "draws":
         if draws == 1:
             return "one draw, no interval"
