@@ -19,8 +19,8 @@ def grid(shape: tuple[int, ...], of: Callable[[int, int], Any]) -> list[list[Any
 
 
 def signed(points: float) -> str:
-    """Return a difference with its sign."""
-    return f"{points + 0.0:+.1f}".replace("-", "−")
+    """Return a difference with its sign; what is rounded to 0 has no minus."""
+    return f"{points:+z.1f}".replace("-", "−")
 
 
 def largest(values: Array) -> float:
