@@ -81,7 +81,7 @@ CASES = (
     Case("float32, proj_size", projected=True, cost="2.82"),
     Case("weights of a chip", hardware=Hardware(Gaussian(1.0), GaussianWeights(0.1))),
     Case("multiplicative noise", hardware=Hardware(Multiplicative(0.1)), cost="1.45"),
-    Case("noise by each output's size", hardware=Hardware(Gaussian(0.1, "signal", per="output"))),
+    Case("noise sized by output", hardware=Hardware(Gaussian(0.1, "signal", per="output"))),
     Case("an ADC", hardware=Hardware(adc=_CONVERTER), cost="0.98"),
     Case("a DAC", hardware=Hardware(dac=_CONVERTER), cost="0.97"),
     Case("an ADC that is learned", hardware=Hardware(adc=UniformConverter(scale="absolute", learned=True))),
