@@ -29,7 +29,8 @@ def test_the_tolerable_strength_lies_between_levels():
     sigma = curve(Strength("weight.sigma"), {0.0: [0.9], 0.1: [0.9], 0.2: [0.8]})
     assert tolerated_strength(sigma, 0.9, 0.05).value == pytest.approx(0.15)
     assert tolerated_strength(sigma, 0.9, 0.05, whole=True).value == 0.1
-    assert math.isinf(tolerated_strength(sigma, 0.9, 0.1).value)
+    assert tolerated_strength(sigma, 0.9, 0.1).value == 0.2
+    assert math.isinf(tolerated_strength(sigma, 0.9, 0.11).value)
     assert math.isnan(tolerated_strength(sigma, 0.99, 0.05).value)
     assert "up to 0.15 is tolerable: within 5 points of clean" in tolerated_strength(sigma, 0.9, 0.05).text
 

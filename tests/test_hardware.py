@@ -154,7 +154,7 @@ class TestSettings:
                 r"has 'args': give class_path and init_args",
             ),
             ({"output": {"class_path": "Gaussian", "init_args": [1]}}, r"init_args is \[1\]: give a mapping"),
-            ({"output": {"sgma": 1}}, r"Gaussian has no 'sgma': give some of sigma, scale$"),
+            ({"output": {"sgma": 1}}, r"Gaussian has no 'sgma': give some of sigma, scale, per$"),
             ({"output": {"sigma": -1}}, r"^hardware.output: noise sigma is -1: give a finite number"),
             ({"output": {"sigma": "1"}}, r"noise sigma is 1: give a finite"),
             ({"output": {"sigma": float("nan")}}, r"sigma is nan"),
