@@ -357,6 +357,8 @@ def register(app: Dash, catalogue: Catalogue) -> None:
         Output("matrix-members", "children"),
         Output("matrix-cell-exports", "children"),
         Output("matrix-exports", "children"),
+        Output("matrix-train", "label"),
+        Output("matrix-level", "label"),
         Output(link_store(NAME), "data"),
         Input("matrix-of", "value"),
         Input("matrix-train", "value"),
@@ -387,6 +389,8 @@ def register(app: Dash, catalogue: Catalogue) -> None:
             _members(study, cell),
             export_links(state, "cell"),
             export_links(state, "figure"),
+            study.matrix(cell).train_symbol,
+            study.matrix(cell).strength.symbol,
             state.url,
         )
 
