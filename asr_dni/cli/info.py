@@ -273,7 +273,7 @@ def recurrence_table(devices: Sequence[torch.device]) -> Table:
         caption_justify="left",
     )
     for heading in ("device", "what", *shown_alone, "others", "cost", "why not a faster one"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "what")
     for device in devices:
         for case in CASES:
             shown: list[list[Use | None]] = []
