@@ -6,12 +6,14 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import Any
+
+from asr_dni.errors import UserError
 
 _ABANDONED_AFTER = 3600.0  # seconds: nobody writes one file for so long
 _MANY_FILES = 64
@@ -143,3 +145,22 @@ def publish_folder(temporary: Path, path: Path) -> None:
             flush_to_disk(folder)
     os.rename(temporary, path)
     flush_to_disk(path.parent)
+
+
+def copy_new(targets: Mapping[Path, Path]) -> list[Path]:
+    """Copy files to where each is to be; return those that were not there yet.
+
+    Raises:
+        UserError: another file is there already; then nothing is copied.
+    """
+    contents = {target: path.read_bytes() for path, target in targets.items()}
+    for target, content in contents.items():
+        if target.exists() and (not target.is_file() or target.read_bytes() != content):
+            raise UserError(
+                f"{target}: is there and differs; nothing was copied: give another folder with --to"
+            )
+    missing = [target for target in contents if not target.exists()]
+    for target in missing:
+        with write_atomically(target) as temporary:
+            temporary.write_bytes(contents[target])
+    return missing

@@ -9,7 +9,7 @@ import yaml
 from asr_dni.cli.plain_parser import PlainParser
 from asr_dni.configuration import LAYERS_KEY
 from asr_dni.errors import UserError
-from asr_dni.files import write_atomically
+from asr_dni.files import copy_new
 from asr_dni.named_configurations import FOLDER, configuration_names, describe, find_configuration
 
 _WIDTH = 120
@@ -63,21 +63,12 @@ def _list(part: str) -> None:
 def _copy(names: Sequence[str], to: Path) -> None:
     asked = [_shipped(name) for name in names or configuration_names()]
     files = sorted({file for path in asked for file in _with_layers(path)})
-    contents = {path: (FOLDER / path).read_bytes() for path in files}
-    missing: list[Path] = []
-    for path, content in contents.items():
-        target = to / path
-        if not target.exists():
-            missing.append(path)
-        elif not target.is_file() or target.read_bytes() != content:
-            raise UserError(
-                f"{target}: is there and differs; nothing was copied: give another folder with --to"
-            )
-    for path in missing:
-        with write_atomically(to / path) as temporary:
-            temporary.write_bytes(contents[path])
-    kept = len(files) - len(missing)
-    print(f"copied to {to}: {_joined(missing)}" + (f" ({kept} were there already)" if kept else ""))
+    copied = copy_new({FOLDER / path: to / path for path in files})
+    kept = len(files) - len(copied)
+    print(
+        f"copied to {to}: {_joined(path.relative_to(to) for path in copied)}"
+        + (f" ({kept} were there already)" if kept else "")
+    )
 
 
 def _shipped(name: str) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from asr_dni.cli.functions import check_folder
 from asr_dni.cli.plain_parser import PlainParser
-from asr_dni.errors import UserError
 from asr_dni.evaluation import NoiseCurve, noise_curve_table
 from asr_dni.evaluation.curves.curve import curve_label
-from asr_dni.files import write_atomically
+from asr_dni.files import copy_new
 from asr_dni.models import PackagedModel, model_names
 from asr_dni.terminal import make_console
 
@@ -98,12 +98,6 @@ def _copy(model: PackagedModel, to: Path) -> None:
     targets = {
         path: to / path.name for path in (model.checkpoint, model.curve, model.curve.with_suffix(".yaml"))
     }
-    for path, target in targets.items():
-        if target.exists() and (not target.is_file() or target.read_bytes() != path.read_bytes()):
-            raise UserError(
-                f"{target}: is there and differs; nothing was copied: give another folder with --to"
-            )
-    for path, target in targets.items():
-        with write_atomically(target) as temporary:
-            temporary.write_bytes(path.read_bytes())
+    check_folder(to)
+    copy_new(targets)
     print("copied: " + ", ".join(map(str, targets.values())))
