@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from asr_dni.errors import UserError
 from asr_dni.identity import compensation_settings
 from asr_dni.model import KeywordSpotter
-from asr_dni.noise import Noise
+from asr_dni.noise import Hardware, Noise
 
 Compensated: TypeAlias = Literal["auto"] | float
 """The training's sigma: a number, or ``auto``, what the checkpoint says of it."""
@@ -41,15 +41,13 @@ def compensate_noise(
                 f"{name} is auto, but the network was trained under strengths drawn at random: give the sigma that is"
                 " meant, such as 1.5"
             )
-        trained = model.noise_settings.at(sigma).hardware
-        try:
-            return noise.compensating(trained)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
-    if not given > 0:
+        trained: Hardware | float = model.noise_settings.at(sigma).hardware
+    elif given > 0:
+        trained = given
+    else:
         raise UserError(f"{name} is {given:g}: give a sigma above 0, or auto")
     try:
-        return noise.compensating(given)
+        return noise.compensating(trained)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
 
