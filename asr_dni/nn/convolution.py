@@ -124,9 +124,11 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
     def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the clean ``(K, N, out, T, B)`` for ``(K, N, C, T, B)``: K networks are groups of one convolution."""
         networks = images.shape[0]
+        if weight.dim() == 3:  # of a crossbar
+            weight = weight.view(*weight.shape[:2], -1, *self.kernel_size)
         y = functional.conv2d(
             images.transpose(0, 1).flatten(1, 2),
-            weight.reshape(networks * self.out_channels, -1, *self.kernel_size),
+            weight.flatten(0, -4),  # which keeps channels last
             None if bias is None else bias.flatten(),
             self.stride,
             self.padding,
