@@ -57,24 +57,42 @@ _BLOCKS = (
 LEVERS = {
     "base": Lever("nothing: the recipe as it is", kind="base"),
     "speed": _data("augmentation.speed=[0.909,1.1]", "speed and pitch changed by up to 10 %"),
-    "wide": Lever("32, 64, 96 channels, 128 numbers a frame (0.24 M parameters)", (_BLOCKS, "--model.network.convolutions.width=128"), "network"),
+    "wide": Lever(
+        "32, 64, 96 channels, 128 numbers a frame",
+        (_BLOCKS, "--model.network.convolutions.width=128"),
+        "network",
+    ),
     "ema": Lever(
         "exponential averages of the weights (decay 0.998 a step)",
         ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.998"),
     ),
     "mixup": Lever("mixup, alpha 0.2", ("--model.mixup=0.2",)),
-    "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each (as many weights)"),
+    "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
     "mfcc": Lever(
         "MFCC: DCT of 80 mel bands to 40, at the same windows",
-        ("--data.front_end=asr_dni.features.MFCC", "--data.front_end.n_mfcc=40", "--data.front_end.n_mels=80",
-         "--data.front_end.window_ms=30.0", "--data.front_end.hop_ms=10.0", "--data.front_end.padding=center"),
+        (
+            "--data.front_end=asr_dni.features.MFCC",
+            "--data.front_end.n_mfcc=40",
+            "--data.front_end.n_mels=80",
+            "--data.front_end.window_ms=30.0",
+            "--data.front_end.hop_ms=10.0",
+            "--data.front_end.padding=center",
+        ),
         "front end",
     ),
-    "windows_40_20": _data("front_end.window_ms=40.0 front_end.hop_ms=20.0 augmentation.time_mask_frames=10", "windows of 40 ms every 20 ms", "front end"),
+    "windows_40_20": _data(
+        "front_end.window_ms=40.0 front_end.hop_ms=20.0 augmentation.time_mask_frames=10",
+        "windows of 40 ms every 20 ms",
+        "front end",
+    ),
     "no_masks": _data("augmentation.time_masks=0 augmentation.frequency_masks=0", "no SpecAugment"),
     "drawn_batch": Lever("sigma drawn for each batch, from 0 to 2", ("--annealing.drawn=batch",), "noise"),
-    "drawn_sample": Lever("sigma drawn for each clip, from 0 to 3", ("--annealing.drawn=sample", "--annealing.sigma=3.0"), "noise"),
+    "drawn_sample": Lever(
+        "sigma drawn for each clip, from 0 to 3",
+        ("--annealing.drawn=sample", "--annealing.sigma=3.0"),
+        "noise",
+    ),
     "sigma_3": Lever("sigma_train 3", ("--annealing.sigma=3.0",), "noise"),
 }
 
@@ -86,7 +104,9 @@ def _is_done(folder: Path) -> bool:
 def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, epochs: int) -> None:
     """Train what is not trained yet, ``workers`` at a time, each on one thread."""
     runs.mkdir(parents=True, exist_ok=True)
-    program = shutil.which("asr-dni", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    program = shutil.which(
+        "asr-dni", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     assert program is not None, "asr-dni is not installed"
     sigmas = ",".join(str(sigma) for sigma in SIGMAS[1:])
 
@@ -104,7 +124,9 @@ def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, 
             *LEVERS[name].settings,
         ]  # fmt: skip
         with (folder / "log.txt").open("w") as log:
-            code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+            code = subprocess.run(
+                command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+            ).returncode
         print(f"{folder}: {'done' if code == 0 else f'failed ({code}), see log.txt'}", flush=True)
         return code == 0
 
@@ -115,7 +137,10 @@ def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Train, or write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("train", "page"))
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--only", nargs="+", choices=list(LEVERS), default=list(LEVERS), help="levers")

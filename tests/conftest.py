@@ -44,6 +44,17 @@ def _no_run_is_left_open() -> Iterator[None]:
         wandb.finish()
 
 
+@pytest.fixture(autouse=True)
+def _depends_on_no_other_test() -> None:
+    """Seed torch's generator for tests that name no seed, and have warnings that are given once given again."""
+    from asr_dni import told_once
+
+    told_once.forget()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
 @pytest.fixture
 def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Takes back what a command leaves in the process, and keeps W&B offline."""

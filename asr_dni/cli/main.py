@@ -13,7 +13,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NamedTuple
 
-from asr_dni import __version__
+from asr_dni import __version__, told_once
 from asr_dni.errors import UserError, printable
 from asr_dni.memory import keep_freed_memory
 from asr_dni.named_classes import only_named_classes, take_allowed
@@ -205,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line without the program's name; ``None`` takes it from ``sys.argv``.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    told_once.forget()
     logging.raiseExceptions = (
         False  # a log file that the full disk does not take is told once, not by tracebacks
     )

@@ -15,7 +15,7 @@ from asr_dni.data.augmentation import Augmentation, AugmentationSettings
 from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.clip_features import DEFAULT_FRONT_END, ClipFeatures, code_of, make_front_end, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
-from asr_dni.data.overview import empty_split_message, shared_speakers_remark, warn_once
+from asr_dni.data.overview import empty_split_message, shared_speakers_remark
 from asr_dni.data.recorded import RecordedData
 from asr_dni.data.silence import silence
 from asr_dni.data.source import BACKGROUND_FOLDER, SPLITS, Source
@@ -25,6 +25,7 @@ from asr_dni.errors import UserError
 from asr_dni.features import FrontEnd
 from asr_dni.files import read_sealed_json, write_sealed_json
 from asr_dni.philox import Key, derive_key
+from asr_dni.told_once import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class KeywordData(RecordedData):
         if self.source.speakers_known:
             shared = shared_speakers_remark(self.identity, self._splits())
             if shared is not None:
-                warn_once(shared)
+                warn_once(logger, shared)
         if stage in ("fit", None):
             self._check_words_have_clips()
             self._fit_statistics()

@@ -1,6 +1,5 @@
 """What is told of recordings before they are used: how many, by how many people, and what is odd about them."""
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,17 +9,6 @@ from asr_dni.data.labels import Selection
 from asr_dni.data.source import SILENCE, SPLITS, Split
 from asr_dni.data.store import PackedStore
 from asr_dni.errors import first_few, printable
-
-logger = logging.getLogger(__name__)
-
-_TOLD: set[str] = set()
-
-
-def warn_once(message: str) -> None:
-    """Warn of something in the data once in a run, however many data modules and processes find it out."""
-    if message not in _TOLD and _is_first_process():
-        _TOLD.add(message)
-        logger.warning("%s", printable(message))
 
 
 def tell(message: str) -> None:

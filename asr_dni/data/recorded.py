@@ -1,5 +1,6 @@
 """Batches of recordings: decoded once into a packed store, gathered from it by index."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +14,14 @@ from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
 from asr_dni.data.clip_features import ClipFeatures, to_float
 from asr_dni.data.labels import Selection
 from asr_dni.data.origins import origins_remark
-from asr_dni.data.overview import describe_splits, warn_once
+from asr_dni.data.overview import describe_splits
 from asr_dni.data.source import SILENCE, Source, Split
 from asr_dni.data.splits import Selected, SplitData
 from asr_dni.data.store import SILENCE_BIT, PackedStore, pack
 from asr_dni.errors import UserError, printable
+from asr_dni.told_once import warn_once
+
+logger = logging.getLogger(__name__)
 
 
 class RecordedData(SplitData[AudioBatch]):
@@ -141,7 +145,7 @@ class RecordedData(SplitData[AudioBatch]):
         """Open the store of the clips with these labels; None: all."""
         clips = source.clips()
         for remark in source.remarks():
-            warn_once(remark)
+            warn_once(logger, remark)
         if labels is not None:
             clips = [clip for clip in clips if clip.label in labels]
         store = pack(
@@ -156,7 +160,7 @@ class RecordedData(SplitData[AudioBatch]):
         )
         odd = origins_remark(source.identity, store.origins, len(store), self.sample_rate)
         if odd is not None:
-            warn_once(odd)
+            warn_once(logger, odd)
         return store
 
     def _selection(self, split: Selected, check: bool = False) -> Selection:

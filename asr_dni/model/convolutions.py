@@ -178,7 +178,8 @@ class ConvolutionalLayers(NoisyModule):
                 stages += _stage(channels, out, kernel, stride, groups)
             fed = block.channels
         # Channels last: a step of training of the default CRNN takes 14 % less time on a CPU.
-        self.blocks = nn.Sequential(*stages).to(memory_format=torch.channels_last)
+        self.blocks = nn.Sequential(*stages)
+        self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dropout = CounterDropout(settings.dropout)
         self.pointwise = (
             nn.Sequential(*_stage(settings.n_flat(n_features), settings.width, [1, 1], [1, 1], 1))

@@ -1,9 +1,8 @@
 """The registry of implementations of the recurrence: chosen by what there is to run, or by an explicit setting."""
 
-import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol, TypeAlias, get_args
@@ -18,6 +17,7 @@ from asr_dni.nn.cells import State
 from asr_dni.nn.operations import GaussianNoise, draw_plain
 from asr_dni.nn.recurrence import Capabilities, Recurrence, check_recurrence
 from asr_dni.nn.reference import run_reference
+from asr_dni.told_once import warn_once
 
 Implementation: TypeAlias = Literal["auto", "reference", "fused", "triton"]
 
@@ -146,11 +146,11 @@ def draw_noise(
     return native.draw_gaussian(noise, sample_ids, first_step, steps, groups, width, like)
 
 
-@functools.cache
-def _say_slow(reasons: str) -> None:
-    """Say once why hardware, or a precision, is not run by a kernel; nothing where the loop was asked for."""
+def _say_slow(reasons: Mapping[str, str]) -> None:
+    """Say why hardware, or a precision, is not run by a kernel; nothing where the loop was asked for."""
     if reasons:
-        logger.warning("this hardware is run by the slower plain loop: %s", reasons)
+        why = "; ".join(reasons.values())
+        warn_once(logger, f"this hardware is run by the slower plain loop: {why}")
 
 
 def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
@@ -165,6 +165,6 @@ def run_recurrence(problem: Recurrence) -> tuple[Tensor, State]:
     if name == "reference":
         unusual = problem.products != "float32"
         if unusual or any(product.gaussian is None for product in problem.sites.products):
-            _say_slow("; ".join(reasons.values()))
+            _say_slow(reasons)
         return run_reference(problem, draw=draw_noise)
     return IMPLEMENTATIONS[name].run(problem)
