@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from marked_places import fill
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
@@ -386,17 +387,6 @@ SECTIONS = {
 }
 
 
-def write_page(sections: dict[str, str]) -> None:
-    """Put the tables into the page, each between the marks of its section."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, its in sections.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        first, last = text.index(begin) + len(begin), text.index(end)
-        text = text[:first] + its + "\n" + text[last:]
-    with write_atomically(PAGE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(
@@ -416,7 +406,7 @@ def main() -> None:
         print(f"{name}\n\n{sections[name]}\n", flush=True)
     if options.page:
         save(figure(measured, groups), DOCS / "figures" / "compensation", ("png",))
-        write_page(sections)
+        fill(PAGE, sections)
 
 
 if __name__ == "__main__":

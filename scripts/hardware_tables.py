@@ -7,18 +7,17 @@ A table stands between two comments, <!-- NAME --> and <!-- /NAME -->, with NAME
 
 import argparse
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from asr_dni.errors import UserError
+from marked_places import fill
+
 from asr_dni.evaluation import CurveSummary, NoiseCurve, save_figure, summarise_curves
 from asr_dni.evaluation.curves.axes import TIMES
 from asr_dni.evaluation.curves.tables import format_accuracy
 from asr_dni.evaluation.figures.noise_curves import noise_curves_figure
 from asr_dni.evaluation.questions.folder import FOLDER, read_evaluation
-from asr_dni.files import write_atomically
 from asr_dni.plotting import Figure, Line
 from asr_dni.wording import count
 
@@ -126,19 +125,6 @@ def clean_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def fill(document: Path, name: str, text: str) -> None:
-    """Put a text between the comments of its name."""
-    before = document.read_text(encoding="utf-8")
-    place = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
-    if not place.search(before):
-        raise UserError(
-            f"{document}: has no place for {name}: write <!-- {name} --> and <!-- /{name} --> there"
-        )
-    after = place.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", before)
-    with write_atomically(document) as temporary:
-        temporary.write_text(after, encoding="utf-8")
-
-
 def main() -> None:
     """Fill the document."""
     parser = argparse.ArgumentParser(
@@ -176,7 +162,7 @@ def main() -> None:
             )
     for name, text in tables.items():
         if options.document:
-            fill(options.document, name, text)
+            fill(options.document, {name: text})
         else:
             print(f"## {name}\n\n{text}\n")
 

@@ -8,17 +8,31 @@ looked at nowhere.
 """
 
 import argparse
+import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import torch
+from marked_places import fill
+from numpy.typing import NDArray
+from scipy import stats
+
+from asr_dni.evaluation.curves.intervals import CONFIDENCE
+from asr_dni.plotting import Axis, Bars, Figure, Legend, Panel, Points, Reference, Style, curve_style
+from asr_dni.plotting.specification import Element
+from asr_dni.plotting.with_matplotlib import save
 from asr_dni.wording import count
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "recipes.md"
 EXPERIMENT = "eight_words_crnn_dni"
 EPOCHS = 20
 SEEDS = (1, 2, 3)
@@ -136,6 +150,121 @@ def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, 
         raise SystemExit(f"{count(done.count(False), 'training')} failed")
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the trainings of a lever came to.
+
+    Attributes:
+        accuracy: on the validation split ``(seeds, sigmas)``.
+        weights: of the network.
+    """
+
+    accuracy: NDArray[np.float64]
+    weights: int
+
+
+def read(folder: Path, seeds: Sequence[int]) -> Trained | None:
+    """Read a lever's trainings; ``None``: not all are done."""
+    rows, weights = [], 0
+    for seed in seeds:
+        run = folder / f"seed_{seed}"
+        if not _is_done(run):
+            return None
+        version = max(run.glob("version_*"), key=lambda path: path.stat().st_mtime)
+        logged = pd.read_csv(version / "metrics.csv")
+        last = logged.dropna(subset=["val/accuracy"]).iloc[-1]
+        rows.append([last[f"val/accuracy@{sigma}" if sigma else "val/accuracy"] for sigma in SIGMAS])
+        checkpoint = torch.load(version / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+        weights = sum(its.numel() for its in checkpoint["state_dict"].values() if its.is_floating_point())
+    return Trained(np.array(rows, dtype=float), weights)
+
+
+def pooled_half_width(differences: Sequence[NDArray[np.float64]]) -> float:
+    """Return half the 95 % interval of a mean over seeds, from the deviation pooled over all levers.
+
+    Three seeds alone know their deviation badly (t of 2 degrees of freedom is 4.3); all levers' differences to the
+    base know one in common, if it is one (a pooled standard deviation, as in an analysis of variance).
+    """
+    freedom = sum(len(its) - 1 for its in differences)
+    squares = sum(float(((its - its.mean()) ** 2).sum()) for its in differences)
+    return float(
+        stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(squares / freedom / len(differences[0]))
+    )
+
+
+def page(runs: Path, seeds: Sequence[int]) -> None:
+    """Write the table of docs/recipes.md and its figure."""
+    trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
+    base = trained.pop("base")
+    differences = {name: 100 * (its.accuracy - base.accuracy) for name, its in trained.items()}
+    of_all = {name: its.mean(axis=1) for name, its in differences.items()}
+    half = pooled_half_width(list(of_all.values()))
+    order = sorted(trained, key=lambda name: -of_all[name].mean())
+    lines = [
+        "| lever | kind | weights | "
+        + " | ".join(f"σ {sigma:g}" for sigma in SIGMAS)
+        + " | mean | gain | each seed |",
+        "|---|---|---:|" + "---:|" * (len(SIGMAS) + 3),
+    ]
+    for name, its in [("base", base), *((name, trained[name]) for name in order)]:
+        each = 100 * its.accuracy.mean(axis=0)
+        cells = [f"{value:.1f}" for value in (*each, each.mean())]
+        if name == "base":
+            cells += ["", ""]
+        else:
+            cells += [f"{of_all[name].mean():+.1f}", " ".join(f"{value:+.1f}" for value in of_all[name])]
+        lever = LEVERS[name]
+        lines.append(
+            f"| `{name}`: {lever.says} | {lever.kind} | {its.weights:,} | " + " | ".join(cells) + " |"
+        )
+    lines.append("")
+    lines.append(
+        f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(len(seeds), 'seed')}; gain: of the mean"
+        f" over the four sigmas, in points, paired by seed; its 95 % interval is ±{half:.1f} for every lever (deviation"
+        f" pooled over {count(len(of_all), 'lever')}, Student t): a smaller gain these trainings do not show."
+    )
+    fill(PAGE, {"levers": "\n".join(lines)})
+    save(_figure(order, differences, of_all, half), DOCS / "figures" / "recipes", ("png",))
+
+
+def _figure(
+    order: Sequence[str],
+    differences: Mapping[str, NDArray[np.float64]],
+    of_all: Mapping[str, NDArray[np.float64]],
+    half: float,
+) -> Figure:
+    places = [float(place) for place in range(len(order))]
+    gains = [float(of_all[name].mean()) for name in order]
+    elements: list[Element] = [
+        Bars(
+            places,
+            gains,
+            [gain - half for gain in gains],
+            [gain + half for gain in gains],
+            label="mean over σ_infer 0, 1, 2, 3",
+            horizontal=True,
+            style=Style(color=curve_style(0).color),
+        )
+    ]
+    for index, sigma in ((0, 0.0), (3, 3.0)):
+        values = [float(differences[name][:, index].mean()) for name in order]
+        elements.append(Points(values, places, label=f"σ_infer = {sigma:g}", style=curve_style(index + 1)))
+    elements.append(Reference(0.0, axis="x"))
+    return Figure(
+        "What each lever gains over the base recipe",
+        (
+            Panel(
+                Axis("accuracy gained on the validation split", "percentage points"),
+                Axis(categories=tuple(order)),
+                tuple(elements),
+            ),
+        ),
+        f"CRNN with DNI, sigma_train 2, {EPOCHS} epochs; bars: 95 % over seeds (pooled deviation)",
+        panel_size=(8.0, 0.36 * len(order) + 1.6),
+        legend=Legend(),
+    )
+
+
 def main() -> None:
     """Train, or write the page."""
     parser = argparse.ArgumentParser(
@@ -150,6 +279,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "train":
         train(given.runs, given.only, given.seeds, given.workers, given.epochs)
+    else:
+        page(given.runs, given.seeds)
 
 
 if __name__ == "__main__":
