@@ -148,6 +148,7 @@ class SpotterCLI(RunParser):
             begin_with(self.model, SavedWeights.read(config.weights))
         if self.subcommand == "fit":
             check_annealing(self.model, vars(config.annealing))
+            self.model.read_teachers(self.datamodule)
         if contents:
             check_fits(self.model, contents, str(config.ckpt_path), training=self.subcommand == "fit")
         self._check_data()

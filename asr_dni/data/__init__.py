@@ -1,7 +1,7 @@
 """Recordings (or images) in, batches of features out."""
 
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
-from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, TrainingBatch
 from asr_dni.data.clip_features import ClipFeatures
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DeformationSettings, DigitsData
@@ -49,6 +49,7 @@ __all__ = [
     "SpeechCommands",
     "SplitData",
     "Synthetic",
+    "TrainingBatch",
     "data_class_of",
     "data_from_checkpoint",
     "data_modules",

@@ -42,6 +42,23 @@ class Batch(NamedTuple):
     clip_ids: Tensor
 
 
+class TrainingBatch(NamedTuple):
+    """A batch of training with what its features were made of, for networks that make others of it.
+
+    Attributes:
+        features: as of :class:`Batch`, and so the following two.
+        labels: ``(N,)`` int64.
+        clip_ids: ``(N,)`` int64.
+        inputs: of recordings ``(N, S)`` samples, augmented; of data without recordings ``(N, T, F)`` features, changed
+            at random and not normalised.
+    """
+
+    features: Tensor
+    labels: Tensor
+    clip_ids: Tensor
+    inputs: Tensor
+
+
 class BatchOrder:
     """Which clips are in which batch of an epoch: a function of seed, epoch and rank, and of nothing else.
 

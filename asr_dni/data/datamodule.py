@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asr_dni.data.audio import FULL_SCALE
 from asr_dni.data.augmentation import Augmentation, AugmentationSettings
-from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, TrainingBatch
 from asr_dni.data.clip_features import DEFAULT_FRONT_END, ClipFeatures, code_of, make_front_end, to_float
 from asr_dni.data.labels import LabelSettings, Selection, label_names, select, select_known
 from asr_dni.data.overview import empty_split_message, shared_speakers_remark
@@ -212,7 +212,9 @@ class KeywordData(RecordedData):
     # ------------------------------------------------------------------ batches
 
     @torch.no_grad()
-    def transform(self, batch: AudioBatch, *, training: bool = False, epoch: int = 0) -> Batch:
+    def transform(
+        self, batch: AudioBatch, *, training: bool = False, epoch: int = 0
+    ) -> Batch | TrainingBatch:
         """Turn samples into features.
 
         Args:
@@ -236,7 +238,7 @@ class KeywordData(RecordedData):
         features = features_of(waveforms)
         if training:
             features = self.augment.features(features, batch.clip_ids, epoch, features_of.front_end.n_bands)
-        return Batch(features, batch.labels, batch.clip_ids)
+        return self._made(Batch(features, batch.labels, batch.clip_ids), waveforms, training)
 
     def heard(self, batch: AudioBatch) -> Tensor:
         """Return samples as :meth:`RecordedData.heard` does; made clips of silence have their background."""

@@ -2,14 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
+from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader, TrainingBatch
 from asr_dni.data.source import SPLITS, Split
 from asr_dni.data.splits import Selected, SplitData
 from asr_dni.data.store import clip_id
@@ -159,15 +160,30 @@ class InMemoryData(SplitData[ExampleBatch]):
         return ExampleLoader(self._of(split), order, pin_memory)
 
     @torch.no_grad()
-    def transform(self, batch: ExampleBatch, *, training: bool = False, epoch: int = 0) -> Batch:
+    def transform(
+        self, batch: ExampleBatch, *, training: bool = False, epoch: int = 0
+    ) -> Batch | TrainingBatch:
         """Change examples in training and normalise them, see :meth:`SplitData.transform`."""
-        features = batch.features
+        inputs = batch.features
         if training:
-            features = self.augment(features, batch.clip_ids, epoch)
-        if self.normalize:
-            statistics = self.statistics()
-            features = (features - statistics["mean"]) / statistics["std"]
-        return Batch(features, batch.labels, batch.clip_ids)
+            inputs = self.augment(inputs, batch.clip_ids, epoch)
+        features = _Standardised(**self.statistics())(inputs) if self.normalize else inputs
+        return self._made(Batch(features, batch.labels, batch.clip_ids), inputs, training)
+
+    def features_as_in(self, checkpoint: str | Path | Mapping[str, Any]) -> nn.Module:
+        """Return the normalisation of another network, see :meth:`SplitData.features_as_in`.
+
+        Raises:
+            UserError: it was trained on other data.
+        """
+        settings, state, where = type(self).kept_in(checkpoint)
+        if state.get("source") != self.identity:
+            raise UserError(
+                f"{where}: was trained on {state.get('source')}, not on {self.identity}; give a network of these data"
+            )
+        if not settings.get("normalize", True):
+            return nn.Identity()
+        return _Standardised(**_checked(state["statistics"], self.identity))
 
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
         """Return the examples' names."""
@@ -205,11 +221,27 @@ class InMemoryData(SplitData[ExampleBatch]):
         Raises:
             UserError: they are those of other data.
         """
-        if any(name not in statistics or statistics[name].shape != () for name in ("mean", "std")):
-            raise UserError(
-                f"the checkpoint's statistics are not those of {self.identity}; give a checkpoint of these data"
-            )
-        self._statistics = {name: statistics[name].float().cpu() for name in ("mean", "std")}
+        self._statistics = _checked(statistics, self.identity)
+
+
+class _Standardised(nn.Module):
+    """Features less a mean, in multiples of a standard deviation."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
+
+
+def _checked(statistics: Mapping[str, Tensor], identity: str) -> dict[str, Tensor]:
+    """Return the mean and standard deviation that a checkpoint has of data called ``identity``."""
+    if any(name not in statistics or statistics[name].shape != () for name in ("mean", "std")):
+        raise UserError(
+            f"the checkpoint's statistics are not those of {identity}; give a checkpoint of these data"
+        )
+    return {name: statistics[name].float().cpu() for name in ("mean", "std")}
 
 
 class ExampleLoader(OrderedLoader[ExampleBatch]):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from asr_dni.bounds import at_most
-from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder
+from asr_dni.checkpoint import open_checkpoint
+from asr_dni.data.batch import AudioBatch, Batch, BatchLoader, BatchOrder, TrainingBatch
 from asr_dni.data.clip_features import ClipFeatures, to_float
 from asr_dni.data.labels import Selection
 from asr_dni.data.origins import origins_remark
@@ -198,7 +199,9 @@ class RecordedData(SplitData[AudioBatch]):
         return to_float(batch.waveforms)
 
     @torch.no_grad()
-    def transform(self, batch: AudioBatch, *, training: bool = False, epoch: int = 0) -> Batch:
+    def transform(
+        self, batch: AudioBatch, *, training: bool = False, epoch: int = 0
+    ) -> Batch | TrainingBatch:
         """Turn samples ``(N, S)`` into features ``(N, T, F)`` on the same device, see :meth:`SplitData.transform`."""
         return Batch(self._features_on(batch.waveforms.device)(batch.waveforms), batch.labels, batch.clip_ids)
 
@@ -222,6 +225,26 @@ class RecordedData(SplitData[AudioBatch]):
                 store, row = self._rows[identity]
                 names.append(printable(store.name(row)))
         return names
+
+    def features_as_in(self, checkpoint: str | Path | Mapping[str, Any]) -> ClipFeatures:
+        """Return the front end and normalisation of another network, see :meth:`SplitData.features_as_in`.
+
+        Raises:
+            UserError: it was not trained on recordings, or on clips of another sample rate or length.
+        """
+        _, where = open_checkpoint(checkpoint)
+        features = type(self).clip_features_from_checkpoint(checkpoint)
+        assert features is not None
+        for what, unit, its, own in (
+            ("sample rate", "Hz", features.sample_rate, self.sample_rate),
+            ("clips", "samples", features.n_samples, self.n_samples),
+        ):
+            if its != own:
+                raise UserError(
+                    f"{where}: hears {what} of {its:,} {unit}, but these data have {own:,}: give a network that was"
+                    " trained on the same"
+                )
+        return features
 
     # ------------------------------------------------------------------ statistics
 

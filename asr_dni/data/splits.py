@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, ge
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr_dni.bounds import at_most
 from asr_dni.checkpoint import open_checkpoint
 from asr_dni.configuration import checked_arguments, from_configuration
 from asr_dni.configured import Configured, arguments_of
-from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader
+from asr_dni.data.batch import Batch, BatchOrder, OrderedLoader, TrainingBatch
 from asr_dni.data.clip_features import ClipFeatures
 from asr_dni.data.source import SPLITS, Split
 from asr_dni.errors import UserError
@@ -52,6 +52,9 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
 
     _rebuilt: ClassVar[bool] = True
     """Whether checkpoints keep its settings, from which it is rebuilt."""
+
+    keeps_inputs: bool = False
+    """Whether training batches are :class:`TrainingBatch`, for networks that :meth:`features_as_in` is asked for."""
 
     def __init__(self, batch_size: int, seed: int, **settings: Any) -> None:
         super().__init__()
@@ -134,7 +137,7 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
         """Return the loader that gathers the clips of a split in an order."""
 
     @abstractmethod
-    def transform(self, batch: _Raw, *, training: bool = False, epoch: int = 0) -> Batch:
+    def transform(self, batch: _Raw, *, training: bool = False, epoch: int = 0) -> Batch | TrainingBatch:
         """Turn what was gathered into features ``(N, T, F)`` on the same device.
 
         Args:
@@ -142,6 +145,27 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             training: whether it is changed at random.
             epoch: of the training; with the seed and the clip it decides how.
         """
+
+    def _made(self, batch: Batch, inputs: Tensor, training: bool) -> Batch | TrainingBatch:
+        """Return what :meth:`transform` returns, which has ``inputs`` where they are asked for."""
+        return TrainingBatch(*batch, inputs) if training and self.keeps_inputs else batch
+
+    def features_as_in(self, checkpoint: str | Path | Mapping[str, Any]) -> nn.Module:
+        """Return what makes the features that another network takes of ``inputs`` of :class:`TrainingBatch`.
+
+        Args:
+            checkpoint: of the network: a file, or what ``torch.load`` made of one.
+
+        Returns:
+            Takes ``inputs``, returns features ``(N, T, F)`` as the network was trained with.
+
+        Raises:
+            UserError: the file is missing, or the network was trained on data of another kind.
+        """
+        raise UserError(
+            f"{type(self).__qualname__} does not make another network's features: override features_as_in, and pass"
+            " what transform returns through _made"
+        )
 
     @abstractmethod
     def clip_names(self, clip_ids: Iterable[int] | Tensor) -> list[str]:
@@ -159,7 +183,9 @@ class SplitData(LightningDataModule, ABC, Generic[_Raw]):
             device: where the features are computed.
         """
         for batch in self._gathering(split, BatchOrder(self._size(split), self.batch_size)):
-            yield self.transform(self._raw(*(tensor.to(device) for tensor in batch)))
+            made = self.transform(self._raw(*(tensor.to(device) for tensor in batch)))
+            assert isinstance(made, Batch)
+            yield made
 
     def n_clips(self, split: Split) -> int:
         """Return the number of clips of a split."""

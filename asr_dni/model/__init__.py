@@ -2,6 +2,7 @@
 
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.averaging import AveragedWeights, averages_weights
+from asr_dni.model.distillation import Distillation
 from asr_dni.model.members import save_members, split_checkpoint, write_members
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.population_spotter import Member, PopulationSpotter
@@ -9,6 +10,7 @@ from asr_dni.model.spotter import KeywordSpotter, TrainingNoise, load_checkpoint
 
 __all__ = [
     "AveragedWeights",
+    "Distillation",
     "KeywordNetwork",
     "KeywordSpotter",
     "Member",

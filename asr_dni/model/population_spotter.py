@@ -255,6 +255,8 @@ class PopulationSpotter(pl.LightningModule):
         where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
         own = {key: value for key, value in settings.items() if key not in ("members", "gradient_clip")}
         arguments = arguments_from_settings(own, where)
+        if arguments.pop("distillation", None) is not None:
+            raise UserError(f"{where}: population.distillation is given: the members of one have no teachers")
         members = settings.get("members")
         if not isinstance(members, list):
             raise UserError(

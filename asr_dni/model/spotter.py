@@ -21,6 +21,7 @@ from asr_dni.errors import UserError
 from asr_dni.hardware_files import noise_of
 from asr_dni.identity import evaluation_settings
 from asr_dni.model.averaging import CURRENT_STATE_KEY
+from asr_dni.model.distillation import Distillation, Teachers
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.step import (
@@ -122,6 +123,7 @@ class KeywordSpotter(pl.LightningModule):
         mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
+        distillation: trained networks whose answers it learns; null: none.
 
     Raises:
         UserError: a value is out of its range.
@@ -139,6 +141,7 @@ class KeywordSpotter(pl.LightningModule):
         label_smoothing: float = 0.05,
         mixup: float = 0.0,
         calibrate_every: int = 50,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         try:
@@ -165,6 +168,8 @@ class KeywordSpotter(pl.LightningModule):
         self.trainings: list[dict[str, Any]] = []
         """How the weights were trained, see :func:`asr_dni.model.training.describe_training`; more than one where a
         training went on with other settings."""
+        self.distillation = distillation
+        self._teachers: Teachers | None = None
         self._place: Place | None = None
         self.network = KeywordNetwork(network, n_features, len(label_names))
         learn_bounds(self.network, hardware)
@@ -180,6 +185,7 @@ class KeywordSpotter(pl.LightningModule):
             "network": dataclasses.asdict(network),
             "noise": dataclasses.asdict(noise),
             **dataclasses.asdict(self.recipe),
+            **({} if distillation is None else {"distillation": dataclasses.asdict(distillation)}),
         }
         self.save_hyperparameters({_SETTINGS_KEY: settings})
 
@@ -244,8 +250,27 @@ class KeywordSpotter(pl.LightningModule):
                 settings["trained_under_noise"] = True
         return settings
 
+    def read_teachers(self, data: Any) -> None:
+        """Read the checkpoints of the teachers, if there are any; those that were read once stay.
+
+        Args:
+            data: the data module of the training; its training batches get what the teachers hear.
+
+        Raises:
+            UserError: a file is missing or is not a checkpoint, or its network knows other labels or hears other data.
+        """
+        if self.distillation is None:
+            return
+        if self._teachers is None:
+            self._teachers = Teachers.read(
+                self.distillation, self.label_names, data, KeywordSpotter.from_checkpoint
+            )
+        data.keeps_inputs = True
+
     def setup(self, stage: str) -> None:
-        """Have the trainer write checkpoints that a kill or a full disk does not destroy."""
+        """Read the teachers; have checkpoints written that a kill or a full disk does not destroy."""
+        if stage == "fit":
+            self.read_teachers(getattr(self.trainer, "datamodule", None))
         write_durable_checkpoints(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -281,7 +306,8 @@ class KeywordSpotter(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Note how it is trained; go on with the batches that a resumed run has left."""
-        training = describe_training(self.trainer, self)
+        own = {} if self._teachers is None else {"model": {"distillation": self._teachers.settings()}}
+        training = describe_training(self.trainer, self, replaced=own)
         if self.trainer.global_step == 0 or not goes_on(training, self.trainings):
             self.trainings = [*self.trainings, training]
         if self._place is not None:
@@ -299,7 +325,9 @@ class KeywordSpotter(pl.LightningModule):
         now = sigma if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
         noise = self.noise_settings.of_step(noise, self.global_step, self.current_epoch)
-        losses, logits = noisy_step(self.network, batch, self.recipe, [noise], self.global_step, [self.drawn])
+        losses, logits = noisy_step(
+            self.network, batch, self.recipe, [noise], self.global_step, [self.drawn], self._teachers
+        )
         loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
@@ -359,14 +387,19 @@ def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str
     Raises:
         UserError: a setting is unknown, missing or not valid.
     """
-    flat = {key: value for key, value in settings.items() if key not in ("network", "noise")}
+    nested = ("network", "noise", "distillation")
+    flat = {key: value for key, value in settings.items() if key not in nested}
     network = checked_arguments(NetworkSettings, settings.get("network"), f"{where}: model.network")
     noise = checked_arguments(TrainingNoise, settings.get("noise"), f"{where}: model.noise")
-    return {
-        **checked_arguments(KeywordSpotter, flat, f"{where}: model", skip=("network", "noise", "optimizer")),
+    arguments = {
+        **checked_arguments(KeywordSpotter, flat, f"{where}: model", skip=(*nested, "optimizer")),
         "network": NetworkSettings(**network),
         "noise": TrainingNoise(**noise),
     }
+    if settings.get("distillation") is not None:
+        own = checked_arguments(Distillation, settings["distillation"], f"{where}: model.distillation")
+        arguments["distillation"] = Distillation(**own)
+    return arguments
 
 
 class Place(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr_dni.errors import UserError
+from asr_dni.model.distillation import Teachers
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.nn.learned_bounds import decay_of_bounds
@@ -66,6 +68,7 @@ def noisy_step(
     noises: Sequence[Noise],
     step: int,
     drawn: Sequence["DrawnBySample | None"] | None = None,
+    teachers: Teachers | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the forward pass of a training step under noise.
 
@@ -79,6 +82,8 @@ def noisy_step(
         noises: of each network, one for an ordinary one; draw and samples are those of the step.
         step: that is about to be taken.
         drawn: of each network, what its clips' strengths are drawn from; ``None``: they all have the noise's.
+        teachers: of an ordinary network, who hear ``inputs`` of the batch, see
+            :class:`asr_dni.data.batch.TrainingBatch`; ``None``: it learns of the labels alone.
 
     Returns:
         Each network's mean loss ``(K,)`` and logits ``(K, N, C)``; K = 1 for an ordinary network.
@@ -86,6 +91,7 @@ def noisy_step(
     calibrate_in_training(network, batch.features, step, recipe.calibrate_every)
     features, targets = batch.features, batch.labels
     seeds = [noise.realisation.seed for noise in noises]
+    weights = None
     if recipe.mixup:
         size = targets.shape[-1]
         weights = torch.stack([mixup_weights(recipe.mixup, seed, step, size) for seed in seeds])
@@ -108,6 +114,9 @@ def noisy_step(
         logits = at_least_single(network(features))
     logits = logits[None] if alone else logits
     losses = member_losses(logits, targets, recipe.label_smoothing)
+    if teachers is not None:
+        mixed = None if weights is None else partial(mix_features, weights=weights)
+        losses = teachers.losses(losses, logits, teachers.soft_labels(batch.inputs, mixed))
     decay = decay_of_bounds(network, [noise.hardware for noise in noises])
     if decay is not None:  # which has a gradient, and is no part of what is reported
         losses = losses + (decay - decay.detach())
@@ -215,5 +224,9 @@ def mix(features: Tensor, labels: Tensor, weights: Tensor, n_labels: int) -> tup
         Mixed features, and labels as ``(*, N, C)`` probabilities.
     """
     one_hot = functional.one_hot(labels, n_labels).to(features)
-    mixed = torch.lerp(features.flip(-3), features, weights[..., None, None])
-    return mixed, torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
+    return mix_features(features, weights), torch.lerp(one_hot.flip(-2), one_hot, weights[..., None])
+
+
+def mix_features(features: Tensor, weights: Tensor) -> Tensor:
+    """Return the features of :func:`mix`, ``(*, N, T, F)``, of weights ``(*, N)``."""
+    return torch.lerp(features.flip(-3), features, weights[..., None, None].to(features))
