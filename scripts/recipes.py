@@ -1,6 +1,7 @@
 """Train one lever of the recipe at a time, and write docs/recipes.md: what each gains on the validation split.
 
     python scripts/recipes.py train --runs runs/recipes --workers 2      # trains what is not trained yet, and goes on
+    python scripts/recipes.py train --runs runs/recipes --only distilled --teacher a/best.ckpt b/best.ckpt
     python scripts/recipes.py page --runs runs/recipes                   # tables and figures of docs/recipes.md
 
 A lever is a line of LEVERS: settings that are added to conf/experiment/eight_words_crnn_dni.yaml. The test split is
@@ -38,6 +39,8 @@ EPOCHS = 20
 SEEDS = (1, 2, 3)
 SIGMAS = (0.0, 1.0, 2.0, 3.0)
 DRAWS = 5
+TEACHERS = "TEACHERS"
+"""Stands in a lever's settings for the checkpoints that are given."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ LEVERS = {
         ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.998"),
     ),
     "mixup": Lever("mixup, alpha 0.2", ("--model.mixup=0.2",)),
+    "distilled": Lever(
+        "distillation of clean, conventionally trained networks (weight 0.9, temperature 2)",
+        (f"--model.distillation.teachers=[{TEACHERS}]",),
+    ),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
     "mfcc": Lever(
@@ -115,8 +122,18 @@ def _is_done(folder: Path) -> bool:
     return any(folder.glob("version_*/noise_curve.csv"))
 
 
-def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, epochs: int) -> None:
-    """Train what is not trained yet, ``workers`` at a time, each on one thread."""
+def _is_taught(name: str) -> bool:
+    return any(TEACHERS in setting for setting in LEVERS[name].settings)
+
+
+def train(
+    runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, epochs: int, teachers: Sequence[str]
+) -> None:
+    """Train what is not trained yet, ``workers`` at a time, each on one thread; without teachers no students."""
+    untaught = [] if teachers else [name for name in names if _is_taught(name)]
+    if untaught:
+        print(f"left out, for there is no --teacher: {', '.join(untaught)}")
+        names = [name for name in names if name not in untaught]
     runs.mkdir(parents=True, exist_ok=True)
     program = shutil.which(
         "asr-dni", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -135,7 +152,7 @@ def train(runs: Path, names: Sequence[str], seeds: Sequence[int], workers: int, 
             "--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(epochs),
             f"--noise_curve.watched_sigmas=[{sigmas}]", "--noise_curve.validation_draws", str(DRAWS),
             "--noise_curve.sigmas=[0.0]", "--noise_curve.draws=1",
-            *LEVERS[name].settings,
+            *(setting.replace(TEACHERS, ",".join(teachers)) for setting in LEVERS[name].settings),
         ]  # fmt: skip
         with (folder / "log.txt").open("w") as log:
             code = subprocess.run(
@@ -276,9 +293,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--teacher", nargs="+", default=[], help="checkpoints that teach, for distillation")
     given = parser.parse_args()
     if given.what == "train":
-        train(given.runs, given.only, given.seeds, given.workers, given.epochs)
+        train(given.runs, given.only, given.seeds, given.workers, given.epochs, given.teacher)
     else:
         page(given.runs, given.seeds)
 

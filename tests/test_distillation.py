@@ -17,7 +17,10 @@ from asr_dni.model.step import mixup_weights
 from asr_dni.models import FOLDER
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:.*logging interval", "ignore:.*LeafSpec"
+    "ignore:.*does not have many workers",
+    "ignore:.*logging interval",
+    "ignore:.*LeafSpec",
+    "ignore:.*reference is not registered",
 )
 
 
