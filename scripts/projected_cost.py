@@ -275,9 +275,7 @@ def add_up(study: Study, populations: Sequence[Population], size: DataSize) -> d
         its.populations += 1
         its.clips += len(population.members) * size.n_train * study.settings.epochs
         its.streams += len({member.data_seed for member in population.members})
-        its.passes += sum(
-            evaluation.n_passes for member in population.members for evaluation in member.evaluations
-        )
+        its.passes += sum(member.n_passes for member in population.members)
     return dict(sums)
 
 

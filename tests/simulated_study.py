@@ -89,6 +89,8 @@ def member_rows(
         "scale": "signal",
         "sites": "input+recurrent+output",
         "arrays": "separate",
+        "votes": 1,
+        "compensation": "",
         "seed": seed,
         "data_seed": seed,
         "epochs": 40,
@@ -222,6 +224,8 @@ def simulate_without_effect(
         "scale": "signal",
         "sites": "input+recurrent+output",
         "arrays": "separate",
+        "votes": 1,
+        "compensation": "",
         "n_classes": 8,
         "snr_db": math.nan,
     }

@@ -14,12 +14,12 @@ from asr_dni.data.batch import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import measure_noise_curve
 from asr_dni.evaluation.measurement.outcomes import EvaluationSet, Outcomes, OutcomeStore, measure_sweep
-from asr_dni.evaluation.measurement.sweep import Sweep
+from asr_dni.evaluation.measurement.sweep import Sweep, check_votes
 from asr_dni.evaluation.questions.calibration import calibration_error, calibration_table, reliability_table
 from asr_dni.evaluation.questions.classes import accuracy_by_class, classes_table, confusion_matrix
 from asr_dni.evaluation.questions.clips import breaking_points, clips_table
 from asr_dni.evaluation.questions.evaluate import curve_of
-from asr_dni.evaluation.questions.voting import check_votes, usual_votes, vote, votes_needed, voting_table
+from asr_dni.evaluation.questions.voting import usual_votes, vote, votes_needed, voting_table
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.noise import Gaussian, GaussianWeights, Hardware, Noise, Strength

@@ -8,6 +8,9 @@ from asr_dni.data import Batch
 from asr_dni.errors import UserError
 from asr_dni.evaluation import count_passes, evaluate_population, measure_noise_curve
 from asr_dni.evaluation.measurement.scoring import score
+from asr_dni.evaluation.measurement.stacked import evaluate_votes
+from asr_dni.evaluation.measurement.sweep import Sweep
+from asr_dni.evaluation.questions.voting import vote
 from asr_dni.model import KeywordNetwork, NetworkSettings
 from asr_dni.nn import calibrate
 from asr_dni.nn.stacking import stack_networks, unstack_network
@@ -115,6 +118,45 @@ def test_score_is_torchs_for_each_network():
         assert correct[k] == right.sum()
         expected = -logits[k][known].log_softmax(-1)[torch.arange(5), labels[known]].sum()
         torch.testing.assert_close(loss[k], expected)
+
+
+def test_votes_are_those_of_the_posteriors_of_single_passes(networks, batches):
+    """By `vote`, from posteriors of passes that are made here: draws 0 and 1 vote, 2 and 3, and 4 is left over."""
+    population = stack_networks(networks).eval()
+    curves = evaluate_votes(population, batches, Sweep([0.0, 2.0], 5, Noise(seed=3)), [2, 5, 1])
+    assert list(curves) == [1, 2, 5]
+    right = {(votes, first): torch.zeros(3) for votes in (1, 2, 5) for first in range(0, 6 - votes, votes)}
+    for batch in batches:
+        posteriors = []
+        for draw in range(5):
+            noise = Noise(2.0, seed=3).realised(draw=draw, sample_ids=batch.clip_ids)
+            with population.under(noise), torch.no_grad():
+                posteriors.append(population(batch.features).softmax(-1))
+        for (votes, first), counted in right.items():
+            decided = vote(torch.stack(posteriors[first : first + votes]), "mean")
+            counted += (decided == batch.labels).sum(-1)
+    for votes, of_members in curves.items():
+        for k, curve in enumerate(of_members):
+            frame = curve.frame[curve.frame["strength"] == 2.0]
+            expected = [right[votes, first][k].item() / 16 for first in range(0, 6 - votes, votes)]
+            assert frame["accuracy"].tolist() == pytest.approx(expected)
+            assert frame["draw"].tolist() == list(range(5 // votes))
+            clean = curve.frame[curve.frame["strength"] == 0.0]
+            assert clean["accuracy"].tolist() == curves[1][k].frame["accuracy"][:1].tolist()
+            assert curve.settings.get("votes", 1) == votes
+    assert len({tuple(curves[votes][0].frame["accuracy"].round(6)) for votes in curves}) == 3
+
+
+def test_each_member_is_softened_for_its_own_training(networks, batches):
+    trained = [None, 1.5, Noise(3.0).hardware]
+    sweep = Sweep(SIGMAS, 2, Noise(seed=3))
+    curves = evaluate_votes(stack_networks(networks), batches, sweep, [1], trained)[1]
+    for network, curve, its in zip(networks, curves, trained, strict=True):
+        noise = Noise(seed=3).compensating(its)
+        alone = measure_noise_curve(network, batches, SIGMAS, 2, noise)
+        pd.testing.assert_frame_equal(curve.frame, alone.frame, rtol=1e-5)
+        plain = measure_noise_curve(network, batches, SIGMAS, 2, Noise(seed=3)).frame["loss"]
+        assert (curve.frame["loss"][0] == pytest.approx(plain[0], rel=1e-6)) == (its is None)
 
 
 @pytest.mark.parametrize(

@@ -224,8 +224,8 @@ def test_foreign_and_newer_files_are_named(ledger, monkeypatch):
     (ledger.path / "notes.txt").write_text("left alone")
     assert ledger.members() == {name(1)}
     table = pq.read_table(ledger.path / f"{name(1)}.parquet")
-    pq.write_table(table.replace_schema_metadata({b"asr_dni.ledger": b"4"}), foreign)
-    with pytest.raises(UserError, match="of version 4 of the ledger, this program reads up to version 3"):
+    pq.write_table(table.replace_schema_metadata({b"asr_dni.ledger": b"5"}), foreign)
+    with pytest.raises(UserError, match="of version 5 of the ledger, this program reads up to version 4"):
         ledger.frame()
     foreign.write_bytes((ledger.path / f"{name(1)}.parquet").read_bytes())
     with pytest.raises(UserError, match="holds another member than its name says"):
@@ -452,13 +452,29 @@ def test_files_of_the_first_version_hold_the_same(ledger):
     ]
 
 
+def test_results_of_the_third_version_are_of_single_passes(ledger):
+    path = ledger.append(name(1), rows_of(name(1)))
+    third = pq.read_table(path).drop_columns(["votes", "compensation"])
+    pq.write_table(third.replace_schema_metadata({b"asr_dni.ledger": b"3"}), path)
+    rows = [rows_of(name(2), votes=4), rows_of(name(3), compensation="auto")]
+    for own in rows:
+        ledger.append(own["member"][0], own)
+    for _ in range(2):
+        first = ledger.frame().groupby("member").first()
+        assert list(first["votes"]) == [1, 4, 1]
+        assert list(first["compensation"]) == ["", "", "auto"]
+        assert list(ledger.frame(["votes"]).columns) == ["votes"]
+        ledger.compact()
+    assert [matrix.voted for matrix in make_matrices(ledger.frame())] == [False, False, True]
+
+
 def test_the_second_version_tells_trainings_by_their_configurations(ledger):
     """Columns that came later: which network a result is of, whatever the hardware, and how it was drawn."""
     for place, (drawn, hardware) in enumerate([("no", "pcm"), ("batch", "pcm"), ("batch", "hermes")]):
         changes = {"annealing": {"sigma": 1.0} | ({"drawn": drawn} if drawn == "batch" else {})}
         rows = rows_of(name(place), configuration={**changes, "evaluation": {"hardware": hardware}})
         path = ledger.append(name(place), rows)
-        second = pq.read_table(path).drop_columns(["training", "drawn"])
+        second = pq.read_table(path).drop_columns(["training", "drawn", "votes", "compensation"])
         pq.write_table(second.replace_schema_metadata({b"asr_dni.ledger": b"2"}), path)
     for _ in range(2):
         frame = ledger.frame()

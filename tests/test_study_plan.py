@@ -9,6 +9,7 @@ from tiny_study import tiny
 
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordNetwork
+from asr_dni.noise import Noise
 from asr_dni.study.cost import DataSize, evaluation_cost, largest_population, memory_of_member, training_cost
 from asr_dni.study.plan import Population, code_version, partition, plan_members
 
@@ -104,6 +105,28 @@ def test_an_evaluation_is_told_as_before_but_on_another_hardware(tmp_path):
     assert told(**on) == found
     hardware["weight"]["init_args"]["per"] = "output"
     assert told(**on) != found
+
+
+def test_votes_and_compensation_add_results_of_as_many_passes_as_they_need(tmp_path):
+    """Votes are of the same passes; what was there before keeps its name."""
+    plain = plan_members(tiny(tmp_path))
+    evaluation = {"sigma_infer": [0.0, 1.0], "draws": 4, "votes": [1, 2, 4], "compensation": "auto"}
+    members = plan_members(tiny(tmp_path, evaluation=evaluation))
+    assert [member.training for member in members] == [member.training for member in plain]
+    one, *_ = plan_members(tiny(tmp_path, evaluation={**evaluation, "votes": [1], "compensation": None}))
+    for member in members:
+        assert len(member.results) == 6
+        assert member.n_passes == 2 * (1 + 4)
+        assert [len(group) for group in member.measured] == [3, 3]
+        assert [its.n_rows for its in member.measured[0]] == [1 + 4, 1 + 2, 1 + 1]
+        plain_one, softened = (group[0] for group in member.measured)
+        assert member.compensated(plain_one) is None
+        trained = Noise(member.sigma_train).hardware if member.sigma_train else None
+        assert member.compensated(softened) == trained
+    assert one.results < members[0].results
+    assert len({member.shape for member in members}) == 1
+    fixed = plan_members(tiny(tmp_path, evaluation={**evaluation, "compensation": 1.5}))
+    assert {member.compensated(member.measured[1][0]) for member in fixed} == {1.5}
 
 
 def test_what_does_not_decide_it_leaves_it(tmp_path):

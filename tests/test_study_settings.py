@@ -154,6 +154,18 @@ def test_training_and_inference_hardware_are_lists_of_their_own(tmp_path):
     ("override", "said"),
     [
         ("--seeds=0", "seeds is 0: give how many"),
+        ("--evaluation.votes=[1,3]", "evaluation.votes: 3 votes need as many draws, but draws is 2"),
+        ("--evaluation.votes=[]", "evaluation.votes: votes are []: give numbers of at least 1"),
+        ("--evaluation.votes=[2,2]", "evaluation.votes contains a number twice"),
+        ("--evaluation.compensation=0", "evaluation.compensation is 0: give a sigma above 0, auto, or null"),
+        (
+            "--noise_models=[{hardware: pcm_8bit, strength: weight.1.sigma}]\n--evaluation.compensation=auto",
+            "evaluation.compensation: compensation is for Gaussian noise on outputs alone",
+        ),
+        (
+            "--schedules={mixed: {drawn: batch}}\n--evaluation.compensation=auto",
+            "evaluation.compensation is auto, but the strengths of noise_models[0] are drawn at random",
+        ),
         ("--seeds=[1,1]", "seeds contains 1 twice"),
         ("--seeds=[-1]", "seeds contains -1"),
         ("--epochs=0", "epochs is 0: give 1 or more"),
@@ -217,7 +229,7 @@ def test_training_and_inference_hardware_are_lists_of_their_own(tmp_path):
 )
 def test_mistakes_are_told_in_one_line_with_the_key(tmp_path, override, said):
     with pytest.raises(UserError) as raised:
-        tiny(tmp_path, override)
+        tiny(tmp_path, *override.split("\n"))
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -11,7 +11,7 @@ from tiny_study import accuracies, start, tiny
 
 from asr_dni.evaluation import measure_noise_curve
 from asr_dni.model import KeywordSpotter, NoiseAnnealing, PopulationSpotter, TrainingNoise
-from asr_dni.noise import Strength
+from asr_dni.noise import Noise, Strength
 from asr_dni.study import work
 from asr_dni.study.findings import find
 from asr_dni.study.folder import StudyFolder
@@ -78,6 +78,37 @@ def test_kept_checkpoints_are_the_members_own(whole):
         rows = frame[frame["member"] == evaluation.result].sort_values(["strength", "draw"])
         # Sums in another order may turn a clip that lies on the border.
         assert abs(rows["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
+
+
+def test_votes_and_compensation_are_of_the_members_own_networks(tmp_path):
+    evaluation = {"sigma_infer": [0.0, 1.0], "draws": 4, "votes": [1, 4], "compensation": "auto"}
+    study = tiny(
+        tmp_path, evaluation=evaluation, seeds=1, epochs=1, keep_checkpoints=True, sigma_train=[0.0, 3.0]
+    )
+    run = start(study, tmp_path / "study")
+    outcome = work_on(study, run.folder, everything(run), "run", "cpu")
+    assert (outcome.state, outcome.results) == ("done", 8)
+    assert run.damages() == []
+    frame = run.folder.ledger.frame()
+    data = run.study.make_data(0)
+    data.setup("test")
+    for member, trained in zip(run.members, (None, Noise(3.0).hardware), strict=True):
+        rows = frame[frame["training"] == member.training].sort_values(["strength", "draw"])
+        network = KeywordSpotter.from_checkpoint(run.folder.checkpoint_of_member(member.training)).network
+        for compensation, its in (("", None), ("auto", trained)):
+            noise = member.evaluations[0].sweep.noise.compensating(its)
+            curve = measure_noise_curve(network, data.batches("test"), [0.0, 1.0], 4, noise)
+            own = rows[(rows["compensation"] == compensation) & (rows["votes"] == 1)]
+            assert abs(own["accuracy"].to_numpy() - curve.frame["accuracy"].to_numpy()).max() < 2.5 / 382
+            voted = rows[(rows["compensation"] == compensation) & (rows["votes"] == 4)]
+            assert voted[["strength", "draw"]].to_numpy().tolist() == [[0, 0], [1, 0]]
+            assert voted["accuracy"].iloc[0] == own["accuracy"].iloc[0]
+    # A run that goes on measures what is missing alone.
+    (run.folder.ledger.path / f"{run.members[0].evaluations[1].result}.parquet").unlink()
+    assert work_on(study, run.folder, everything(run), "again", "cpu").results == 1
+    assert run.folder.ledger.frame().drop(columns="recorded_at").equals(frame.drop(columns="recorded_at"))
+    answered = {question.key for question, _ in find(frame).answered()}
+    assert {"voting", "compensation"} <= answered
 
 
 def test_a_study_over_the_weights_errors_of_chips(tmp_path):

@@ -132,8 +132,7 @@ def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
 
 def evaluation_cost(member: PlannedMember, size: DataSize) -> float:
     """Return the operations of a member's evaluation on the whole grid."""
-    passes = sum(evaluation.n_passes for evaluation in member.evaluations)
-    return passes * size.n_evaluated * operations_per_clip(member.network, size)
+    return member.n_passes * size.n_evaluated * operations_per_clip(member.network, size)
 
 
 def population_cost(study: Study, population: Population, size: DataSize) -> float:

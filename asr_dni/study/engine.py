@@ -127,7 +127,7 @@ class StudyRun:
     def damages(self) -> list[Damage]:
         """Return the ledger's files that cannot be used: what they should hold is missing."""
         evaluations = [evaluation for member in self.members for evaluation in member.evaluations]
-        return self.folder.ledger.damages({one.result: one.n_passes for one in evaluations})
+        return self.folder.ledger.damages({one.result: one.n_rows for one in evaluations})
 
     def repair(self) -> list[str]:
         """Set aside what is damaged, so that it is made anew; return a line for each.

@@ -1,11 +1,12 @@
 """What a study's members are evaluated on: one hardware, several, or that of their training."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.axes import usual_levels, usual_strength
-from asr_dni.evaluation.measurement.sweep import Sweep, check_draws, check_levels, choose_levels
+from asr_dni.evaluation.measurement.sweep import Sweep, check_draws, check_levels, check_votes, choose_levels
 from asr_dni.hardware_files import noise_of
 from asr_dni.identity import evaluation_settings
 from asr_dni.noise import SIGMA, Hardware, Scale, Strength
@@ -94,6 +95,11 @@ class EvaluationSettings:
         strengths: the levels of this strength; null: those of sigma_infer, where it is output.sigma.
         chips: how many chips each member is evaluated on, where weights differ from chip to chip.
         hardwares: several hardwares, in place of hardware, strength and strengths: training by inference hardware.
+        votes: numbers of noisy passes that decide together by their mean posterior, 1 for each by itself; all of the
+            same draws, so that the largest needs as many.
+        compensation: evaluates all members once more, softened for noise of the training that is missing at inference:
+            auto, each for that of its own training (conventional training, which had none, as it is), or a sigma for
+            all; null: not. See :meth:`asr_dni.noise.Noise.compensating`.
     """
 
     sigma_infer: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
@@ -106,6 +112,34 @@ class EvaluationSettings:
     strengths: list[float] | None = None
     chips: int = 1
     hardwares: list[EvaluatedHardware] | None = None
+    votes: list[int] = field(default_factory=lambda: [1])
+    compensation: Literal["auto"] | float | None = None
+
+    def compensations(self) -> tuple[Literal["auto"] | float | None, ...]:
+        """Return how all members are evaluated: without compensation, and with it where it is asked for.
+
+        Raises:
+            UserError: a sigma is not above 0.
+        """
+        given = self.compensation
+        if given is None:
+            return (None,)
+        if given != "auto" and not 0 < given < math.inf:
+            raise UserError(f"evaluation.compensation is {given:g}: give a sigma above 0, auto, or null")
+        return (None, given)
+
+    def numbers_of_votes(self, sweep: Sweep) -> tuple[int, ...]:
+        """Return the numbers of votes, ascending.
+
+        Raises:
+            UserError: one is below 1 or given twice, or a sweep has fewer draws.
+        """
+        if len(set(self.votes)) < len(self.votes):
+            raise UserError(f"evaluation.votes contains a number twice: {self.votes}")
+        try:
+            return check_votes(self.votes, sweep.draws)
+        except UserError as error:
+            raise UserError(f"evaluation.votes: {error}") from error
 
     def sweeps(self) -> tuple[Sweep, ...]:
         """Return what all members are evaluated at; none: that depends on the noise of their training.

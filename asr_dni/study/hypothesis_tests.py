@@ -38,6 +38,7 @@ What it rests on
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -70,6 +71,7 @@ class Tests:
         n: how many values there were.
         p: probability of such a mean or a more extreme one if the true one is 0; NaN below :data:`MIN_SEEDS` values.
         error: standard error of the mean; NaN below :data:`MIN_SEEDS` values.
+        alternative: what was tested for.
     """
 
     effect: Array
@@ -78,6 +80,19 @@ class Tests:
     n: npt.NDArray[np.int64]
     p: Array
     error: Array
+    alternative: Alternative = "two-sided"
+
+    def detectable(self, tests: int) -> Array:
+        """Return the true means that would have been found with 80 % probability, for so many tests.
+
+        See :func:`detectable_effect`, at the deviation that was found; NaN below :data:`MIN_SEEDS` values.
+        """
+        multiples = {
+            n: detectable_effect(n, max(tests, 1), alternative=self.alternative) for n in set(self.n.flat)
+        }
+        factor = np.vectorize(multiples.__getitem__, otypes=[float])(self.n) if self.n.size else self.error
+        found: Array = np.where(np.isnan(self.error), np.nan, factor * self.error * np.sqrt(self.n))
+        return found
 
     def upper(self, tests: int) -> Array:
         """Return upper bounds that all hold at once with 95 % probability, for so many tests (Bonferroni)."""
@@ -106,7 +121,9 @@ def student_t_tests(values: Array, counting: float | Array, alternative: Alterna
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where((error == 0) & (effect == 0), 0.0, effect / error)
     p = stats.t.sf(t, df) if alternative == "greater" else 2 * stats.t.sf(np.abs(t), df)
-    return Tests(effect, effect - half, effect + half, n, np.where(np.isnan(error), np.nan, p), error)
+    return Tests(
+        effect, effect - half, effect + half, n, np.where(np.isnan(error), np.nan, p), error, alternative
+    )
 
 
 def holm(p: Sequence[float] | Array) -> Array:
@@ -146,6 +163,7 @@ def some_other_is_better(values: Array, counting: float) -> tuple[Array, npt.NDA
     return np.where(made > 0, np.minimum(smallest * made, 1.0), np.nan), made
 
 
+@lru_cache(maxsize=1024)
 def detectable_effect(
     n: int, tests: int = 1, power: float = 0.8, alternative: Alternative = "two-sided"
 ) -> float:

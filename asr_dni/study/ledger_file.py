@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from asr_dni.errors import UserError
 from asr_dni.noise import Strength
 from asr_dni.study.identities import training_of
 
-VERSION = 3
-"""Version of the columns, noted in every file; those of versions 1 and 2 are read too."""
+VERSION = 4
+"""Version of the columns, noted in every file; those of all earlier versions are read too."""
 
 COLUMNS: dict[str, pa.DataType] = {
     "member": pa.string(),
@@ -41,6 +42,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "scale": pa.string(),
     "sites": pa.string(),
     "arrays": pa.string(),
+    "votes": pa.int64(),
+    "compensation": pa.string(),
     "seed": pa.int64(),
     "data_seed": pa.int64(),
     "epochs": pa.int64(),
@@ -69,6 +72,8 @@ each, and ``no`` where it was not; ``strength`` is the value of what ``axis`` na
 :class:`asr_dni.noise.Strength`, in ``unit``; ``hardware`` is what the member was evaluated on, as JSON, and empty where
 it is Gaussian noise alone, of which ``scale``, ``sites``, joined by "+", and ``arrays`` tell all; ``train_hardware`` is
 what it was trained on, likewise, and empty where that is such noise, of ``train_scale`` and at the same sites;
+``votes`` is how many draws decide together, so that ``draw`` counts votes; ``compensation`` is ``auto``, or a sigma,
+where the gates were softened for noise of the training that was missing, and empty where they were not;
 ``convolutions`` are those in front of the recurrent layers in short, and empty where there are none;
 ``accuracy`` is from 0 to 1; ``snr_db`` is null where it is not known; ``train_seconds`` is the member's share of its
 population's training; ``recorded_at`` is filled in where it is missing.
@@ -77,11 +82,15 @@ population's training; ``recorded_at`` is filled in where it is missing.
 ROW = ("member", "strength", "chip", "draw")
 """Columns that name a row, and that rows are ordered by."""
 
+UNSAID: dict[str, Any] = {"votes": 1, "compensation": ""}
+"""Columns that version 3 has not, and what holds for all its results."""
+
 _OF_CONFIGURATION = ("training", "drawn")
 """Columns that version 2 has not, and that ``configuration`` tells."""
 
-_SECOND_COLUMNS = [name for name in COLUMNS if name not in _OF_CONFIGURATION]
-_ADDED = ("convolutions", "train_hardware", "hardware", "axis", "unit", "chip", *_OF_CONFIGURATION)
+_THIRD_COLUMNS = [name for name in COLUMNS if name not in UNSAID]
+_SECOND_COLUMNS = [name for name in _THIRD_COLUMNS if name not in _OF_CONFIGURATION]
+_ADDED = ("convolutions", "train_hardware", "hardware", "axis", "unit", "chip", *_OF_CONFIGURATION, *UNSAID)
 _FIRST_COLUMNS = ["sigma_infer" if name == "strength" else name for name in COLUMNS if name not in _ADDED]
 """Of version 1: all evaluations were under Gaussian noise, over its sigma, on one chip."""
 
@@ -170,8 +179,9 @@ def check_rows(member: str, rows: pd.DataFrame) -> pa.Table:
 
 
 def _open(path: Path, text: list[str]) -> pq.ParquetFile:
-    of_second = [name for name in text if name not in _OF_CONFIGURATION]
-    for names in (text, of_second, [name for name in of_second if name not in _ADDED]):
+    of_third = [name for name in text if name not in UNSAID]
+    of_second = [name for name in of_third if name not in _OF_CONFIGURATION]
+    for names in (text, of_third, of_second, [name for name in of_second if name not in _ADDED]):
         # A column that is not there is a KeyError.
         with suppress(KeyError):
             return pq.ParquetFile(
@@ -202,6 +212,7 @@ def read_file(path: Path, columns: list[str]) -> pa.Table:
             known = {
                 b"1": _FIRST_COLUMNS,
                 b"2": _SECOND_COLUMNS,
+                b"3": _THIRD_COLUMNS,
                 str(VERSION).encode(): list(COLUMNS),
             }
             if version not in known:
@@ -211,13 +222,16 @@ def read_file(path: Path, columns: list[str]) -> pa.Table:
                 )
             if schema.names != known[version]:
                 raise UserError(f"{path} does not have a ledger's columns: move it elsewhere")
-            own = [name for name in columns if name not in _OF_CONFIGURATION]
-            if version == str(VERSION).encode():
-                table = file.read(columns=columns, use_threads=False)
-            elif version == b"1":
-                table = _told_by_configuration(_read_first_version(file, own), file, columns)
+            stored = [name for name in columns if name in known[version]]
+            if version == b"1":
+                own = [name for name in columns if name not in (*_OF_CONFIGURATION, *UNSAID)]
+                table = _read_first_version(file, own)
             else:
-                table = _told_by_configuration(file.read(columns=own, use_threads=False), file, columns)
+                table = file.read(columns=stored or ["draw"], use_threads=False)
+            if version in (b"1", b"2"):
+                table = _told_by_configuration(table, file, columns)
+            if version != str(VERSION).encode():
+                table = _unsaid(table, columns)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -245,6 +259,13 @@ def _read_first_version(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
         units = [Strength.sigma(scale).unit for scale in scales.dictionary.to_pylist()]
         made["unit"] = pa.array(units, pa.string()).take(scales.indices)
     return pa.table({name: made[name] for name in columns})
+
+
+def _unsaid(table: pa.Table, columns: list[str]) -> pa.Table:
+    """Return the table with those of :data:`UNSAID` that are asked for."""
+    for name in (name for name in columns if name in UNSAID):
+        table = table.append_column(name, pa.repeat(pa.scalar(UNSAID[name], COLUMNS[name]), table.num_rows))
+    return table
 
 
 def _told_by_configuration(table: pa.Table, file: pq.ParquetFile, columns: list[str]) -> pa.Table:

@@ -15,7 +15,7 @@ from asr_dni.evaluation.curves.interpolation import first_at_or_below, weights_o
 from asr_dni.evaluation.curves.intervals import counting_deviation
 from asr_dni.noise import SIGMA, Strength
 from asr_dni.study.hypothesis_tests import Array, student_t_tests
-from asr_dni.study.ledger_file import COLUMNS
+from asr_dni.study.ledger_file import COLUMNS, UNSAID
 from asr_dni.study.training_noise import acts_at_zero, strength_of_training
 from asr_dni.wording import count
 
@@ -39,6 +39,8 @@ KEYS = (
     "arrays",
     "axis",
     "unit",
+    "votes",
+    "compensation",
 )
 """Columns that tell one matrix from another; all others are axes of the matrix or repetitions."""
 
@@ -108,6 +110,11 @@ class Matrix:
     def clean(self) -> bool:
         """Whether the lowest level is inference without any noise: at strength 0 other parts of a hardware may act."""
         return self.levels[0] == 0 and (not self.key["hardware"] or bool(np.isposinf(self.snr_db[0])))
+
+    @property
+    def voted(self) -> bool:
+        """Whether several passes decided together."""
+        return int(self.key["votes"]) > 1
 
     @property
     def chance(self) -> float:
@@ -205,6 +212,7 @@ def make_matrices_with_notes(frame: pd.DataFrame) -> tuple[list[Matrix], list[st
         "n_clips",
         "snr_db",
     ]
+    frame = frame.assign(**{name: value for name, value in UNSAID.items() if name not in frame.columns})
     missing = [column for column in needed if column not in frame.columns]
     if missing:
         raise UserError(f"a study's results need the columns {', '.join(COLUMNS)}: {missing[0]} is missing")

@@ -30,6 +30,8 @@ _NAMES: dict[str, Any] = {
     "hardware": lambda text: describe_hardware(json.loads(text)) if text else "",
     "axis": lambda path: "" if Strength(path).is_sigma else f"over {Strength(path).symbol}",
     "unit": lambda unit: "",
+    "votes": lambda number: f"votes of {number} passes" if number > 1 else "",
+    "compensation": lambda text: f"gates softened ({text})" if text else "",
     "n_classes": lambda n: f"{n} classes, chance {100 / n:.1f} %",
     "split": lambda split: f"{split} split",
 }

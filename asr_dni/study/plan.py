@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asr_dni import __version__
 from asr_dni.data import SequenceData
@@ -14,6 +14,7 @@ from asr_dni.evaluation.measurement.sweep import Sweep
 from asr_dni.identity import data_settings, evaluation_settings, optimizer_settings
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.network import NetworkSettings, equations_of
+from asr_dni.noise import Hardware
 from asr_dni.study.identities import digest_of, text_of
 from asr_dni.study.noise_settings import NoiseModel
 from asr_dni.study.reading import Study
@@ -27,16 +28,26 @@ class Evaluation:
         sweep: the hardware, and the strengths, chips and draws.
         configuration: everything that decides the result, of the training too, as JSON.
         result: hash of ``configuration``; the ledger's ``member``.
+        votes: how many draws decide together.
+        compensation: for which noise of the training the gates are softened, see
+            :class:`~asr_dni.study.evaluation_settings.EvaluationSettings`.
     """
 
     sweep: Sweep
     configuration: str
     result: str
+    votes: int = 1
+    compensation: Literal["auto"] | float | None = None
 
     @property
     def n_passes(self) -> int:
-        """Passes over the clips."""
+        """Passes over the clips, which evaluations by other votes may share, see :attr:`PlannedMember.measured`."""
         return len(self.sweep.passes)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the ledger: one per strength, chip and vote."""
+        return len(dataclasses.replace(self.sweep, draws=self.sweep.draws // self.votes).passes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +65,7 @@ class PlannedMember:
         data_seed: of the order of the clips and their augmentation.
         training: hash of everything that decides the weights.
         shape: hash of what members of one population have in common.
-        evaluations: one per hardware (of Gaussian noise: per scale).
+        evaluations: one per hardware (of Gaussian noise: per scale), compensation and number of votes.
     """
 
     network: NetworkSettings
@@ -72,6 +83,28 @@ class PlannedMember:
     def results(self) -> frozenset[str]:
         """Names of its results in the ledger."""
         return frozenset(evaluation.result for evaluation in self.evaluations)
+
+    @cached_property
+    def measured(self) -> tuple[tuple[Evaluation, ...], ...]:
+        """The evaluations, those together that are made of the same passes: they differ in votes alone."""
+        groups: list[list[Evaluation]] = []
+        for one in self.evaluations:
+            if groups and groups[-1][0].sweep is one.sweep and groups[-1][0].compensation == one.compensation:
+                groups[-1].append(one)
+            else:
+                groups.append([one])
+        return tuple(map(tuple, groups))
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the clips that all evaluations take together."""
+        return sum(group[0].n_passes for group in self.measured)
+
+    def compensated(self, evaluation: Evaluation) -> Hardware | float | None:
+        """Return the noise that the gates are softened for in an evaluation; ``None``: they are not."""
+        if evaluation.compensation != "auto":
+            return evaluation.compensation
+        return self.noise.training_noise().at(self.sigma_train).hardware if self.sigma_train else None
 
     @property
     def cell(self) -> str:
@@ -157,10 +190,20 @@ def plan_members(study: Study, data: SequenceData | None = None) -> list[Planned
             }
             evaluations, evaluated = [], []
             for sweep in sweeps[settings.noise_models.index(noise)]:
-                evaluation = {**common["evaluation"], **_plain_sweep(sweep, noise), "draws": sweep.draws}
-                text = text_of({**training, "evaluation": evaluation})
-                evaluations.append(Evaluation(sweep, text, digest_of(text)))
-                evaluated.append(evaluation)
+                for compensation, votes in itertools.product(
+                    settings.evaluation.compensations(), settings.evaluation.numbers_of_votes(sweep)
+                ):
+                    evaluation = {
+                        **common["evaluation"],
+                        **_plain_sweep(sweep, noise),
+                        "draws": sweep.draws,
+                        # Results of before there were any are the same.
+                        **({} if votes == 1 else {"votes": votes}),
+                        **({} if compensation is None else {"compensation": compensation}),
+                    }
+                    text = text_of({**training, "evaluation": evaluation})
+                    evaluations.append(Evaluation(sweep, text, digest_of(text), votes, compensation))
+                    evaluated.append(evaluation)
             member = PlannedMember(
                 network,
                 noise,

@@ -45,6 +45,8 @@ def result_rows(
             "train_scale": member.noise.scale if member.noise.hardware is None else "",
             "train_hardware": "" if at_trained_sites(sweep, member.noise) else _text(member.noise.settings()),
             **inference_columns(sweep.noise.hardware, sweep.strength),
+            "votes": evaluation.votes,
+            "compensation": "" if evaluation.compensation is None else str(evaluation.compensation),
             "seed": member.seed,
             "data_seed": member.data_seed,
             "epochs": study.settings.epochs,

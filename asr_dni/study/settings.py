@@ -304,12 +304,28 @@ class StudySettings:
                     _named(
                         f"schedules.{name}", partial(_check_schedule, schedule, sigma, noise.training_noise())
                     )
+            self._check_votes_and_compensation(noise, where)
         chips = max(sweep.chips for noise in self.noise_models for sweep in self.sweeps_of(noise))
         if chips < self.evaluation.chips:
             raise UserError(
                 f"evaluation.chips is {self.evaluation.chips}, but on this study's hardware all chips are the same:"
                 " give 1, or a hardware whose weights differ from chip to chip"
             )
+
+    def _check_votes_and_compensation(self, noise: NoiseModel, where: str) -> None:
+        largest = max(self.sigmas_of(noise))
+        for sweep in self.sweeps_of(noise):
+            self.evaluation.numbers_of_votes(sweep)
+            for given in self.evaluation.compensations():
+                if given == "auto" and not largest:
+                    continue  # conventional training is evaluated as it is
+                if given == "auto" and any(its.drawn != "no" for its in self.schedules_of(noise).values()):
+                    raise UserError(
+                        f"evaluation.compensation is auto, but the strengths of {where} are drawn at random: give the"
+                        " sigma that is meant, such as 1.5"
+                    )
+                trained = noise.training_noise().at(largest).hardware if given == "auto" else given
+                _named("evaluation.compensation", partial(sweep.noise.compensating, trained))
 
 
 def _check_schedule(schedule: ScheduleSettings, sigma: float, noise: TrainingNoise) -> None:

@@ -79,10 +79,9 @@ def measure_speed(
 
     spent = sum(
         evaluation.n_passes * seconds_on(evaluation.sweep.levels[-1].noise.realised(draw=0))
-        for evaluation in member.evaluations
+        for evaluation, *_ in member.measured
     )
-    n_passes = sum(evaluation.n_passes for evaluation in member.evaluations)
-    return Speed(training / members, spent / n_passes / members)
+    return Speed(training / members, spent / member.n_passes / members)
 
 
 def _seconds(

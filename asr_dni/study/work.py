@@ -1,5 +1,6 @@
 """Train one population of a study, evaluate its members, and write their results down."""
 
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from asr_dni.checkpoint import check_resumable, read_checkpoint, write_checkpoin
 from asr_dni.data import SequenceData
 from asr_dni.data.population_data import PopulationData
 from asr_dni.errors import UserError
-from asr_dni.evaluation.measurement.stacked import evaluate_population
+from asr_dni.evaluation.measurement.stacked import evaluate_votes
 from asr_dni.files import write_atomically
 from asr_dni.model.members import split_checkpoint
 from asr_dni.model.network import KeywordNetwork
@@ -260,8 +261,7 @@ class PopulationWork:
         """Return the part of all work that the training is: backward takes twice what forward does."""
         clips = len(data.data[0].train_dataloader()) * data.batch_size * self.study.settings.epochs
         data.setup(_stage(self.study))
-        passes = sum(evaluation.n_passes for evaluation in self.members[0].evaluations)
-        evaluated = passes * len(_loader(self.study, data)) * data.batch_size
+        evaluated = self.members[0].n_passes * len(_loader(self.study, data)) * data.batch_size
         return 3 * clips / (3 * clips + evaluated)
 
     def _train(self, spotter: PopulationSpotter, data: PopulationData) -> None:
@@ -319,9 +319,9 @@ class PopulationWork:
         self.progress = replace(self.progress, state="evaluating", epoch=self.study.settings.epochs)
         network.to(self.device)
         data.setup(_stage(self.study))
-        evaluations = self.members[0].evaluations  # the same for all members of a shape
+        measured = self.members[0].measured  # the same for all members of a shape
         batches = len(_loader(self.study, data))
-        total = sum(evaluation.n_passes for evaluation in evaluations) * batches
+        total = self.members[0].n_passes * batches
         passed = 0
 
         def advance() -> None:
@@ -331,35 +331,33 @@ class PopulationWork:
 
         added = 0
         shares = self._training_shares()
-        for index, evaluation in enumerate(evaluations):
+        for index, group in enumerate(measured):
             done = self.folder.ledger.members()
-            results = [member.evaluations[index].result for member in self.members]
-            if set(results) <= done:
-                passed += evaluation.n_passes * batches
+            of_members = [member.measured[index] for member in self.members]
+            missing = [
+                number
+                for number, one in enumerate(group)
+                if not {its[number].result for its in of_members} <= done
+            ]
+            if not missing:
+                passed += group[0].n_passes * batches
                 continue
-            sweep = evaluation.sweep
-            curves = evaluate_population(
+            curves = evaluate_votes(
                 network,
                 data.batches(split, self.device),
-                sweep.values,
-                sweep.draws,
-                sweep.noise,
+                group[0].sweep,
+                [group[number].votes for number in missing],
+                [member.compensated(its[0]) for member, its in zip(self.members, of_members, strict=True)],
                 progress=advance,
-                strength=sweep.strength,
-                chips=sweep.chips,
             )
-            for member, curve in zip(self.members, curves, strict=True):
-                if member.evaluations[index].result in done:
+            for number, (place, member) in itertools.product(missing, enumerate(self.members)):
+                evaluation = of_members[place][number]
+                if evaluation.result in done:
                     continue
-                rows = result_rows(
-                    self.study,
-                    member,
-                    member.evaluations[index],
-                    curve,
-                    data.data[0],
-                    shares[member.training],
-                )
-                self.folder.ledger.append(member.evaluations[index].result, rows)
+                curve = curves[evaluation.votes][place]
+                share = shares[member.training]
+                rows = result_rows(self.study, member, evaluation, curve, data.data[0], share)
+                self.folder.ledger.append(evaluation.result, rows)
                 added += 1
         self.note(force=True, fraction=1.0)
         return added

@@ -43,10 +43,9 @@ def estimate(run: "StudyRun", populations: "Sequence[Population]", device: str) 
                 )
             trained = not run.folder.keeps(population.members)
             steps = run.size.n_batches * run.study.settings.epochs if trained else 0
-            passes = sum(evaluation.n_passes for evaluation in member.evaluations)
             batches = run.size.n_evaluated / run.size.batch_size
             left = 1 - fraction_done(population, run.folder.progress(population.id), done)
-            each = speed.training * steps + speed.evaluation * passes * batches
+            each = speed.training * steps + speed.evaluation * member.n_passes * batches
             estimates[population.id] = len(population.members) * each * factor * left
     finally:
         torch.set_num_threads(threads)

@@ -184,6 +184,46 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return correct, losses.view(logits.shape[:-1]).sum(-1)
 
 
+class Votes:
+    """What successive passes over a batch decide together, so many at a time; one at a time is each by itself.
+
+    They decide for the label with the largest posterior, averaged over the passes.
+
+    Args:
+        number: of passes that vote.
+        labels: ``(N,)`` of the clips; those labelled -1 are left out.
+    """
+
+    def __init__(self, number: int, labels: Tensor) -> None:
+        self._number, self._labels = number, labels
+        self._sum: Tensor | None = None
+        self._scores: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, logits: Tensor, draw: int, draws: int) -> None:
+        """Add a pass.
+
+        Args:
+            logits: ``(*, N, C)``.
+            draw: its number, from 0 on, on one chip at one strength.
+            draws: how many there are in all; one pass, which all others would be like, is a vote by itself.
+        """
+        if self._number == 1 or draws == 1:
+            self._scores.append(score(logits, self._labels))
+            return
+        if draw >= draws - draws % self._number:
+            return  # left over
+        posteriors = logits.softmax(-1)
+        self._sum = posteriors if draw % self._number == 0 or self._sum is None else self._sum + posteriors
+        if (draw + 1) % self._number == 0:
+            mean = self._sum / self._number
+            self._scores.append(score(mean.clamp_min(torch.finfo(mean.dtype).tiny).log(), self._labels))
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Return what :func:`score` does for each vote in turn, ``(*, votes)`` each."""
+        right, losses = (torch.stack(values, dim=-1) for values in zip(*self._scores, strict=True))
+        return right, losses
+
+
 def fingerprint(network: nn.Module) -> str:
     """Return 16 hexadecimal digits that tell a network's weights and buffers from any others."""
     digest = hashlib.blake2b(digest_size=8)

@@ -1,6 +1,7 @@
-"""The noise curves of a population: K networks evaluated at once, each as it would be alone."""
+"""The noise curves of a population: K networks evaluated at once, each as it would be alone, and voting."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,14 +14,14 @@ from asr_dni.evaluation.measurement.scoring import (
     NoisyClassifier,
     NoisyClassifiers,
     Passes,
+    Votes,
     evaluating,
     pieces_of,
     rows_within_memory,
-    score,
 )
-from asr_dni.evaluation.measurement.sweep import Sweep
+from asr_dni.evaluation.measurement.sweep import Sweep, check_votes
 from asr_dni.nn.stacking import unstack_network
-from asr_dni.noise import SIGMA, Noise, Strength
+from asr_dni.noise import SIGMA, Hardware, Noise, Strength
 
 if TYPE_CHECKING:
     from asr_dni.data.batch import Batch
@@ -64,6 +65,42 @@ def evaluate_population(
         UserError: a level or the number of draws is out of range, the noise has no sites, there are no clips, or the
             network is an ordinary one.
     """
+    sweep = Sweep(levels, draws, noise, strength, chips)
+    return evaluate_votes(network, batches, sweep, (1,), None, settings, progress, rows)[1]
+
+
+def evaluate_votes(
+    network: NoisyClassifiers,
+    batches: Iterable["Batch"],
+    sweep: Sweep,
+    votes: Sequence[int],
+    compensated: Sequence[Hardware | float | None] | None = None,
+    settings: Sequence[Mapping[str, Any]] | None = None,
+    progress: Callable[[], None] | None = None,
+    rows: int | None = None,
+) -> dict[int, list[NoiseCurve]]:
+    """Measure the noise curves of every member by single passes and by votes of several, all of the same passes.
+
+    A vote of n is for the label with the largest posterior, averaged over n draws; the draws in their order are cut
+    into ``draws // n`` groups of n, so that no two votes share one. Where all draws are the same there is one vote.
+
+    Args:
+        network: see :func:`evaluate_population`, as for those that are not said here.
+        batches: the clips.
+        sweep: hardware, strengths, draws and chips.
+        votes: numbers of votes, 1 for single passes.
+        compensated: the training's noise that each member's gates are softened for, as
+            :meth:`asr_dni.noise.Noise.compensating` takes it; ``None``: no member's.
+        settings: what else to note with each member's curve.
+        progress: called after every noisy pass over a batch.
+        rows: members times clips that are computed at once.
+
+    Returns:
+        By number of votes, the curves in the order of the members; a curve's draws are its votes.
+
+    Raises:
+        UserError: see :func:`evaluate_population`; or there are fewer draws than votes.
+    """
     members = network.networks
     if members is None:
         raise UserError("evaluate_population got an ordinary network: use measure_noise_curve")
@@ -71,42 +108,58 @@ def evaluate_population(
         raise UserError(f"settings has {len(settings)} entries for {members} members: give one for each")
     if rows is not None and rows < 1:
         raise UserError(f"rows is {rows}: give 1 or more")
-    sweep = Sweep(levels, draws, noise, strength, chips)
+    if compensated is not None and len(compensated) != members:
+        raise UserError(
+            f"compensated has {len(compensated)} entries for {members} members: give one for each"
+        )
+    votes = check_votes(votes, sweep.draws)
+    of_votes = {number: replace(sweep, draws=sweep.draws // number) for number in votes}
     module = cast(nn.Module, network)
     finite = _finite_members(module, members)
-    correct = torch.zeros(members, len(sweep.passes), dtype=torch.float64)
-    loss = torch.zeros_like(correct)
+    correct = {
+        number: torch.zeros(members, len(its.passes), dtype=torch.float64) for number, its in of_votes.items()
+    }
+    loss = {number: torch.zeros_like(counted) for number, counted in correct.items()}
     n_clips = 0
-    of_level = {level.value: level.noise for level in sweep.levels}
+    of_level = {level.value: level for level in sweep.levels}
     with evaluating(module):
         for batch in batches:
             if rows is None:
                 rows = rows_within_memory(network, batch)
             pieces = list(pieces_of(batch, max(1, rows // members)))
             for piece in pieces:
-                scores = []
+                counted = {number: Votes(number, piece.labels) for number in votes}
                 passes = Passes(network, piece.features)
                 for value, chip, draw in sweep.passes:
-                    its = of_level[value].realised(chip=chip, draw=draw, sample_ids=piece.clip_ids)
+                    level = of_level[value]
+                    its = level.noise.realised(chip=chip, draw=draw, sample_ids=piece.clip_ids)
                     # What is not a number has no size, which the scales signal and range would ask for.
                     silent = (its.at(0.0) if its.hardware.has(SIGMA) else its).compensating(None)
-                    noises = [its if well else silent for well in finite]
-                    scores.append(score(passes.logits(noises), piece.labels))
+                    trained = compensated or [its.compensation] * members
+                    noises = [
+                        its.compensating(of_member) if well else silent
+                        for of_member, well in zip(trained, finite, strict=True)
+                    ]
+                    logits = passes.logits(noises)
+                    for its_votes in counted.values():
+                        its_votes.add(logits, draw, level.draws)
                     if progress is not None and piece is pieces[-1]:
                         progress()
                 # One transfer per piece, not one per pass.
-                right, losses = (torch.stack(values, dim=1) for values in zip(*scores, strict=True))
-                correct += right.cpu().double()
-                loss += losses.cpu().double()
+                for number, its_votes in counted.items():
+                    right, losses = its_votes.scores()
+                    correct[number] += right.cpu().double()
+                    loss[number] += losses.cpu().double()
             n_clips += int((batch.labels >= 0).sum())
-    curves = []
+    curves: dict[int, list[NoiseCurve]] = {number: [] for number in votes}
     for member in range(members):
         alone = cast(NoisyClassifier, unstack_network(module, member))
-        noted = None if settings is None else settings[member]
         total = torch.tensor(n_clips, dtype=torch.float64)
-        curves.append(
-            assemble_curve(sweep, alone, correct[member] / total, loss[member] / total, total, noted)
-        )
+        for number, its_sweep in of_votes.items():
+            noted = {} if settings is None else dict(settings[member])
+            noted |= {} if number == 1 else {"votes": number}
+            scores = correct[number][member] / total, loss[number][member] / total
+            curves[number].append(assemble_curve(its_sweep, alone, *scores, total, noted))
     return curves
 
 

@@ -90,6 +90,20 @@ def check_draws(draws: int, name: str = "draws") -> int:
     return draws
 
 
+def check_votes(votes: Sequence[int], draws: int) -> tuple[int, ...]:
+    """Return numbers of votes in ascending order.
+
+    Raises:
+        UserError: one is below 1, or larger than the number of draws; or there are none.
+    """
+    ordered = tuple(sorted(set(votes)))
+    if not ordered or ordered[0] < 1:
+        raise UserError(f"votes are {list(votes)}: give numbers of at least 1")
+    if ordered[-1] > draws:
+        raise UserError(f"{ordered[-1]} votes need as many draws, but draws is {draws}: give more draws")
+    return ordered
+
+
 def check_sites(
     sites: Sequence[Site], sigmas: Sequence[float], names: tuple[str, str] = ("sites", "sigmas [0]")
 ) -> None:

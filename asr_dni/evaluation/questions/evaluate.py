@@ -14,7 +14,7 @@ from asr_dni.evaluation.curves.curve import NoiseCurve
 from asr_dni.evaluation.measurement.measuring import assemble_curve, settings_of
 from asr_dni.evaluation.measurement.outcomes import Outcomes, OutcomeStore
 from asr_dni.evaluation.measurement.scoring import NoisyClassifier
-from asr_dni.evaluation.measurement.sweep import Level, Sweep
+from asr_dni.evaluation.measurement.sweep import Level, Sweep, check_votes
 from asr_dni.evaluation.questions.budget import has_budget, noise_budget
 from asr_dni.evaluation.questions.calibration import BINS, calibration_table, reliability_table
 from asr_dni.evaluation.questions.classes import classes_table
@@ -28,7 +28,7 @@ from asr_dni.evaluation.questions.cost_of_inference import (
 from asr_dni.evaluation.questions.folder import write_table
 from asr_dni.evaluation.questions.sensitivity import parts_to_ask, sensitivity_table
 from asr_dni.evaluation.questions.summary import summary_table
-from asr_dni.evaluation.questions.voting import INTERVALS, check_votes, usual_votes, voting_table
+from asr_dni.evaluation.questions.voting import INTERVALS, usual_votes, voting_table
 from asr_dni.noise import Noise
 
 Subject: TypeAlias = Literal["curve", "classes", "calibration", "voting", "clips", "sensitivity", "cost"]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.intervals import student_t_interval, wilson_interval
 from asr_dni.evaluation.measurement.outcomes import Outcomes
 
@@ -35,20 +34,6 @@ _USUAL = (1, 2, 3, 5, 7, 9, 15, 25, 50, 100)
 def usual_votes(draws: int) -> tuple[int, ...]:
     """Return numbers of votes that so many draws suffice for."""
     return (*(number for number in _USUAL if number < draws), draws)
-
-
-def check_votes(votes: Sequence[int], draws: int) -> tuple[int, ...]:
-    """Return numbers of votes in ascending order.
-
-    Raises:
-        UserError: one is below 1, or larger than the number of draws; or there are none.
-    """
-    ordered = tuple(sorted(set(votes)))
-    if not ordered or ordered[0] < 1:
-        raise UserError(f"votes are {list(votes)}: give numbers of at least 1")
-    if ordered[-1] > draws:
-        raise UserError(f"{ordered[-1]} votes need as many draws, but draws is {draws}: give more draws")
-    return ordered
 
 
 def vote(posteriors: Tensor, rule: Rule) -> Tensor:

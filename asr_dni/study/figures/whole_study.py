@@ -106,6 +106,8 @@ def _file_part(name: str, key: Mapping[str, Any]) -> str:
         "bidirectional": "bidirectional" if value else "",
         "layers": f"{value}layers",
         "epochs": f"{value}epochs",
+        "votes": f"votes_of_{value}" if name == "votes" and value > 1 else "",
+        "compensation": f"softened-{value}" if value else "",
     }
     if name in ("train_scale", "scale"):
         text[name] = f"{name}-{value}" if value else ""

@@ -11,7 +11,7 @@ import pandas as pd
 from asr_dni.study.findings.judging import judge, largest, significant, why_not_compared
 from asr_dni.study.findings.question import Answer, Evidence, MatrixQuestion
 from asr_dni.study.findings.tables import table_of_tests
-from asr_dni.study.findings.wording import NO_PAIR, PAIRED, describe_effect, points, untested
+from asr_dni.study.findings.wording import NO_PAIR, PAIRED, describe_effect, points, power, untested
 from asr_dni.study.hypothesis_tests import student_t_tests
 from asr_dni.study.matrix import Matrix
 
@@ -85,7 +85,8 @@ class AboveConventional(MatrixQuestion):
             left = "it is not ruled out" if only else "not all are ruled out"
             sentence = f"{self._share(0, len(table))} shown to be above the {reference}, but {left};"
         which = "it" if only else "the highest"
-        return f"{sentence} {which}, {name(best)}, differs by {describe_effect(best)}."
+        sentence = f"{sentence} {which}, {name(best)}, differs by {describe_effect(best)}."
+        return sentence + (power(table) if judge(table, relevant) == "cannot tell" else "")
 
     def _share(self, number: int, total: int) -> str:
         """Return the beginning of a sentence about some of what is tested, up to its verb."""

@@ -60,13 +60,15 @@ def find(
     matrices, notes = make_matrices_with_notes(frame)
     transfers = make_transfers(matrices, stated)
     labels = label_matrices(matrices)
-    alone = [place for place, matrix in enumerate(matrices) if not told_by_transfer(matrix, transfers)]
+    untold = [place for place, matrix in enumerate(matrices) if not told_by_transfer(matrix, transfers)]
+    alone = [place for place in untold if not matrices[place].voted]
     evidence = Evidence(
         tuple(matrices[place] for place in alone),
         tuple(labels[place] for place in alone),
         relevant,
         levels,
         tuple(transfers),
+        tuple(matrices[place] for place in untold),
     )
     tables = {"matrix": matrix_table(matrices), "curves": curve_table(matrices)}
     answers: list[Answer] = []

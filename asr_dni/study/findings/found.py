@@ -59,8 +59,10 @@ class Findings:
 
     @property
     def alone(self) -> tuple[Matrix, ...]:
-        """The matrices that a transfer does not tell all of."""
-        return tuple(one for one in self.matrices if not told_by_transfer(one, self.transfers))
+        """The matrices of single passes that a transfer does not tell all of."""
+        return tuple(
+            one for one in self.matrices if not one.voted and not told_by_transfer(one, self.transfers)
+        )
 
     def differences(self, matrix: Matrix, to_clean: bool) -> Differences | None:
         """Return a matrix's differences to conventional training, as the tables have them.

@@ -44,12 +44,13 @@ class Evidence:
     """What questions are asked of.
 
     Attributes:
-        matrices: one per architecture and setting.
+        matrices: one per architecture and setting, of single passes.
         labels: their names.
         relevant: smallest difference in accuracy that matters.
         levels: strengths at which the trend with the number of units is asked; ``None``: the lowest, the middle and
             the highest measured.
         transfers: training by inference hardware; their matrices of one level of training noise are not asked alone.
+        voted: the matrices with those of votes of several passes.
     """
 
     matrices: tuple[Matrix, ...]
@@ -57,6 +58,7 @@ class Evidence:
     relevant: float = 0.01
     levels: Sequence[float] | None = None
     transfers: tuple[Transfer, ...] = ()
+    voted: tuple[Matrix, ...] = ()
 
     @property
     def labelled(self) -> Iterable[tuple[Matrix, str]]:

@@ -53,6 +53,7 @@ def table_of_tests(tests: Tests, columns: Mapping[str, Any], test: str, family: 
             "p": tests.p.ravel(),
             "p_holm": corrected,
             "upper_all": tests.upper(made).ravel(),
+            "detectable": tests.detectable(made).ravel(),
             "test": test,
             "family": f"{family} ({made} tests)",
         }

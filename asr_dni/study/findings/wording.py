@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from asr_dni.study.hypothesis_tests import MIN_SEEDS, TOO_FEW_SEEDS
@@ -37,6 +38,16 @@ def describe_effect(row: Any, sign: bool = True) -> str:
 
 def _p(p: float) -> str:
     return "" if math.isnan(p) else (", corrected p < 0.001" if p < 0.001 else f", corrected p {p:.2g}")
+
+
+def power(table: pd.DataFrame) -> str:
+    """Return the sentence that says what a table's tests would have found; empty where nothing was tested."""
+    needed = table["detectable"].to_numpy(dtype=float)
+    known = needed[np.isfinite(needed)]
+    if not known.size:
+        return ""
+    typical = points(float(np.median(known)), sign=False)
+    return f" A true difference of {typical} points would have been found with 80 % probability (median of the tests)."
 
 
 def untested(table: pd.DataFrame) -> str:
