@@ -80,8 +80,8 @@ LEVERS = {
         "network",
     ),
     "ema": Lever(
-        "exponential averages of the weights (decay 0.998 a step)",
-        ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.998"),
+        "exponential averages of the weights (decay 0.99 a step)",
+        ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.99"),
     ),
     "mixup": Lever("mixup, alpha 0.2", ("--model.mixup=0.2",)),
     "distilled": Lever(
