@@ -23,8 +23,9 @@ enum { BLOCK = 64 };
 
 /* Philox4x32-10 for BLOCK units from `first` on, `count` of which are wanted: four words for each.
  * A 32 x 32 bit product lives in a 64-bit lane; the upper half of the other words is never read, so it may hold
- * anything. Units of even and of odd number take a set of lanes each, which one blend joins at the end. Written with
- * intrinsics because compilers make a slow full 64-bit product of the plain form below. */
+ * anything. Units of even and of odd number take a set of lanes each, which one blend joins at the end; as many sets as
+ * there are registers for take turns, because each waits long for its products. Written with intrinsics because
+ * compilers make a slow full 64-bit product of the plain form below. */
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512i lanes;
@@ -36,6 +37,7 @@ typedef __m512i lanes;
 #define INTERLEAVE(even, odd) _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32))
 #define STORE(to, a) _mm512_storeu_si512(to, a)
 #define FIRST_EVEN _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0)
+enum { SETS = 4 };
 #elif defined(__AVX2__)
 #include <immintrin.h>
 typedef __m256i lanes;
@@ -47,32 +49,36 @@ typedef __m256i lanes;
 #define INTERLEAVE(even, odd) _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA)
 #define STORE(to, a) _mm256_storeu_si256((__m256i *)(to), a)
 #define FIRST_EVEN _mm256_set_epi64x(6, 4, 2, 0)
+enum { SETS = 2 };
 #endif
 
 #ifdef PRODUCT
 INLINE void philox_block(uint32_t first, int count, uint32_t step, uint32_t low, uint32_t high, uint32_t k0,
                          uint32_t k1, uint32_t words[4][BLOCK]) {
+    enum { UNITS_OF_SET = sizeof(lanes) / sizeof(uint64_t), AT_ONCE = SETS * UNITS_OF_SET };
     const lanes m0 = LANES(0xD2511F53u), m1 = LANES(0xCD9E8D57u);
-    const int at_once = sizeof(lanes) / sizeof(uint32_t);
-    for (int u = 0; u < count; u += at_once) {
-        lanes c[2][4];
-        for (int odd = 0; odd < 2; odd++) {
-            c[odd][0] = ADD(FIRST_EVEN, LANES((uint64_t)first + (uint64_t)(u + odd)));
-            c[odd][1] = LANES(step), c[odd][2] = LANES(low), c[odd][3] = LANES(high);
+    for (int u = 0; u < count; u += AT_ONCE) {
+        lanes c[SETS][4];
+        for (int set = 0; set < SETS; set++) {
+            const int odd = set % 2, before = (set - odd) * UNITS_OF_SET;
+            c[set][0] = ADD(FIRST_EVEN, LANES((uint64_t)first + (uint64_t)(u + before + odd)));
+            c[set][1] = LANES(step), c[set][2] = LANES(low), c[set][3] = LANES(high);
         }
 #pragma GCC unroll 10
         for (uint32_t round = 0; round < 10; round++) {
             lanes key0 = LANES(k0 + round * 0x9E3779B9u), key1 = LANES(k1 + round * 0xBB67AE85u);
-#pragma GCC unroll 2
-            for (int odd = 0; odd < 2; odd++) {
-                lanes p0 = PRODUCT(c[odd][0], m0), p1 = PRODUCT(c[odd][2], m1);
-                c[odd][0] = XOR3(UPPER(p1), c[odd][1], key0);
-                c[odd][1] = p1;
-                c[odd][2] = XOR3(UPPER(p0), c[odd][3], key1);
-                c[odd][3] = p0;
+#pragma GCC unroll 4
+            for (int set = 0; set < SETS; set++) {
+                lanes p0 = PRODUCT(c[set][0], m0), p1 = PRODUCT(c[set][2], m1);
+                c[set][0] = XOR3(UPPER(p1), c[set][1], key0);
+                c[set][1] = p1;
+                c[set][2] = XOR3(UPPER(p0), c[set][3], key1);
+                c[set][3] = p0;
             }
         }
-        for (int word = 0; word < 4; word++) STORE(words[word] + u, INTERLEAVE(c[0][word], c[1][word]));
+        for (int set = 0; set < SETS; set += 2)
+            for (int word = 0; word < 4; word++)
+                STORE(words[word] + u + set * UNITS_OF_SET, INTERLEAVE(c[set][word], c[set + 1][word]));
     }
 }
 #else
@@ -103,37 +109,43 @@ INLINE int32_t float_to_bits(float value) {
     return both.i;
 }
 
-/* exp, log, tanh and sin/cos are written out, most after the single-precision polynomials of the Cephes library
- * (S. Moshier), because calls, and gcc's merging of sinf with cosf, keep the loops from being vectorised. Errors are
- * about 1e-7. */
+/* exp, log, tanh and sin/cos are written out as polynomials, because calls, and gcc's merging of sinf with cosf, keep the
+ * loops from being vectorised. Errors are about 1e-7. */
 
-/* x in (0, 1]. */
-INLINE float log_(float x) {
-    int32_t bits = float_to_bits(x);
-    int32_t exponent = (bits - 0x3f3504f3) >> 23;
-    float f = bits_to_float(bits - exponent * (1 << 23)) - 1.0f, e = (float)exponent, square = f * f;
-    float p = 7.0376836292e-2f;
-    p = p * f - 1.1514610310e-1f;
-    p = p * f + 1.1676998740e-1f;
-    p = p * f - 1.2420140846e-1f;
-    p = p * f + 1.4249322787e-1f;
-    p = p * f - 1.6668057665e-1f;
-    p = p * f + 2.0000714765e-1f;
-    p = p * f - 2.4999993993e-1f;
-    p = p * f + 3.3333331174e-1f;
-    return (f + (f * square * p - 2.12194440e-4f * e - 0.5f * square)) + 0.693359375f * e;
+/* -2 log((word + 1) / 2**32), at least 0. */
+INLINE float squared_radius(uint32_t word) {
+    const int32_t bits = float_to_bits(((float)word + 1.0f) * 0x1p-32f);
+    /* A power of two and a mantissa in [sqrt(1/2), sqrt(2)): near 1, where the logarithm vanishes, the power is 1. */
+    const int32_t power = (bits - 0x3f3504f3) & -(1 << 23);
+    const float f = bits_to_float(bits - power) - 1.0f;
+    float p = 2.0757186e-1f;
+    p = p * f - 3.2676217e-1f;
+    p = p * f + 3.4424897e-1f;
+    p = p * f - 3.9768482e-1f;
+    p = p * f + 4.9943118e-1f;
+    p = p * f - 6.6671215e-1f;
+    p = p * f + 1.0000069f;
+    p = p * f - 1.9999998f;
+    return p * f + (float)power * (float)(-2 * 0.6931471805599453 * 0x1p-23);
 }
 
-/* Cosine and sine of `word` * 2 pi / 2**32. */
+/* Cosine and sine of `word` * 2 pi / 2**32, both but for the sign that of_half gives. */
 INLINE void cosine_sine(uint32_t word, float *cosine, float *sine) {
-    uint32_t quadrant = (word + (1u << 29)) >> 30;
-    float x = (float)(int32_t)(word - (quadrant << 30)) * (float)(6.283185307179586 * 0x1p-32), square = x * x;
-    float s = x + x * square * (-1.6666654611e-1f + square * (8.3321608736e-3f - square * 1.9515295891e-4f));
-    float c = 1.0f - 0.5f * square +
-              square * square * (4.166664568e-2f + square * (-1.388731625e-3f + square * 2.443315712e-5f));
-    float across = quadrant & 1 ? s : c, up = quadrant & 1 ? c : s;
-    *cosine = (quadrant + 1) & 2 ? -across : across;
-    *sine = quadrant & 2 ? -up : up;
+    const float x = (float)(int32_t)(word << 1) * (float)(1.5707963267948966 * 0x1p-31), square = x * x;
+    float s = 2.6052249e-6f, c = 2.3153931e-5f;
+    s = s * square - 1.9809075e-4f;
+    s = s * square + 8.3330511e-3f;
+    s = s * square - 1.6666658e-1f;
+    c = c * square - 1.3853704e-3f;
+    c = c * square + 4.1663585e-2f;
+    c = c * square - 0.49999905f;
+    *cosine = c * square + 0.99999995f;
+    *sine = s * (square * x) + x;
+}
+
+/* x, with the other sign where the angle of `word` is in the left half of the circle. */
+INLINE float of_half(uint32_t word, float x) {
+    return bits_to_float((int32_t)((uint32_t)float_to_bits(x) ^ ((word ^ word << 1) & 0x80000000u)));
 }
 
 /* Add a pair of Gaussian numbers from each pair of words to the first `of_a` of a and the first `of_b` of b, of_b <= of_a. */
@@ -141,16 +153,14 @@ INLINE void box_muller(const uint32_t *first, const uint32_t *second, int of_a, 
                        float *b) {
 #pragma omp simd
     for (int u = 0; u < of_b; u++) {
-        float cosine, sine, uniform = ((float)first[u] + 1.0f) * 0x1p-32f;
-        float radius = std * sqrtf(-2.0f * log_(uniform));
+        float cosine, sine, radius = std * of_half(second[u], sqrtf(squared_radius(first[u])));
         cosine_sine(second[u], &cosine, &sine);
         a[u] += radius * cosine;
         b[u] += radius * sine;
     }
 #pragma omp simd
     for (int u = of_b; u < of_a; u++) {
-        float cosine, sine, uniform = ((float)first[u] + 1.0f) * 0x1p-32f;
-        float radius = std * sqrtf(-2.0f * log_(uniform));
+        float cosine, sine, radius = std * of_half(second[u], sqrtf(squared_radius(first[u])));
         cosine_sine(second[u], &cosine, &sine);
         a[u] += radius * cosine;
     }
@@ -176,8 +186,8 @@ static __attribute__((noinline)) void draw_polar(polar *to, ptrdiff_t counters, 
         for (int pair = 0; pair < 2; pair++)
 #pragma omp simd
             for (int k = 0; k < count; k++) {
-                float uniform = ((float)words[2 * pair][k] + 1.0f) * 0x1p-32f;
-                to->radius[pair][k] = sqrtf(-2.0f * log_(uniform));
+                const float radius = sqrtf(squared_radius(words[2 * pair][k]));
+                to->radius[pair][k] = of_half(words[2 * pair + 1][k], radius);
                 cosine_sine(words[2 * pair + 1][k], &to->cosine[pair][k], &to->sine[pair][k]);
             }
     }
