@@ -88,6 +88,10 @@ LEVERS = {
         "distillation of clean, conventionally trained networks (weight 0.9, temperature 2)",
         (f"--model.distillation.teachers=[{TEACHERS}]",),
     ),
+    "consistent": Lever(
+        "two draws of the noise for each clip in a step, with a consistency loss (weight 1)",
+        ("--model.consistency.draws=2",),
+    ),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
     "mfcc": Lever(

@@ -67,6 +67,7 @@ def test_conventional_training_is_there_once_under_the_first_schedule(tmp_path):
         {"recipes": {"lstm": {"learning_rate": 0.1}}},
         {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}},
         {"training": {"label_smoothing": 0.0}},
+        {"training": {"consistency": {"draws": 3}}},
         {"training": {"gradient_clip": None}},
         {"data": {"class_path": "asr_dni.data.DigitsData", "init_args": {"batch_size": 64}}},
         {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 3}},
@@ -83,6 +84,13 @@ def test_what_decides_the_result_changes_its_name(tmp_path, change):
     changed = {place for place in before if before[place] != after[place]}
     # Shared batches are those of seed 0, whose members stay as they are.
     assert changed == ({p for p in before if p[5] != 0} if "share_data_order" in change else set(before))
+
+
+def test_a_recipe_is_told_as_before_where_what_is_new_is_off(tmp_path):
+    (first, *_) = plan_members(tiny(tmp_path))
+    told = json.loads(first.evaluations[0].configuration)["training"]
+    of_before = {"schedule", "warm_up", "label_smoothing", "mixup", "calibrate_every", "gradient_clip"}
+    assert set(told) == of_before
 
 
 def test_an_evaluation_is_told_as_before_but_on_another_hardware(tmp_path):

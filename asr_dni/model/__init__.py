@@ -2,6 +2,7 @@
 
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.averaging import AveragedWeights, averages_weights
+from asr_dni.model.consistency import Consistency
 from asr_dni.model.distillation import Distillation
 from asr_dni.model.members import save_members, split_checkpoint, write_members
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
@@ -10,6 +11,7 @@ from asr_dni.model.spotter import KeywordSpotter, TrainingNoise, load_checkpoint
 
 __all__ = [
     "AveragedWeights",
+    "Consistency",
     "Distillation",
     "KeywordNetwork",
     "KeywordSpotter",

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +18,12 @@ from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_chec
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
+from asr_dni.model.consistency import Consistency
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.place import Place
 from asr_dni.model.spotter import (
     KeywordSpotter,
-    Place,
     TrainingNoise,
     arguments_from_settings,
 )
@@ -133,6 +135,7 @@ class PopulationSpotter(pl.LightningModule):
         label_smoothing: of the cross entropy.
         mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never.
+        consistency: several draws of each clip in a step, which are to agree; ``None``: one.
         gradient_clip: the largest norm of a member's gradient; ``None``: any.
 
     Raises:
@@ -160,6 +163,7 @@ class PopulationSpotter(pl.LightningModule):
         label_smoothing: float = 0.05,
         mixup: float = 0.0,
         calibrate_every: int = 50,
+        consistency: Consistency | None = None,
         gradient_clip: float | None = None,
     ) -> None:
         super().__init__()
@@ -179,6 +183,7 @@ class PopulationSpotter(pl.LightningModule):
             "label_smoothing": label_smoothing,
             "mixup": mixup,
             "calibrate_every": calibrate_every,
+            "consistency": consistency,
         }
         self.annealings = [NoiseAnnealing(**member.annealing) for member in self.members]
         spotters = [self._new_spotter(member) for member in self.members]
@@ -370,12 +375,14 @@ class PopulationSpotter(pl.LightningModule):
             max(before or 0.0, sigma if self.noise_settings.at(sigma).on else 0.0)
             for before, sigma in zip(self.highest_sigma_train, largest, strict=True)
         ]
-        noises = self._noises(largest)
-        losses, logits = noisy_step(self.network, batch, self.recipe, noises, self.global_step, drawn)
+        losses, logits = noisy_step(
+            self.network, batch, self.recipe, partial(self._noises, largest), self.global_step, drawn
+        )
         self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
-    def _noises(self, strengths: Sequence[float]) -> list[Noise]:
+    def _noises(self, strengths: Sequence[float], which: int) -> list[Noise]:
+        """Return every member's noise in a pass of the training."""
         noises = []
         for k, member in enumerate(self.members):
             # Signals that are not finite have no size, which the scales signal and range would ask for.
@@ -383,7 +390,7 @@ class PopulationSpotter(pl.LightningModule):
             if k in self.diverged and self.strength.is_sigma:
                 sigma = 0.0
             noise = self.noise_settings.at(sigma).realised(seed=member.seed)
-            noises.append(self.noise_settings.of_step(noise, self.global_step, self.current_epoch))
+            noises.append(self.noise_settings.of_pass(noise, which, self.current_epoch))
         return noises
 
     def on_train_epoch_end(self) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
@@ -21,9 +21,11 @@ from asr_dni.errors import UserError
 from asr_dni.hardware_files import noise_of
 from asr_dni.identity import evaluation_settings
 from asr_dni.model.averaging import CURRENT_STATE_KEY
+from asr_dni.model.consistency import Consistency
 from asr_dni.model.distillation import Distillation, Teachers
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
+from asr_dni.model.place import Place
 from asr_dni.model.step import (
     DrawnBySample,
     LearningRateSchedule,
@@ -51,8 +53,8 @@ class TrainingNoise:
             mapping, the name of a configuration in ``conf/hardware``, or a YAML file; scale, sites and arrays are then
             its own.
         strength: which of its numbers is annealed, such as ``weight.sigma``.
-        chips: whether weights are programmed anew for each ``step`` or ``epoch``, or once for the whole ``run``. The
-            chips of training have negative numbers, those of an evaluation count from 0.
+        chips: whether weights are programmed anew for each ``step`` (of several draws for each) or ``epoch``, or once
+            for the whole ``run``. The chips of training have negative numbers, those of an evaluation count from 0.
 
     Raises:
         UserError: the hardware is not valid, or scale, sites or arrays are given beside it.
@@ -90,9 +92,9 @@ class TrainingNoise:
         except UserError as error:
             raise UserError(f"model noise of sigma_train {sigma:g}: {error}") from None
 
-    def of_step(self, noise: Noise, step: int, epoch: int) -> Noise:
-        """Return a noise on the chip of a training step in an epoch."""
-        return noise.realised(chip=-1 - {"step": step, "epoch": epoch, "run": 0}[self.chips])
+    def of_pass(self, noise: Noise, which: int, epoch: int) -> Noise:
+        """Return a noise on the chip of a pass of the training in an epoch; without several draws that is a step."""
+        return noise.realised(chip=-1 - {"step": which, "epoch": epoch, "run": 0}[self.chips])
 
 
 _DEFAULT_NETWORK = NetworkSettings()
@@ -123,6 +125,7 @@ class KeywordSpotter(pl.LightningModule):
         mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
+        consistency: several draws of each clip in a step, which are to agree; null: one.
         distillation: trained networks whose answers it learns; null: none.
 
     Raises:
@@ -141,11 +144,14 @@ class KeywordSpotter(pl.LightningModule):
         label_smoothing: float = 0.05,
         mixup: float = 0.0,
         calibrate_every: int = 50,
+        consistency: Consistency | None = None,
         distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         try:
-            self.recipe = TrainingRecipe(schedule, warm_up, label_smoothing, mixup, calibrate_every)
+            self.recipe = TrainingRecipe(
+                schedule, warm_up, label_smoothing, mixup, calibrate_every, consistency
+            )
         except UserError as error:
             raise UserError(f"model {error}") from None
         self.training_noise = noise.noise
@@ -184,7 +190,7 @@ class KeywordSpotter(pl.LightningModule):
             "n_features": n_features,
             "network": dataclasses.asdict(network),
             "noise": dataclasses.asdict(noise),
-            **dataclasses.asdict(self.recipe),
+            **self.recipe.as_settings(),
             **({} if distillation is None else {"distillation": dataclasses.asdict(distillation)}),
         }
         self.save_hyperparameters({_SETTINGS_KEY: settings})
@@ -324,9 +330,14 @@ class KeywordSpotter(pl.LightningModule):
         noise = self.noise_settings.at(sigma)
         now = sigma if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
-        noise = self.noise_settings.of_step(noise, self.global_step, self.current_epoch)
         losses, logits = noisy_step(
-            self.network, batch, self.recipe, [noise], self.global_step, [self.drawn], self._teachers
+            self.network,
+            batch,
+            self.recipe,
+            lambda which: [self.noise_settings.of_pass(noise, which, self.current_epoch)],
+            self.global_step,
+            [self.drawn],
+            self._teachers,
         )
         loss, logits = losses[0], logits[0]
         self.train_accuracy(logits, batch.labels)
@@ -400,36 +411,6 @@ def arguments_from_settings(settings: Mapping[str, Any], where: str) -> dict[str
         own = checked_arguments(Distillation, settings["distillation"], f"{where}: model.distillation")
         arguments["distillation"] = Distillation(**own)
     return arguments
-
-
-class Place(NamedTuple):
-    """Where in an epoch a checkpoint was written.
-
-    Lightning restores it only into loaders that it makes afterwards. The learning rate's schedule asks for the number
-    of steps, for which they are made before.
-
-    Attributes:
-        step: of the training.
-        loaders: the states of the training's loaders.
-    """
-
-    step: int
-    loaders: list[dict[str, Any]]
-
-    @classmethod
-    def of(cls, checkpoint: Mapping[str, Any]) -> Self:
-        """Return what a checkpoint says."""
-        loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-        return cls(checkpoint.get("global_step", 0), list(loop.get("combined_loader", [])))
-
-    def restore(self, trainer: pl.Trainer) -> None:
-        """Go on with the batches that are left, if ``trainer`` begins with the checkpoint."""
-        loaders = trainer.train_dataloader
-        loaders = loaders if isinstance(loaders, list) else [loaders]
-        if trainer.global_step != self.step or len(loaders) != len(self.loaders):
-            return
-        for loader, state in zip(loaders, self.loaders, strict=True):
-            loader.load_state_dict(state)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

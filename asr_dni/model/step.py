@@ -1,7 +1,8 @@
 """One step of noisy training, of one network or of K at once, and the recipe that it follows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr_dni.errors import UserError
+from asr_dni.model.consistency import Consistency, divergence
 from asr_dni.model.distillation import Teachers
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.nn.learned_bounds import decay_of_bounds
+from asr_dni.nn.normalisation import keeping_running_statistics
 from asr_dni.noise import SIGMA, Noise, Strength
 from asr_dni.philox import derive_key, uniform
 from asr_dni.processes import place_among_processes
@@ -37,6 +40,7 @@ class TrainingRecipe:
             Beta(alpha, alpha) that depends on the noise's seed, the step and the place in the batch; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
+        consistency: several draws of each clip in a step, which are to agree; null: one.
 
     Raises:
         UserError: a value is out of its range.
@@ -47,6 +51,7 @@ class TrainingRecipe:
     label_smoothing: float = 0.05
     mixup: float = 0.0
     calibrate_every: int = 50
+    consistency: Consistency | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in ("constant", "linear", "cosine"):
@@ -59,68 +64,113 @@ class TrainingRecipe:
             raise UserError(f"mixup is {self.mixup}: give 0 (off) or more")
         if self.calibrate_every < 0:
             raise UserError(f"calibrate_every is {self.calibrate_every}: give 0 (never) or more")
+        if isinstance(self.consistency, Mapping):
+            object.__setattr__(self, "consistency", Consistency(**self.consistency))
+
+    @property
+    def draws(self) -> int:
+        """Noisy forward passes of each clip in a step."""
+        return 1 if self.consistency is None else self.consistency.draws
+
+    def as_settings(self) -> dict[str, Any]:
+        """Return what it is, as plain values; what is off is left out, as in trainings of before there was any."""
+        settings = asdict(self)
+        if self.consistency is None:
+            del settings["consistency"]
+        return settings
+
+
+NoisesOfPass: TypeAlias = Callable[[int], Sequence[Noise]]
+"""The noise of each network, one for an ordinary one, in a pass of the training."""
 
 
 def noisy_step(
     network: KeywordNetwork,
     batch: Any,
     recipe: TrainingRecipe,
-    noises: Sequence[Noise],
+    noises: NoisesOfPass,
     step: int,
     drawn: Sequence["DrawnBySample | None"] | None = None,
     teachers: Teachers | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the forward pass of a training step under noise.
+    """Run the forward pass of a training step under noise, or as many as the recipe has draws.
 
-    Noise and dropout of a clip are named by the noise's seed, the step and the clip's identity.
+    Noise and dropout of a clip are named by the noise's seed, the pass and the clip's identity. The passes of a
+    training count from 0 on; with one to a step, a pass is the step.
 
     Args:
         network: the network, or K of them.
         batch: ``features`` ``(N, T, F)``, ``labels`` ``(N,)`` and ``clip_ids`` ``(N,)``; of K networks these for all,
             or with a leading axis K.
         recipe: of the training.
-        noises: of each network, one for an ordinary one; draw and samples are those of the step.
+        noises: of a pass; draw and samples are those of the step.
         step: that is about to be taken.
         drawn: of each network, what its clips' strengths are drawn from; ``None``: they all have the noise's.
         teachers: of an ordinary network, who hear ``inputs`` of the batch, see
             :class:`asr_dni.data.batch.TrainingBatch`; ``None``: it learns of the labels alone.
 
     Returns:
-        Each network's mean loss ``(K,)`` and logits ``(K, N, C)``; K = 1 for an ordinary network.
+        Each network's mean loss ``(K,)`` and logits ``(K, N, C)``, of several passes the first one's; K = 1 for an
+        ordinary network.
     """
     calibrate_in_training(network, batch.features, step, recipe.calibrate_every)
     features, targets = batch.features, batch.labels
-    seeds = [noise.realisation.seed for noise in noises]
+    first = noises(step * recipe.draws)
     weights = None
     if recipe.mixup:
         size = targets.shape[-1]
-        weights = torch.stack([mixup_weights(recipe.mixup, seed, step, size) for seed in seeds])
+        weights = torch.stack(
+            [mixup_weights(recipe.mixup, noise.realisation.seed, step, size) for noise in first]
+        )
         if network.networks is None:
             weights = weights[0]
         features, targets = mix(features, targets, weights.to(features), network.classifier.out_features)
-    ids = batch.clip_ids.expand(len(noises), -1)
-    of_step = [noise.realised(draw=step, sample_ids=its) for noise, its in zip(noises, ids, strict=True)]
+    draws = []
+    for draw in range(recipe.draws):
+        which = step * recipe.draws + draw
+        with keeping_running_statistics(network) if draw else nullcontext():
+            draws.append(_noisy_pass(network, features, batch.clip_ids, noises(which), which, drawn))
+    losses = torch.stack([member_losses(logits, targets, recipe.label_smoothing) for logits in draws])
+    if teachers is not None:
+        mixed = None if weights is None else partial(mix_features, weights=weights)
+        soft_labels = teachers.soft_labels(batch.inputs, mixed)
+        pairs = zip(losses, draws, strict=True)
+        losses = torch.stack([teachers.losses(loss, logits, soft_labels) for loss, logits in pairs])
+    losses = losses.mean(0)
+    if recipe.consistency is not None:
+        losses = losses + recipe.consistency.weight * divergence(torch.stack(draws))
+    decay = decay_of_bounds(network, [noise.hardware for noise in first])
+    if decay is not None:  # which has a gradient, and is no part of what is reported
+        losses = losses + (decay - decay.detach())
+    return losses, draws[0]
+
+
+def _noisy_pass(
+    network: KeywordNetwork,
+    features: Tensor,
+    clip_ids: Tensor,
+    noises: Sequence[Noise],
+    which: int,
+    drawn: Sequence["DrawnBySample | None"] | None,
+) -> Tensor:
+    """Return logits ``(K, N, C)`` of a pass of the training."""
+    ids = clip_ids.expand(len(noises), -1)
+    of_pass = [noise.realised(draw=which, sample_ids=its) for noise, its in zip(noises, ids, strict=True)]
     if drawn is not None:
-        of_step = [
+        of_pass = [
             noise if between is None else between.of(noise)
-            for noise, between in zip(of_step, drawn, strict=True)
+            for noise, between in zip(of_pass, drawn, strict=True)
         ]
-    dropout = [DropoutSeed(seed, step, its) for seed, its in zip(seeds, ids, strict=True)]
+    dropout = [
+        DropoutSeed(noise.realisation.seed, which, its) for noise, its in zip(noises, ids, strict=True)
+    ]
     alone = network.networks is None
     with (
-        network.under(of_step[0] if alone else of_step),
+        network.under(of_pass[0] if alone else of_pass),
         seeded_dropout(network, dropout[0] if alone else dropout),
     ):
         logits = at_least_single(network(features))
-    logits = logits[None] if alone else logits
-    losses = member_losses(logits, targets, recipe.label_smoothing)
-    if teachers is not None:
-        mixed = None if weights is None else partial(mix_features, weights=weights)
-        losses = teachers.losses(losses, logits, teachers.soft_labels(batch.inputs, mixed))
-    decay = decay_of_bounds(network, [noise.hardware for noise in noises])
-    if decay is not None:  # which has a gradient, and is no part of what is reported
-        losses = losses + (decay - decay.detach())
-    return losses, logits
+    return logits[None] if alone else logits
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,20 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
 
 
 @contextmanager
+def keeping_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Have a network's batch normalisation leave its running statistics as they are for a block."""
+    modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [module.track_running_stats for module in modules]
+    for module in modules:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module, tracking in zip(modules, before, strict=True):
+            module.track_running_stats = tracking
+
+
+@contextmanager
 def normalising_by_batch(network: nn.Module) -> Iterator[None]:
     """Have a network's batch normalisation take the batch's own statistics for a block, and keep its running ones."""
     modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -37,7 +37,8 @@ def largest_population(
     """
     limits = study.settings.population
     memory = memory if limits.memory_gb is None else limits.memory_gb * 1e9
-    one = memory_of_member(member.network, n_frames, n_features, batch_size)
+    drawn = batch_size * study.settings.training.draws
+    one = memory_of_member(member.network, n_frames, n_features, drawn)
     if one > memory:
         where = "the memory" if limits.memory_gb is None else "population.memory_gb"
         raise UserError(
@@ -126,7 +127,7 @@ def operations_per_clip(network: NetworkSettings, size: DataSize) -> float:
 
 def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
     """Return the operations of a member's training; backward takes twice what forward does."""
-    clips = size.n_batches * size.batch_size * study.settings.epochs
+    clips = size.n_batches * size.batch_size * study.settings.epochs * study.settings.training.draws
     return 3 * clips * operations_per_clip(member.network, size)
 
 

@@ -227,7 +227,7 @@ def common_configuration(study: Study, data: SequenceData) -> dict[str, Any]:
         "training": {
             "data": describe_data(data),
             "epochs": settings.epochs,
-            "training": dataclasses.asdict(settings.training),
+            "training": settings.training.as_settings(),
         },
         "evaluation": {
             "split": settings.evaluation.split,

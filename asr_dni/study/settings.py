@@ -96,6 +96,7 @@ class TrainingSettings(TrainingRecipe):
         mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             signal and range and leaves SNRs unknown.
+        consistency: several draws of each clip in a step, which are to agree; null: one.
         gradient_clip: largest norm of a member's gradient; null: any.
     """
 

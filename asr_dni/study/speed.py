@@ -57,7 +57,7 @@ def measure_speed(
     labels = torch.zeros(size.batch_size, dtype=torch.long, device=where)
     # Where the noise is strongest: at strength 0 much of the work may not be there.
     strongest = max(study.settings.sigmas_of(member.noise))
-    in_training = noise.of_step(noise.at(strongest), 0, 0).realised(draw=0)
+    in_training = noise.of_pass(noise.at(strongest), 0, 0).realised(draw=0)
     if study.settings.training.calibrate_every:
         calibrate(spotter.network, [features], by_batch=True)
 
@@ -81,7 +81,8 @@ def measure_speed(
         evaluation.n_passes * seconds_on(evaluation.sweep.levels[-1].noise.realised(draw=0))
         for evaluation, *_ in member.measured
     )
-    return Speed(training / members, spent / member.n_passes / members)
+    trained = study.settings.training.draws * training
+    return Speed(trained / members, spent / member.n_passes / members)
 
 
 def _seconds(
