@@ -49,12 +49,15 @@ def test_an_experiment_takes_a_step_with_a_noise_curve(path, folder, tmp_path, m
     for sigma in (1.0, 2.0):
         assert 0 <= float(cli.trainer.callback_metrics[f"val/accuracy@{sigma}"]) <= 1
     assert len(cli.model.label_names) == n_labels
-    network, kind = cli.model.network.settings, path.stem.split("_")[-2]
+    network = cli.model.network.settings
+    kind = next(word for word in path.stem.split("_") if word in ("lstm", "gru", "rnn", "crnn"))
     assert (network.cell, network.convolutions is None) == (
         ("lstm", False) if kind == "crnn" else (kind, True)
     )
     annealing = next(c for c in cli.trainer.callbacks if type(c).__name__ == "NoiseAnnealing")
-    assert (annealing.sigma > 0) == path.stem.endswith("dni")
+    assert (annealing.sigma > 0) == ("_dni" in path.stem)
+    on_convolutions = "convolution" in cli.model.training_noise.hardware.sites
+    assert on_convolutions == path.stem.endswith("_everywhere")
 
 
 def test_every_file_is_a_layer_of_an_experiment():

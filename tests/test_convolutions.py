@@ -9,6 +9,7 @@ import torch
 from covering import thinned
 from tiny_study import start, tiny
 from torch import nn
+from torch.nn import functional
 
 import asr_dni
 from asr_dni.cli.main import main
@@ -211,7 +212,11 @@ class TestNetwork:
         sizes = {}
 
         def note(module, inputs, output):
-            sizes[module] = float(output.detach().square().mean().sqrt())
+            clean = functional.conv2d(
+                *inputs, module.weight, None, module.stride, module.padding, 1, module.groups
+            )
+            folded = clean / (clean.var((0, 2, 3), correction=0) + 1e-5).sqrt()[:, None, None]
+            sizes[module] = float(folded.detach().square().mean().sqrt())
 
         layers = [module for module in network.modules() if isinstance(module, NoisyConv2d)]
         for layer in layers:

@@ -117,6 +117,24 @@ class TestWithNoiseOff:
         torch.testing.assert_close(here(x), network(x), rtol=0, atol=0)
         assert isinstance(network.recurrent, NoisyLSTM)  # the original is left alone
 
+    def test_convolutions_on_hardware_take_their_normalisation_along(self, toolkit):
+        torch.manual_seed(0)
+        to, back = WAYS[toolkit]
+        convolutions: Any = {"blocks": [{"channels": 3, "kernel": [3, 3]}], "width": 4}
+        network, x = (
+            KeywordNetwork(NetworkSettings(units=6, convolutions=convolutions), 8, 5),
+            torch.randn(4, 9, 8),
+        )
+        for _ in range(3):
+            network(x)
+        network.eval()
+        calibrate(network, [x])
+        there = to(network, Hardware(dac=UniformConverter(24), sites=("convolution",)))
+        kinds = [type(module).__name__ for module in there.convolutions.modules()]
+        assert not any("BatchNorm" in kind for kind in kinds)
+        torch.testing.assert_close(there(x), network(x), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(back(there)(x), network(x), rtol=1e-3, atol=1e-4)
+
     def test_what_came_back_is_a_file_that_convert_takes(self, toolkit, tmp_path):
         to, back = WAYS[toolkit]
         network = KeywordNetwork(NetworkSettings(units=4, layers=1), 8, 5)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from asr_dni.noise import NoisyModule
 _MOST_CHANNELS = 16_384
 _MOST_BLOCKS = 64
 _MOST_KERNEL = 1_001
+_EPSILON = 1e-5
+"""Of the batch normalisations."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class ConvolutionSettings:
             frame makes so many numbers of them, with batch normalisation and ReLU; 0: they get all of them.
         dropout: probability with which values that go into this last convolution are dropped in training.
         gain: the initial weights of all convolutions, in multiples of torch's initialisation.
+        folded: whether convolutions on hardware have their normalisation in their weights, so that noise falls on
+            normalised outputs; else it falls on the raw ones, and the normalisation comes after.
 
     Raises:
         UserError: a value is out of its range.
@@ -88,6 +92,7 @@ class ConvolutionSettings:
     width: int = 0
     dropout: float = 0.0
     gain: float = 1.0
+    folded: bool = True
 
     def __post_init__(self) -> None:
         blocks = [ConvolutionBlock(**its) if isinstance(its, Mapping) else its for its in self.blocks]
@@ -109,7 +114,8 @@ class ConvolutionSettings:
 
     def __str__(self) -> str:
         """Return them in short, such as ``24 5x5/2x2, 32 separable 3x3/1x2, 96``."""
-        return ", ".join([*map(str, self.blocks), *([str(self.width)] if self.width else [])])
+        marks = [*([str(self.width)] if self.width else []), *([] if self.folded else ["not folded"])]
+        return ", ".join([*map(str, self.blocks), *marks])
 
     def n_frames(self, n_frames: int) -> int:
         """Return how many frames the recurrent layers get of so many."""
@@ -171,6 +177,7 @@ class ConvolutionalLayers(NoisyModule):
 
     def __init__(self, settings: ConvolutionSettings, n_features: int) -> None:
         super().__init__()
+        self._folded = settings.folded
         stages: list[nn.Module] = []
         fed = 1
         for block in settings.blocks:
@@ -191,17 +198,67 @@ class ConvolutionalLayers(NoisyModule):
             for module in self.modules():
                 if isinstance(module, NoisyConv2d):
                     module.weight.mul_(settings.gain)
+        for group in (self.blocks, self.pointwise):
+            if group is not None:
+                self._stages(group)
+
+    def _stages(self, group: nn.Sequential) -> list["_Stage"]:
+        """Return the stages of a group; folds the normalisations in anew where others have taken their places."""
+        modules = list(group)
+        stages = [_Stage(*modules[first : first + 3]) for first in range(0, len(modules), 3)]
+        for convolution, normalisation, _ in stages:
+            normalises = not isinstance(normalisation, nn.Identity)
+            if self._folded and normalises and isinstance(convolution, NoisyConv2d):
+                convolution.fold_in(normalisation)
+        return stages
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(T, N, outputs)`` for features ``(N, T, F)``.
 
         In a population features are ``(K, N, T, F)``, or ``(N, T, F)`` for all, and outputs ``(K, T, N, outputs)``.
         """
-        images = self.blocks(features.unsqueeze(-3))
+        images = features.unsqueeze(-3)
+        for stage in self._stages(self.blocks):
+            images = stage(images)
         frames: Tensor = self.dropout(images.transpose(-3, -2).flatten(-2).transpose(-3, -2))
         if self.pointwise is not None:
-            frames = self.pointwise(frames.movedim(-3, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, -3)
+            (stage,) = self._stages(self.pointwise)
+            frames = stage(frames.movedim(-3, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, -3)
         return frames
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any, **keywords: Any
+    ) -> None:
+        """Take over the size of clean signals of raw outputs as that of folded ones, and the other way round.
+
+        Weights that were calibrated before normalisations were folded have the former.
+        """
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **keywords)
+        for name, convolution in self.named_modules():
+            group, _, place = name.rpartition(".")
+            if not isinstance(convolution, NoisyConv2d) or not place.isdigit():
+                continue
+            following = f"{prefix}{group}.{int(place) + 1}"
+            scale, variance = (state_dict.get(f"{following}.{part}") for part in ("weight", "running_var"))
+            if scale is not None and variance is not None:
+                factors = scale * torch.rsqrt(variance + _EPSILON)
+                convolution.convert_sizes(state_dict, f"{prefix}{name}.", factors)
+
+
+class _Stage(NamedTuple):
+    """A convolution, the normalisation of its outputs, and what comes after."""
+
+    convolution: nn.Module
+    normalisation: nn.Module
+    activation: nn.Module
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return what becomes of ``(*, N, C, T, B)``."""
+        y = self.convolution(images)
+        if getattr(self.convolution, "normalisation", None) is None:
+            y = self.normalisation(y)
+        activated: Tensor = self.activation(y)
+        return activated
 
 
 def _stage(fed: int, out: int, kernel: list[int], stride: list[int], groups: int) -> list[nn.Module]:
@@ -212,4 +269,4 @@ def _stage(fed: int, out: int, kernel: list[int], stride: list[int], groups: int
     }
     # The normalisation has a shift.
     convolution = NoisyConv2d(fed, out, **sizes, groups=groups, bias=False)
-    return [convolution, StackableBatchNorm2d(out), nn.ReLU(inplace=True)]
+    return [convolution, StackableBatchNorm2d(out, eps=_EPSILON), nn.ReLU()]

@@ -25,6 +25,7 @@ _ELSEWHERE = (
     "model.network.pooling",
     "model.network.convolutions.blocks",
     "model.network.convolutions.width",
+    "model.network.convolutions.folded",
     "model.noise.scale",
     # ... and these follow from the data's.
     "model.n_features",

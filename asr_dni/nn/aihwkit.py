@@ -65,7 +65,8 @@ def to_aihwkit_lightning(
 
     DAC, ADC (with learned bounds), arrays of limited size, output noise in multiples of the largest output, and
     Gaussian, clipped and rounded weights are taken over; what it has no equivalent of is refused. It draws noise in
-    training only.
+    training only. A convolution on hardware has its folded normalisation in weights and bias, by the running
+    statistics.
 
     Args:
         network: with layers such as :class:`NoisyLSTM` and :class:`NoisyLinear`; one of them alone will do.
@@ -124,12 +125,18 @@ def from_aihwkit(network: Network) -> Network:
 def _to(toolkit: _Toolkit, network: Network, hardware: Hardware | None, skip: Sequence[str]) -> Network:
     layers = toolkit.layers
     check_skipped(network, skip)
+    folded: set[nn.Module | None] = set()
 
     def replacement(name: str, module: nn.Module) -> nn.Module | None:
         if name in skip:
             return module
+        if module in folded:
+            return nn.Identity()
         if not isinstance(module, AnalogModule):
             return None
+        if isinstance(module, NoisyConv2d) and hardware is not None and hardware.on_at(module.site):
+            folded.add(module.normalisation)
+            module = module.folded()
         _check_has_equivalent(toolkit, name, module)
         make = _recurrent if isinstance(module, NoisyLayers) else _of_one_product
         made = make(toolkit, layers, name, module, hardware)

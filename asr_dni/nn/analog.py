@@ -14,6 +14,7 @@ from asr_dni.nn.mvm import like_product
 from asr_dni.nn.operations import Drawing, GaussianNoise, Product
 from asr_dni.nn.product_counts import CountedProduct, count, counting
 from asr_dni.nn.signal_sizes import SignalStatistics
+from asr_dni.nn.statistics import Matrices
 from asr_dni.noise import ForwardPass, Hardware, Part, Per, Scale, Site
 from asr_dni.philox import Key, derive_key
 
@@ -39,7 +40,9 @@ class AnalogModule(BoundedModule):
         """Make what it has beside torch's layer."""
         raise NotImplementedError
 
-    def _programmed(self, now: ForwardPass, site: Site, name: str) -> Tensor:
+    def _programmed(
+        self, now: ForwardPass, site: Site, name: str, folded: Tensor | None = None, keep: bool = True
+    ) -> Tensor:
         """Return a matrix as it lies on the chips, a differentiable function of the parameter.
 
         What is on a chip depends on seed and chip alone, not on the draw. Where no gradient is wanted it is programmed
@@ -49,19 +52,24 @@ class AnalogModule(BoundedModule):
             now: the forward pass.
             site: of its product.
             name: of the parameter, ``(out, *)``, in a population ``(K, out, *)``.
+            folded: what is programmed in the parameter's place, a function of it; ``None``: the parameter.
+            keep: whether it may be the same in further passes.
         """
-        weight: Tensor = getattr(self, name)
+        parameter: Tensor = getattr(self, name)
+        weight = parameter if folded is None else folded
         _, _, kind_and_layer = name.partition("_")
         kind, _, layer = kind_and_layer.partition("_")
         placed = [
             (hardware, self._outputs_of(part, {"ih": "input", "hh": "recurrent"}.get(kind, "")))
             for part, hardware in placed_hardware(now, layer or "l0", site)
         ]
-        if not any(its.weights_on for hardware, _ in placed for its in hardware):
+        if not self._programs(now, site, layer or "l0"):
             return weight
         chips = [(noise.realisation.seed, noise.realisation.chip) for noise in now.noises]
         # Elsewhere than on the CPU, to compare would be to wait for the device.
-        keep = not torch.is_grad_enabled() and weight.is_cpu and type(weight) is torch.nn.Parameter
+        keep = (
+            keep and not torch.is_grad_enabled() and weight.is_cpu and type(parameter) is torch.nn.Parameter
+        )
         kept = self._kept_matrices()
         named = (tuple((noise.hardware, noise.placed) for noise in now.noises), tuple(chips), now.stream)
         if keep and name in kept:
@@ -83,6 +91,11 @@ class AnalogModule(BoundedModule):
             kept[name] = weight.detach().clone(), named, programmed
         return programmed
 
+    @staticmethod
+    def _programs(now: ForwardPass, site: Site, layer: str = "l0") -> bool:
+        """Return whether a pass has other weights than the exact ones on the arrays of a product."""
+        return any(its.weights_on for _, hardware in placed_hardware(now, layer, site) for its in hardware)
+
     def _kept_matrices(self) -> dict[str, tuple[Tensor, object, Tensor]]:
         """Return the matrices as they were last programmed, with what they were programmed from; a copy has none."""
         if self._kept is None:
@@ -102,6 +115,7 @@ class AnalogModule(BoundedModule):
         drawing: Drawing,
         columns: int | None,
         *place: int,
+        matrices: Matrices | None = None,
     ) -> Product | None:
         """Return what the hardware of a pass comes down to at one product; ``None`` where it is exact.
 
@@ -113,6 +127,7 @@ class AnalogModule(BoundedModule):
             drawing: what numbers are drawn for.
             columns: of the matrix, see :func:`asr_dni.nn.crossbar.lower_product`.
             *place: tells products at a site of one module apart.
+            matrices: that are on the arrays, where they are not the parameters.
         """
         if not now.at(switch) or site not in self._statistics[part].sites:
             return None
@@ -124,7 +139,7 @@ class AnalogModule(BoundedModule):
             count(CountedProduct(now.stream, part, switch, joint, of_one, columns, weights, applied))
 
         def unit(scale: Scale, needed: Sequence[bool], inward: bool, per: Per = "tensor") -> Tensor:
-            return self._unit_of_pass(part, site, scale, needed, inward, per)
+            return self._unit_of_pass(part, site, scale, needed, inward, per, matrices)
 
         def factors(converter: str) -> Tensor | None:
             return self._bound_factors(converter, part, site)
@@ -220,9 +235,11 @@ class OneProduct(AnalogModule):
         self._estimates["l0"].observe_output(self._site, clean, axis)
         self._estimates["l0"].observe_input(self._site, input)
 
-    def _only_product(self, now: ForwardPass, drawing: Drawing, columns: int) -> Product | None:
+    def _only_product(
+        self, now: ForwardPass, drawing: Drawing, columns: int, matrices: Matrices | None = None
+    ) -> Product | None:
         """Return what :meth:`_product` does."""
-        return self._product(now, self._site, "l0", self._site, drawing, columns)
+        return self._product(now, self._site, "l0", self._site, drawing, columns, matrices=matrices)
 
     def _drawing(
         self,

@@ -1,6 +1,8 @@
 """A convolution whose products are on analog hardware."""
 
-from typing import ClassVar, Literal
+import copy
+import math
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,11 @@ from asr_dni.errors import UserError
 from asr_dni.nn.analog import OneProduct
 from asr_dni.nn.crossbar import Crossbar
 from asr_dni.nn.mvm import linear
+from asr_dni.nn.normalisation import StackableBatchNorm2d
 from asr_dni.nn.operations import Outputs
-from asr_dni.noise import Site
+from asr_dni.noise import ForwardPass, Site
+
+_FOLDED = "signal_statistics.l0.folded"
 
 _Size = int | tuple[int, int]
 
@@ -33,11 +38,19 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
     A population takes ``(K, N, C, T, B)``, or ``(N, C, T, B)`` for all of its members, to ``(K, N, out, T, B)``.
 
+    With a batch normalisation that is folded in (:meth:`fold_in`) it gives normalised outputs. Digital it is then one
+    module after the other. On hardware there is one product, with the weights W gamma / sqrt(var + eps), and the bias
+    beta - gamma mean / sqrt(var + eps) is digital: noise of a fixed size falls on normalised outputs. In training mean
+    and variance are those of the batch's clean product, as in quantisation-aware training (B. Jacob et al.,
+    arXiv:1712.05877, section 3.2). The size of signals, of which calibration takes note, is that of the folded product.
+
     Raises:
         UserError: the padding mode is not ``zeros``.
     """
 
     _site: ClassVar[Site] = "convolution"
+    # In a tuple, of which torch makes no submodule: it has a place and names of its own in the network.
+    _normalisations: tuple[StackableBatchNorm2d, ...] = ()
 
     def __init__(
         self,
@@ -69,12 +82,58 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
             dtype,
         )
 
+    @property
+    def normalisation(self) -> StackableBatchNorm2d | None:
+        """The batch normalisation of its outputs that is folded into its products."""
+        return self._normalisations[0] if self._normalisations else None
+
+    def fold_in(self, normalisation: nn.Module) -> None:
+        """Give normalised outputs from now on, and on hardware have the normalisation in the product itself.
+
+        Args:
+            normalisation: a module beside this one, whose parameters and buffers stay where they are; its forward is
+                not to be called on the outputs again.
+
+        Raises:
+            UserError: it is of another kind, such as one over several processes, or the convolution has a bias.
+        """
+        if not isinstance(normalisation, StackableBatchNorm2d):
+            raise UserError(
+                f"a {type(normalisation).__name__} cannot be folded into a convolution: leave trainer.sync_batchnorm"
+                " out, or set network convolutions.folded to false"
+            )
+        if self.bias is not None:
+            raise UserError(
+                "a convolution that has a bias beside its normalisation: give bias False to fold it"
+            )
+        if self.normalisation is not normalisation:
+            self._normalisations = (normalisation,)
+
+    @torch.no_grad()
+    def folded(self) -> "NoisyConv2d":
+        """Return a convolution without normalisation that has it in weights and bias, by the running statistics."""
+        if self.normalisation is None:
+            return self
+        made = copy.deepcopy(self)
+        weight, bias = self._on_arrays(None)
+        assert bias is not None
+        made._normalisations = ()
+        made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return made
+
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, out_channels, T, B)`` for an input ``(N, in_channels, T, B)``; without N it is one sample."""
-        y = self._apply_to(self._of_all_networks(input))
-        if self.networks is not None:
-            return y
-        return y[0, 0] if input.dim() == 3 else y[0]
+        images = self._of_all_networks(input)
+        if self._estimates is not None:
+            self._observe(self._convolve(images, self._on_arrays(self._batch(images))[0]), images, -3)
+        now = self._begin_pass("convolution")
+        on_hardware = now.at("convolution")
+        y = self._on_hardware(now, images) if on_hardware else self._convolve(images, self.weight, self.bias)
+        if self.networks is None:
+            y = y.squeeze(0)  # whose gradient is a view
+        if self.normalisation is not None and not on_hardware:
+            y = self.normalisation(y)
+        return y[0] if self.networks is None and input.dim() == 3 else y
 
     def _of_all_networks(self, input: Tensor) -> Tensor:
         """Return ``(K, N, C, T, B)``."""
@@ -93,33 +152,75 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
             )
         return input
 
-    def _apply_to(self, images: Tensor) -> Tensor:
-        if self._estimates is not None:
-            self._observe(self._convolve(images, self.weight), images, -3)
-        now = self._begin_pass("convolution")
-        if not now.at("convolution"):
-            return self._convolve(images, self.weight, self.bias)
-        weight = self._programmed(now, "convolution", "weight")
+    def _on_hardware(self, now: ForwardPass, images: Tensor) -> Tensor:
+        batch = self._batch(images)
+
+        @torch.no_grad()
+        def matrices() -> list[Tensor]:  # not asked for where a pass is run again
+            return [self._on_arrays(batch)[0]]
+
         networks, rows = images.shape[:2]
         steps, bands = self._output_size(images)
         first_step = now.noises[0].realisation.first_step // self.stride[0]
         drawing = self._drawing(now, images, rows, first_step, steps, self.out_channels * bands, True, bands)
-        columns = weight[0].numel() if self.networks is None else weight[0, 0].numel()
-        product = self._only_product(now, drawing, columns)
+        columns = math.prod(self.weight.shape[-3:])
+        product = self._only_product(now, drawing, columns, matrices)
 
         def as_images(y: Tensor) -> Tensor:
             return y.view(*y.shape[:-1], self.out_channels, bands).transpose(-3, -2)
 
-        if product is None or product.additive:
-            y = self._convolve(images, weight, self.bias)
-            return y if product is None else as_images(Outputs(product.arrays[0], drawing)(_as_units(y)))
-        on_arrays = weight.reshape(networks, self.out_channels, columns)
+        def plus_noise(y: Tensor) -> Tensor:
+            if product is None:
+                return y
+            # To the images, rather than to their units, so that they keep their order in memory.
+            numbers = Outputs(product.arrays[0], drawing)(y.new_zeros(()))
+            return y + as_images(numbers.expand(*numbers.shape[:-1], self.out_channels * bands))
+
+        additive = product is None or product.additive
+        if additive and not self._programs(now, "convolution"):
+            # Clean weights: the product, normalised, is the folded one.
+            y = self._convolve(images, self.weight, self.bias) if batch is None else batch
+            return plus_noise(self._normalised(y))
+        if batch is not None:
+            with torch.no_grad():
+                self._normalised(batch)  # whose running statistics follow
+        folded, bias = self._on_arrays(batch)
+        weight = self._programmed(now, "convolution", "weight", folded, keep=batch is None)
+        if product is None or additive:
+            return plus_noise(self._convolve(images, weight, bias))
+        matrix = weight.reshape(networks, self.out_channels, columns)
         if product.columns is None:
-            y = Crossbar(product, on_arrays, drawing, multiply=self._of_images)(images)
+            y = Crossbar(product, matrix, drawing, multiply=self._of_images)(images)
         else:
-            y = Crossbar(product, on_arrays, drawing, multiply=self._of_patches)(self._patches(images))
+            y = Crossbar(product, matrix, drawing, multiply=self._of_patches)(self._patches(images))
         y = as_images(y)
-        return y if self.bias is None else y + self.bias.view(-1, 1, self.out_channels, 1, 1)
+        return y if bias is None else y + bias.reshape(-1, 1, self.out_channels, 1, 1)
+
+    def _normalised(self, y: Tensor) -> Tensor:
+        """Return outputs ``(K, N, out, T, B)`` normalised, where there is a normalisation."""
+        if self.normalisation is None:
+            return y
+        normalised: Tensor = self.normalisation(y if self.networks is not None else y.squeeze(0))
+        return normalised if self.networks is not None else normalised[None]
+
+    def _batch(self, images: Tensor) -> Tensor | None:
+        """Return the clean outputs ``(K, N, out, T, B)``, where a normalisation takes their statistics."""
+        by_batch = self.normalisation is not None and self.normalisation.by_batch
+        return self._convolve(images, self.weight) if by_batch else None
+
+    def _on_arrays(self, batch: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return weights, in the parameter's shape, and bias, with the normalisation in them where there is one.
+
+        Args:
+            batch: clean outputs whose statistics count; ``None``: the running ones.
+        """
+        if self.normalisation is None:
+            return self.weight, self.bias
+        factors, shifts = self.normalisation.fold(batch)
+        return self.weight * factors[..., None, None, None], shifts
+
+    def _matrices(self, part: str, site: str) -> list[Tensor]:
+        return [self._on_arrays(None)[0]]
 
     def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the clean ``(K, N, out, T, B)`` for ``(K, N, C, T, B)``: K networks are groups of one convolution."""
@@ -183,6 +284,35 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
                 f"expected an input at least as large as the kernel {self.kernel_size}, got {tuple(images.shape[-2:])}"
             )
         return steps, bands
+
+    def convert_sizes(self, state: dict[str, Tensor], prefix: str, factors: Tensor) -> None:
+        """Make the size of clean signals in a state dict that of the outputs which this convolution calibrates.
+
+        Args:
+            state: with signal statistics of raw outputs, or of folded ones; changed in place. Where the size of single
+                outputs is not known, that of all is not known afterwards.
+            prefix: of this convolution's names there.
+            factors: ``(out,)``, in a population ``(K, out)``, that fold the normalisation's scale in.
+        """
+        key, folded = f"{prefix}signal_statistics.l0", self.normalisation is not None
+        if key not in state or (f"{prefix}{_FOLDED}" in state) == folded:
+            return
+        values, each = state.pop(key).clone(), state.pop(f"{key}.outputs", None)
+        if each is not None:
+            each = each * (factors.abs() if folded else 1 / factors.abs()).to(each)
+            values[..., 0, 0] = each.square().mean(-1).sqrt()
+            state |= {key: values, f"{key}.outputs": each}
+
+    def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.normalisation is not None and any(self._statistics["l0"].known):
+            destination[f"{prefix}{_FOLDED}"] = torch.tensor(True)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any, **keywords: Any
+    ) -> None:
+        rest = {key: value for key, value in state_dict.items() if key != f"{prefix}{_FOLDED}"}
+        super()._load_from_state_dict(rest, prefix, *arguments, **keywords)
 
 
 def _as_units(y: Tensor) -> Tensor:

@@ -18,6 +18,35 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
     statistics, as it would be alone.
     """
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether it normalises by the batch's own statistics, rather than by the running ones."""
+        return self.training or self.running_mean is None
+
+    def fold(self, batch: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return factors and shifts of the channels, ``(C,)`` each, in a population ``(K, C)``.
+
+        An input times the factors plus the shifts is what :meth:`forward` makes of it. The running statistics stay as
+        they are.
+
+        Args:
+            batch: ``(K, N, C, T, B)``, K = 1 for an ordinary one: the input whose own statistics count, with their
+                gradients; ``None``: the running ones.
+        """
+        if batch is None:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean, variance = self.running_mean, self.running_var
+        else:
+            exact = batch.float() if batch.dtype in (torch.bfloat16, torch.float16) else batch
+            variance, mean = torch.var_mean(exact, (1, 3, 4), correction=0)
+            if self.networks is None:
+                mean, variance = mean[0], variance[0]
+        factors = torch.rsqrt(variance + self.eps)
+        factors = factors if self.weight is None else factors * self.weight
+        shifts = -mean * factors
+        return factors, shifts if self.bias is None else shifts + self.bias
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, in the same shape."""
         networks = self.networks

@@ -23,6 +23,7 @@ from asr_dni.nn.precision import PreciseProducts
 from asr_dni.nn.recurrence import Recurrence, Sites, check_cell
 from asr_dni.nn.reference import run_reference
 from asr_dni.nn.signal_sizes import SignalStatistics
+from asr_dni.nn.statistics import Matrices
 from asr_dni.noise import ForwardPass, Hardware, Part, Site
 
 Sequences: TypeAlias = Tensor | PackedSequence
@@ -121,9 +122,9 @@ class NoisyLayers(SoftenedModule, DroppingModule, PreciseProducts):
         matrices = [getattr(self, f"weight_{kind}h_{part}") for kind in kinds]
         return [getattr(self, f"weight_hr_{part}")] if site == "projection" else matrices
 
-    def _largest_weights(self, part: str, site: str) -> Tensor:
+    def _largest_weights(self, part: str, site: str, matrices: Matrices | None = None) -> Tensor:
         if site != "gates" or not self._equations.apart:
-            return super()._largest_weights(part, site)
+            return super()._largest_weights(part, site, matrices)
         inward, hidden = (
             super(NoisyLayers, self)._largest_weights(part, its) for its in ("input", "recurrent")
         )

@@ -21,6 +21,9 @@ _under_way: ContextVar[Mapping["CalibratedModule", dict[str, SignalEstimate]]] =
 )
 """What :func:`calibrate` is estimating in this thread: passes in others are none of its."""
 
+Matrices = Callable[[], list[Tensor]]
+"""Gives the weights of a product, ``(out, *)`` each, in a population ``(K, out, *)``."""
+
 
 class CalibratedModule(NoisyModule):
     """A noisy layer that knows the size of its clean signals.
@@ -74,12 +77,12 @@ class CalibratedModule(NoisyModule):
         """Return the weights of a site; none for the elementwise products."""
         raise NotImplementedError
 
-    def _largest_weights(self, part: str, site: str) -> Tensor:
+    def _largest_weights(self, part: str, site: str, matrices: Matrices | None = None) -> Tensor:
         """Return ``(K, out)``, the largest absolute weight of each output of a site that has matrices."""
-        matrices = self._matrices(part, site)
+        of_site = self._matrices(part, site) if matrices is None else matrices()
         if self.networks is None:
-            matrices = [matrix[None] for matrix in matrices]
-        return torch.stack([its.detach().abs().flatten(2).amax(-1) for its in matrices]).amax(0)
+            of_site = [matrix[None] for matrix in of_site]
+        return torch.stack([its.detach().abs().flatten(2).amax(-1) for its in of_site]).amax(0)
 
     def _unit_of_pass(
         self,
@@ -89,13 +92,16 @@ class CalibratedModule(NoisyModule):
         needed: Sequence[bool],
         inward: bool = False,
         per: Per = "tensor",
+        matrices: Matrices | None = None,
     ) -> Tensor:
         """Return what :meth:`_unit` does in the forward pass that is under way.
 
         A pass that is run again has that of the first time, though weights or statistics have changed.
         """
         name = f"{part} {site} {scale} {per} {'inward' * inward}"
-        return settings_of_pass(self, name, lambda: self._unit(part, site, scale, needed, inward, per))
+        return settings_of_pass(
+            self, name, lambda: self._unit(part, site, scale, needed, inward, per, matrices)
+        )
 
     def _unit(
         self,
@@ -105,6 +111,7 @@ class CalibratedModule(NoisyModule):
         needed: Sequence[bool],
         inward: bool = False,
         per: Per = "tensor",
+        matrices: Matrices | None = None,
     ) -> Tensor:
         """Return ``(K,)`` float64, what 1 in units of a scale is at a site; of each output ``(K, out)``.
 
@@ -115,6 +122,7 @@ class CalibratedModule(NoisyModule):
             needed: of which networks.
             inward: whether it is a number of the inputs, rather than of the outputs.
             per: whether the size is that of the site (``tensor``), or of each output.
+            matrices: of the site in this pass; ``None``: those of :meth:`_matrices`.
 
         Raises:
             UserError: a network that needs it has not been calibrated.
@@ -137,14 +145,16 @@ class CalibratedModule(NoisyModule):
             return rms
         if scale == "signal":
             return statistics.rms(site)
-        matrices = [] if inward else self._matrices(part, site)
-        if not matrices:
+        of_site: list[Tensor] = []
+        if not inward:
+            of_site = self._matrices(part, site) if matrices is None else matrices()
+        if not of_site:
             bound = statistics.bound(site)
             return bound if per == "tensor" or inward else bound[:, None].expand(-1, statistics.widths[site])
         if per == "output":
-            return statistics.bound(site)[:, None] * self._largest_weights(part, site).double()
+            return statistics.bound(site)[:, None] * self._largest_weights(part, site, matrices).double()
         first = 0 if self.networks is None else 1
-        largest = torch.stack([matrix.detach().abs().flatten(first).amax(-1) for matrix in matrices]).amax(0)
+        largest = torch.stack([matrix.detach().abs().flatten(first).amax(-1) for matrix in of_site]).amax(0)
         return statistics.bound(site) * largest.double()
 
     def _power_of(
@@ -304,7 +314,11 @@ def snr_db(network: nn.Module, noise: Noise | Hardware, member: int | None = Non
     exact = (
         not hardware.weights_on and hardware.dac is None and hardware.adc is None and hardware.tile is None
     )
-    layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, CalibratedModule) and module._own_parts(hardware)
+    ]
     known = all(statistics.known for layer in layers for statistics in layer.statistics(member).values())
     if not exact or not known:
         return None
