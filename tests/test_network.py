@@ -121,6 +121,19 @@ def test_gains_multiply_torchs_initial_weights(cell):
     torch.testing.assert_close(network.classifier.bias, classifier.bias)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_orthogonal_recurrent_weights_keep_the_length_of_what_they_carry(cell):
+    """W W' is gain**2 times the identity for every gate; all other weights stay what they are."""
+    plain = make(cell=cell, recurrent_gain=1.5)
+    network = make(cell=cell, recurrent_gain=1.5, recurrent_initialisation="orthogonal")
+    for name, value in network.state_dict().items():
+        if "weight_hh" in name:
+            for gate in value.split(H):
+                torch.testing.assert_close(gate @ gate.T, 1.5**2 * torch.eye(H), atol=1e-5, rtol=0)
+        else:
+            torch.testing.assert_close(value, plain.state_dict()[name])
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_dropout_is_on_in_training_only_and_noise_in_either(layers):
     network, x = make(dropout=0.5, layers=layers), features()
@@ -154,6 +167,7 @@ def test_snr_is_known_after_calibration():
         ("dropout", -0.1),
         ("pooling", "first"),
         ("input_gain", 0.0),
+        ("recurrent_initialisation", "identity"),
         ("output_gain", math.nan),
     ],
 )

@@ -137,6 +137,25 @@ def test_votes_and_compensation_add_results_of_as_many_passes_as_they_need(tmp_p
     assert {member.compensated(member.measured[1][0]) for member in fixed} == {1.5}
 
 
+def test_a_kind_of_cell_has_its_own_recipe_and_depth(tmp_path):
+    """The others stay what they are, in a study of several depths too."""
+    recipe = {
+        "layers": 3,
+        "recurrent_initialisation": "orthogonal",
+        "input_gain": 0.5,
+        "learning_rate": 0.003,
+    }
+    axes = {"cells": ["rnn", "lstm"], "n_layers": [1, 2], "recipes": {"rnn": recipe}}
+    members = plan_members(tiny(tmp_path, **axes))
+    shapes = Counter((member.cell, member.network.layers) for member in members)
+    assert shapes == {("rnn", 3): 4, ("lstm", 1): 4, ("lstm", 2): 4}
+    plain = {member.training for member in plan_members(tiny(tmp_path, **axes | {"recipes": {}}))}
+    assert {member.training for member in members if member.cell == "lstm"} < plain
+    (said, *_) = [json.loads(m.evaluations[0].configuration) for m in members if m.cell == "rnn"]
+    assert (said["network"]["recurrent_initialisation"], said["network"]["input_gain"]) == ("orthogonal", 0.5)
+    assert said["optimizer"]["lr"] == 0.003
+
+
 def test_what_does_not_decide_it_leaves_it(tmp_path):
     same = tiny(
         tmp_path,

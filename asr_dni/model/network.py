@@ -27,6 +27,7 @@ from asr_dni.nn.precision import ProductsSetting, check_products
 from asr_dni.noise import Hardware, Noise, NoisyModule
 
 Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
+Initialisation: TypeAlias = Literal["uniform", "orthogonal"]
 
 _OF_TORCH: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU]] = {
     "rnn": NoisyRNN,
@@ -68,7 +69,9 @@ class NetworkSettings:
         input_gain: the initial weights of the first layer's inputs, in multiples of torch's initialisation. Under noise
             of a fixed size small weights carry no signal, and training is slow to begin.
         inner_gain: the same for the inputs of further layers.
-        recurrent_gain: the same for the recurrent weights.
+        recurrent_gain: the same for the recurrent weights; of orthogonal ones all singular values.
+        recurrent_initialisation: of the recurrent weights: ``uniform``, torch's, or ``orthogonal`` for each gate
+            (A. Saxe et al., arXiv:1312.6120), which neither shrinks nor blows up what a vanilla RNN carries on.
         output_gain: the same for the classifier's weights.
         forget_bias: added to the initial bias of an LSTM's forget gates; cells that have none leave it.
         projection: numbers that an LSTM's outputs are projected to, and fed back as, per layer and direction; 0: no
@@ -91,6 +94,7 @@ class NetworkSettings:
     input_gain: float = 1.0
     inner_gain: float = 1.0
     recurrent_gain: float = 1.0
+    recurrent_initialisation: Initialisation = "uniform"
     output_gain: float = 1.0
     forget_bias: float = 1.0
     projection: int = 0
@@ -112,6 +116,10 @@ class NetworkSettings:
             raise UserError(f"network dropout is {self.dropout}: give a probability below 1")
         if self.pooling not in ("last", "mean", "max", "frame"):
             raise UserError(f"network pooling is {self.pooling!r}: give last, mean, max or frame")
+        if self.recurrent_initialisation not in ("uniform", "orthogonal"):
+            raise UserError(
+                f"network recurrent_initialisation is {self.recurrent_initialisation!r}: give uniform or orthogonal"
+            )
         if self.projection and not equations_of(self.cell).projects:
             projecting = ", ".join(name for name in cell_names() if equations_of(name).projects)
             raise UserError(
@@ -187,6 +195,9 @@ class KeywordNetwork(NoisyModule):
             if name.startswith("weight_ih"):
                 parameter.mul_(settings.input_gain if "_l0" in name else settings.inner_gain)
             elif name.startswith("weight_hh"):
+                if settings.recurrent_initialisation == "orthogonal":
+                    for block in torch.split(parameter, settings.units):
+                        nn.init.orthogonal_(block)
                 parameter.mul_(settings.recurrent_gain)
             elif name.startswith("bias_hh") and equations.forget_gate is not None:
                 gate = equations.gates.index(equations.forget_gate)

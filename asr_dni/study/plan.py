@@ -269,6 +269,8 @@ def _plain_network(network: NetworkSettings) -> dict[str, Any]:
         del plain["projection"]  # members of before there was one are the same
     if network.convolutions is None:
         del plain["convolutions"]
+    if network.recurrent_initialisation == "uniform":
+        del plain["recurrent_initialisation"]
     if network.products is None:
         del plain["products"]
     return plain

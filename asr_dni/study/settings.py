@@ -13,7 +13,7 @@ from asr_dni.evaluation.measurement.sweep import Sweep, check_draws, check_sigma
 from asr_dni.hardware_files import noise_of
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.convolutions import ConvolutionSettings
-from asr_dni.model.network import NetworkSettings, Pooling, cell_names
+from asr_dni.model.network import Initialisation, NetworkSettings, Pooling, cell_names
 from asr_dni.model.spotter import TrainingNoise
 from asr_dni.model.step import TrainingRecipe
 from asr_dni.noise import Noise, Realisation, Scale, Strength
@@ -45,10 +45,12 @@ class Recipe:
         input_gain: initial weights of the first layer's inputs, in multiples of torch's initialisation.
         inner_gain: the same for the inputs of further layers.
         recurrent_gain: the same for the recurrent weights.
+        recurrent_initialisation: of the recurrent weights: uniform or orthogonal.
         output_gain: the same for the classifier's weights.
         forget_bias: added to the initial bias of an LSTM's forget gates.
         convolutions: what there is in front of the recurrent layers; null: nothing.
         learning_rate: in place of the optimiser's.
+        layers: in place of n_layers, for a kind of cell that needs more or fewer than the others.
     """
 
     bidirectional: bool = False
@@ -57,10 +59,12 @@ class Recipe:
     input_gain: float = 1.0
     inner_gain: float = 1.0
     recurrent_gain: float = 1.0
+    recurrent_initialisation: Initialisation = "uniform"
     output_gain: float = 1.0
     forget_bias: float = 1.0
     convolutions: ConvolutionSettings | None = None
     learning_rate: float | None = None
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,10 +168,11 @@ class StudySettings:
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
     def network(self, cell: str, units: int, layers: int) -> NetworkSettings:
-        """Return the settings of a network of this shape."""
+        """Return the settings of a network of this shape, of as many layers as its recipe says, if it does."""
         recipe = vars(self.recipes.of(cell)).copy()
         del recipe["learning_rate"]
-        return NetworkSettings(cell=cell, units=units, layers=layers, **recipe)
+        own = recipe.pop("layers")
+        return NetworkSettings(cell=cell, units=units, layers=layers if own is None else own, **recipe)
 
     def sigmas_of(self, noise: NoiseModel) -> list[float]:
         """Return the levels that trainings under ``noise`` take."""
