@@ -94,6 +94,7 @@ LEVERS = {
     ),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
+    "attention": _network("pooling=attention", "a learned weight for each frame in place of the mean"),
     "mfcc": Lever(
         "MFCC: DCT of 80 mel bands to 40, at the same windows",
         (

@@ -125,7 +125,7 @@ class TestNetwork:
         1,
         cell=cell_names(),
         bidirectional=(False, True),
-        pooling=("last", "mean", "max", "frame"),
+        pooling=("last", "mean", "max", "frame", "attention"),
         sites=(None, EVERY_PRODUCT, SITES),
     )
     def test_of_k_crnns_each_is_what_it_is_alone(self, cell, bidirectional, pooling, sites):

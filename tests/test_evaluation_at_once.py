@@ -27,6 +27,8 @@ def network_of(cell="lstm", **settings):
     torch.manual_seed(0)
     network = KeywordNetwork(NetworkSettings(cell, 37, 2, **settings), N_FEATURES, N_LABELS)
     calibrate(network, [torch.randn(20, 16, N_FEATURES)])
+    if network.frame_weights is not None:  # zeros, before any training
+        torch.nn.init.normal_(network.frame_weights.weight)
     return network
 
 
@@ -75,9 +77,10 @@ def test_a_curve_is_to_the_last_bit_that_of_passes_one_after_another(cell, noise
     [
         {"bidirectional": True, "pooling": "last"},
         {"projection": 11},
+        {"pooling": "attention"},
         {"convolutions": ConvolutionSettings([ConvolutionBlock(3)], width=4)},
     ],
-    ids=["bidirectional", "projection", "convolutions"],
+    ids=["bidirectional", "projection", "attention", "convolutions"],
 )
 def test_so_it_is_for_other_networks(settings):
     assert_same(network_of(**settings), [batch_of(frames=30)], [0, 0.3, 1], 2, Noise())

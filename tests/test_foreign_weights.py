@@ -103,6 +103,7 @@ class TestMistakes:
             ({"units": 6}, "has 0 linear layers of 6 inputs and 10 outputs"),
             ({"layers": 2}, "has no rnn.weight_ih_l1"),
             ({"bidirectional": True}, "linear layers? of 10 inputs and 10 outputs"),
+            ({"pooling": "attention"}, "has no weights of frames by the network's names"),
             ({"cell": "gru"}, r"would be \(20, 8\), but a GRU of 1 x 5 units on 8 features has \(15, 8\)"),
         ],
     )

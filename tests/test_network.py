@@ -17,7 +17,10 @@ TORCH_CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 def make(**settings) -> KeywordNetwork:
     torch.manual_seed(0)
     settings = {"units": H, "layers": 2, "dropout": 0.0, **settings}
-    return KeywordNetwork(NetworkSettings(**settings), F, C).eval()
+    network = KeywordNetwork(NetworkSettings(**settings), F, C).eval()
+    if network.frame_weights is not None:  # zeros, before any training
+        nn.init.normal_(network.frame_weights.weight)
+    return network
 
 
 def features(seed: int = 1) -> torch.Tensor:
@@ -36,6 +39,10 @@ def torch_logits(network: KeywordNetwork, x: torch.Tensor) -> torch.Tensor:
     weight, bias = network.classifier.weight, network.classifier.bias
     if settings.pooling == "frame":
         return torch.stack([outputs[:, t] @ weight.T + bias for t in range(T)]).mean(0)
+    if settings.pooling == "attention":
+        exponentials = [torch.exp(outputs[:, t] @ network.frame_weights.weight[0]) for t in range(T)]
+        weighted = [outputs[:, t] * its[:, None] for t, its in enumerate(exponentials)]
+        return sum(weighted) / sum(exponentials)[:, None] @ weight.T + bias
     pooled = {
         # The final states: in the reverse direction that is the state after the first frame.
         "last": torch.cat((h[-2], h[-1]), 1) if settings.bidirectional else h[-1],
@@ -47,10 +54,34 @@ def torch_logits(network: KeywordNetwork, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("pooling", ["last", "mean", "max", "frame"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "frame", "attention"])
 def test_without_noise_it_is_the_network_of_torch(cell, bidirectional, pooling):
     network = make(cell=cell, bidirectional=bidirectional, pooling=pooling)
     torch.testing.assert_close(network(features()), torch_logits(network, features()), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_frames_begin_as_the_mean_and_are_learned():
+    torch.manual_seed(0)
+    networks = [
+        KeywordNetwork(NetworkSettings(units=H, layers=1, pooling=pooling), F, C).eval()
+        for pooling in ("attention", "frame")
+    ]
+    for name, value in networks[1].state_dict().items():
+        networks[0].state_dict()[name].copy_(value)
+    torch.testing.assert_close(networks[0](features()), networks[1](features()))
+    networks[0](features()).square().sum().backward()
+    assert networks[0].frame_weights.weight.grad.abs().min() > 0
+
+
+def test_weights_of_frames_average_the_classifiers_noise_and_have_none():
+    """Of 20,000 numbers a variance has a relative deviation of 1 %; false alarms 1e-6."""
+    network, x = make(pooling="attention"), features()[:1].expand(5000, -1, -1)
+    clean = network(x)
+    with network.under(Noise(1.0, sites=("output",))):
+        noise = (network(x) - clean).detach()
+    outputs = network.recurrent(x[:1].transpose(0, 1))[0]
+    weights = (outputs @ network.frame_weights.weight[0]).softmax(0)
+    assert float(noise.var()) == pytest.approx(float(weights.square().sum()), rel=0.049)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

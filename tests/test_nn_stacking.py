@@ -284,12 +284,14 @@ def keyword_networks(networks=K, **settings):
         members.append(
             KeywordNetwork(NetworkSettings(**{"units": H, "layers": 1, "dropout": 0.0, **settings}), F, C)
         )
+        if members[k].frame_weights is not None:  # zeros, before any training
+            nn.init.normal_(members[k].frame_weights.weight)
     return members
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("pooling", ["last", "mean", "max", "frame"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "frame", "attention"])
 @shared_or_separate
 def test_keyword_networks(cell, bidirectional, pooling, shared):
     members = keyword_networks(cell=cell, bidirectional=bidirectional, pooling=pooling, layers=2)

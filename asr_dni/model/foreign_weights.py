@@ -88,6 +88,11 @@ def take_weights(
             raise UserError(
                 f"{where}: has no convolutions by the network's names: give a model without model.network.convolutions"
             )
+        if network.frame_weights is not None:
+            raise UserError(
+                f"{where}: has no weights of frames by the network's names: give a model with another pooling than"
+                " attention"
+            )
         prefixes = {
             "recurrent": _prefix_of_recurrent(weights, recurrent, where),
             "classifier": _prefix_of_linear(weights, classifier, network, where),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.model.convolutions import ConvolutionalLayers, ConvolutionSettings
+from asr_dni.model.pooling import FrameWeights, weighted_mean
 from asr_dni.nn import (
     CELLS,
     CounterDropout,
@@ -26,7 +27,7 @@ from asr_dni.nn import (
 from asr_dni.nn.precision import ProductsSetting, check_products
 from asr_dni.noise import Hardware, Noise, NoisyModule
 
-Pooling: TypeAlias = Literal["last", "mean", "max", "frame"]
+Pooling: TypeAlias = Literal["last", "mean", "max", "frame", "attention"]
 Initialisation: TypeAlias = Literal["uniform", "orthogonal"]
 
 _OF_TORCH: dict[str, Callable[..., NoisyRNN | NoisyLSTM | NoisyGRU]] = {
@@ -65,7 +66,8 @@ class NetworkSettings:
         dropout: probability with which a layer's outputs are dropped in training, the last layer's too.
         pooling: how the outputs of T frames become one decision: ``last`` takes the last frame's, ``mean`` and ``max``
             pool them over time, before the classifier; ``frame`` classifies every frame and averages the logits, so
-            that the classifier's noise is averaged as well.
+            that the classifier's noise is averaged as well; ``attention`` does so with a learned weight of each frame,
+            which is digital.
         input_gain: the initial weights of the first layer's inputs, in multiples of torch's initialisation. Under noise
             of a fixed size small weights carry no signal, and training is slow to begin.
         inner_gain: the same for the inputs of further layers.
@@ -114,8 +116,9 @@ class NetworkSettings:
         at_most("network layers", self.layers, _MOST_LAYERS)
         if not 0 <= self.dropout < 1:
             raise UserError(f"network dropout is {self.dropout}: give a probability below 1")
-        if self.pooling not in ("last", "mean", "max", "frame"):
-            raise UserError(f"network pooling is {self.pooling!r}: give last, mean, max or frame")
+        if self.pooling not in get_args(Pooling):
+            *others, last = get_args(Pooling)
+            raise UserError(f"network pooling is {self.pooling!r}: give {', '.join(others)} or {last}")
         if self.recurrent_initialisation not in ("uniform", "orthogonal"):
             raise UserError(
                 f"network recurrent_initialisation is {self.recurrent_initialisation!r}: give uniform or orthogonal"
@@ -184,7 +187,9 @@ class KeywordNetwork(NoisyModule):
         )
         self.dropout = CounterDropout(settings.dropout)
         self._width = settings.projection or settings.units
-        self.classifier = NoisyLinear(self._width * (2 if settings.bidirectional else 1), n_labels)
+        width = self._width * (2 if settings.bidirectional else 1)
+        self.classifier = NoisyLinear(width, n_labels)
+        self.frame_weights = FrameWeights(width) if settings.pooling == "attention" else None
         self._initialise()
 
     @torch.no_grad()
@@ -282,8 +287,9 @@ class KeywordNetwork(NoisyModule):
 
     def _decide(self, outputs: Tensor) -> Tensor:
         """Return logits for the recurrent layers' outputs ``(T, N, directions * units)``."""
-        if self.settings.pooling == "frame":
-            return self._logits_of_frames(outputs).mean(-3)
+        if self.settings.pooling in ("frame", "attention"):
+            logits, scores = self._logits_of_frames(outputs)
+            return logits.mean(-3) if scores is None else weighted_mean(logits, scores)
         if self.settings.pooling == "last":
             # In the reverse direction the output at the first frame is the last one computed.
             forward, backward = outputs[..., -1, :, :], outputs[..., 0, :, :]
@@ -297,16 +303,17 @@ class KeywordNetwork(NoisyModule):
             pooled = outputs.mean(-3)
         else:
             pooled = outputs.amax(-3)
-        logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits
+        decided: Tensor = self.classifier(self.dropout(pooled))
+        return decided
 
-    def _logits_of_frames(self, outputs: Tensor) -> Tensor:
+    def _logits_of_frames(self, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits ``(T, N, C)`` of all frames, and scores ``(T, N, 1)`` where frames have weights."""
         classifier: nn.Module = self.classifier
         outputs = self.dropout(outputs)
+        scores = None if self.frame_weights is None else self.frame_weights(outputs)
         if isinstance(classifier, NoisyLinear):
-            return classifier.over_time(outputs)
-        logits: Tensor = classifier(outputs)  # another toolkit's layer, which names no noise by samples
-        return logits
+            return classifier.over_time(outputs), scores
+        return classifier(outputs), scores  # another toolkit's layer, which names no noise by samples
 
     def _recur(self, features: Tensor) -> Tensor:
         """Return the recurrent layers' outputs ``(T, N, directions * units)``."""
@@ -342,10 +349,14 @@ class KeywordNetwork(NoisyModule):
 
     def _decide_at_each_frame(self, outputs: Tensor) -> Tensor:
         n_frames = outputs.shape[-3]
-        if self.settings.pooling == "frame":
-            sums = self._logits_of_frames(outputs).cumsum(-3)
-            return sums / torch.arange(1, n_frames + 1, device=sums.device).view(-1, 1, 1)
         ends = range(1, n_frames + 1)
+        if self.settings.pooling in ("frame", "attention"):
+            logits, scores = self._logits_of_frames(outputs)
+            if scores is None:
+                sums = logits.cumsum(-3)
+                return sums / torch.arange(1, n_frames + 1, device=sums.device).view(-1, 1, 1)
+            decided = [weighted_mean(logits[..., :end, :, :], scores[..., :end, :, :]) for end in ends]
+            return torch.stack(decided, dim=-3)
         return torch.stack([self._decide(outputs[..., :end, :, :]) for end in ends], dim=-3)
 
     def repeated(self, number: int) -> "KeywordNetwork":
