@@ -92,6 +92,7 @@ LEVERS = {
         "two draws of the noise for each clip in a step, with a consistency loss (weight 1)",
         ("--model.consistency.draws=2",),
     ),
+    "sharpness": Lever("sharpness-aware minimisation (SAM), rho 0.05", ("--model.sam_rho=0.05",)),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
     "attention": _network("pooling=attention", "a learned weight for each frame in place of the mean"),

@@ -68,6 +68,7 @@ def test_conventional_training_is_there_once_under_the_first_schedule(tmp_path):
         {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}},
         {"training": {"label_smoothing": 0.0}},
         {"training": {"consistency": {"draws": 3}}},
+        {"training": {"sam_rho": 0.05}},
         {"training": {"gradient_clip": None}},
         {"data": {"class_path": "asr_dni.data.DigitsData", "init_args": {"batch_size": 64}}},
         {"evaluation": {"sigma_infer": [0.0, 1.0], "draws": 3}},

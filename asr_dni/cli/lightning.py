@@ -67,6 +67,7 @@ from asr_dni.model import (
     load_checkpoint,
 )
 from asr_dni.model.foreign_weights import SavedWeights, begin_with
+from asr_dni.model.sharpness import check_accumulation
 from asr_dni.named_classes import ALLOW_OPTION, allowed_modules, only_named_classes
 from asr_dni.terminal import make_console
 
@@ -148,6 +149,7 @@ class SpotterCLI(RunParser):
             begin_with(self.model, SavedWeights.read(config.weights))
         if self.subcommand == "fit":
             check_annealing(self.model, vars(config.annealing))
+            check_accumulation(self.model.recipe, config.trainer.accumulate_grad_batches)
             self.model.read_teachers(self.datamodule)
         if contents:
             check_fits(self.model, contents, str(config.ckpt_path), training=self.subcommand == "fit")

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
@@ -19,9 +18,11 @@ from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.model.annealing import NoiseAnnealing
 from asr_dni.model.consistency import Consistency
+from asr_dni.model.gradients import clip_by_member
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.place import Place
+from asr_dni.model.sharpness import SharpnessAware
 from asr_dni.model.spotter import (
     KeywordSpotter,
     TrainingNoise,
@@ -109,7 +110,7 @@ class _MemberScores(Metric):
         return losses.reshape(-1).tolist(), accuracies.reshape(-1).tolist()
 
 
-class PopulationSpotter(pl.LightningModule):
+class PopulationSpotter(SharpnessAware):
     """K keyword networks that are trained at once, each as :class:`~asr_dni.model.spotter.KeywordSpotter` trains it.
 
     All parameters have a leading axis of members. The loss is the sum over members of the mean loss of each, so that a
@@ -136,6 +137,7 @@ class PopulationSpotter(pl.LightningModule):
         mixup: parameter alpha of mixup; 0: off.
         calibrate_every: steps between estimates of the clean signals' size; 0: never.
         consistency: several draws of each clip in a step, which are to agree; ``None``: one.
+        sam_rho: how far sharpness-aware minimisation looks; 0: off.
         gradient_clip: the largest norm of a member's gradient; ``None``: any.
 
     Raises:
@@ -164,6 +166,7 @@ class PopulationSpotter(pl.LightningModule):
         mixup: float = 0.0,
         calibrate_every: int = 50,
         consistency: Consistency | None = None,
+        sam_rho: float = 0.0,
         gradient_clip: float | None = None,
     ) -> None:
         super().__init__()
@@ -184,6 +187,7 @@ class PopulationSpotter(pl.LightningModule):
             "mixup": mixup,
             "calibrate_every": calibrate_every,
             "consistency": consistency,
+            "sam_rho": sam_rho,
         }
         self.annealings = [NoiseAnnealing(**member.annealing) for member in self.members]
         spotters = [self._new_spotter(member) for member in self.members]
@@ -376,9 +380,16 @@ class PopulationSpotter(pl.LightningModule):
             for before, sigma in zip(self.highest_sigma_train, largest, strict=True)
         ]
         losses, logits = noisy_step(
-            self.network, batch, self.recipe, partial(self._noises, largest), self.global_step, drawn
+            self.network,
+            batch,
+            self.recipe,
+            partial(self._noises, largest),
+            self.global_step,
+            drawn,
+            follows=not self.second_pass,
         )
-        self.train_scores.update(losses, logits, batch.labels)
+        if not self.second_pass:
+            self.train_scores.update(losses, logits, batch.labels)
         return losses.sum()
 
     def _noises(self, strengths: Sequence[float], which: int) -> list[Noise]:
@@ -528,26 +539,6 @@ class PopulationSpotter(pl.LightningModule):
 
 def _member_scores(state: Mapping[str, Any]) -> list[Tensor]:
     return [score for name, score in state["train_scores"].items() if name != "n_clips" and score.dim()]
-
-
-@torch.no_grad()
-def clip_by_member(parameters: Sequence[Tensor], largest: float) -> Tensor:
-    """Scale each member's gradient down to a norm, as :func:`torch.nn.utils.clip_grad_norm_` does for one network.
-
-    Args:
-        parameters: ``(K, *)`` each; gradients are changed in place.
-        largest: the largest norm that is left as it is.
-
-    Returns:
-        The norms ``(K,)`` before.
-    """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    parts = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
-    factors = (largest / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *(1,) * (gradient.dim() - 1)))
-    return norms
 
 
 def read_population(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.trainer.states import TrainerFn
@@ -26,6 +25,7 @@ from asr_dni.model.distillation import Distillation, Teachers
 from asr_dni.model.learning_rate import schedule_learning_rate
 from asr_dni.model.network import KeywordNetwork, NetworkSettings
 from asr_dni.model.place import Place
+from asr_dni.model.sharpness import SharpnessAware
 from asr_dni.model.step import (
     DrawnBySample,
     LearningRateSchedule,
@@ -101,7 +101,7 @@ _DEFAULT_NETWORK = NetworkSettings()
 _DEFAULT_NOISE = TrainingNoise()
 
 
-class KeywordSpotter(pl.LightningModule):
+class KeywordSpotter(SharpnessAware):
     """A keyword network and how it is trained.
 
     The loss is the cross entropy of the noisy forward pass, and the gradient flows through the noisy values (Deep
@@ -126,6 +126,7 @@ class KeywordSpotter(pl.LightningModule):
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
         consistency: several draws of each clip in a step, which are to agree; null: one.
+        sam_rho: how far sharpness-aware minimisation looks; 0: off.
         distillation: trained networks whose answers it learns; null: none.
 
     Raises:
@@ -145,12 +146,13 @@ class KeywordSpotter(pl.LightningModule):
         mixup: float = 0.0,
         calibrate_every: int = 50,
         consistency: Consistency | None = None,
+        sam_rho: float = 0.0,
         distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         try:
             self.recipe = TrainingRecipe(
-                schedule, warm_up, label_smoothing, mixup, calibrate_every, consistency
+                schedule, warm_up, label_smoothing, mixup, calibrate_every, consistency, sam_rho
             )
         except UserError as error:
             raise UserError(f"model {error}") from None
@@ -338,8 +340,11 @@ class KeywordSpotter(pl.LightningModule):
             self.global_step,
             [self.drawn],
             self._teachers,
+            follows=not self.second_pass,
         )
         loss, logits = losses[0], logits[0]
+        if self.second_pass:
+            return loss
         self.train_accuracy(logits, batch.labels)
         size = len(batch.labels)
         self.train_loss.update(loss.detach().expand(size))

@@ -1,5 +1,6 @@
 """One step of noisy training, of one network or of K at once, and the recipe that it follows."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -41,6 +42,8 @@ class TrainingRecipe:
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             ``signal`` and ``range`` and leaves SNRs unknown.
         consistency: several draws of each clip in a step, which are to agree; null: one.
+        sam_rho: how far, as the norm of the change of all weights, sharpness-aware minimisation looks for the highest
+            loss near the weights, whose gradient it takes (two passes to a step); 0: off.
 
     Raises:
         UserError: a value is out of its range.
@@ -52,6 +55,7 @@ class TrainingRecipe:
     mixup: float = 0.0
     calibrate_every: int = 50
     consistency: Consistency | None = None
+    sam_rho: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schedule not in ("constant", "linear", "cosine"):
@@ -64,6 +68,8 @@ class TrainingRecipe:
             raise UserError(f"mixup is {self.mixup}: give 0 (off) or more")
         if self.calibrate_every < 0:
             raise UserError(f"calibrate_every is {self.calibrate_every}: give 0 (never) or more")
+        if not 0 <= self.sam_rho < math.inf:
+            raise UserError(f"sam_rho is {self.sam_rho}: give 0 (off) or more")
         if isinstance(self.consistency, Mapping):
             object.__setattr__(self, "consistency", Consistency(**self.consistency))
 
@@ -72,11 +78,17 @@ class TrainingRecipe:
         """Noisy forward passes of each clip in a step."""
         return 1 if self.consistency is None else self.consistency.draws
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of each clip in a step."""
+        return self.draws * (2 if self.sam_rho else 1)
+
     def as_settings(self) -> dict[str, Any]:
         """Return what it is, as plain values; what is off is left out, as in trainings of before there was any."""
         settings = asdict(self)
-        if self.consistency is None:
-            del settings["consistency"]
+        for name in ("consistency", "sam_rho"):
+            if not settings[name]:
+                del settings[name]
         return settings
 
 
@@ -92,6 +104,7 @@ def noisy_step(
     step: int,
     drawn: Sequence["DrawnBySample | None"] | None = None,
     teachers: Teachers | None = None,
+    follows: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run the forward pass of a training step under noise, or as many as the recipe has draws.
 
@@ -108,12 +121,13 @@ def noisy_step(
         drawn: of each network, what its clips' strengths are drawn from; ``None``: they all have the noise's.
         teachers: of an ordinary network, who hear ``inputs`` of the batch, see
             :class:`asr_dni.data.batch.TrainingBatch`; ``None``: it learns of the labels alone.
+        follows: whether running statistics and the size of signals follow the batch.
 
     Returns:
         Each network's mean loss ``(K,)`` and logits ``(K, N, C)``, of several passes the first one's; K = 1 for an
         ordinary network.
     """
-    calibrate_in_training(network, batch.features, step, recipe.calibrate_every)
+    calibrate_in_training(network, batch.features, step, recipe.calibrate_every if follows else 0)
     features, targets = batch.features, batch.labels
     first = noises(step * recipe.draws)
     weights = None
@@ -128,7 +142,7 @@ def noisy_step(
     draws = []
     for draw in range(recipe.draws):
         which = step * recipe.draws + draw
-        with keeping_running_statistics(network) if draw else nullcontext():
+        with nullcontext() if follows and draw == 0 else keeping_running_statistics(network):
             draws.append(_noisy_pass(network, features, batch.clip_ids, noises(which), which, drawn))
     losses = torch.stack([member_losses(logits, targets, recipe.label_smoothing) for logits in draws])
     if teachers is not None:

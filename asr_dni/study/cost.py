@@ -127,7 +127,7 @@ def operations_per_clip(network: NetworkSettings, size: DataSize) -> float:
 
 def training_cost(study: Study, member: PlannedMember, size: DataSize) -> float:
     """Return the operations of a member's training; backward takes twice what forward does."""
-    clips = size.n_batches * size.batch_size * study.settings.epochs * study.settings.training.draws
+    clips = size.n_batches * size.batch_size * study.settings.epochs * study.settings.training.passes
     return 3 * clips * operations_per_clip(member.network, size)
 
 

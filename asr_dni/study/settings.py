@@ -101,6 +101,7 @@ class TrainingSettings(TrainingRecipe):
         calibrate_every: steps between estimates of the clean signals' size; 0: never, which rules out the scales
             signal and range and leaves SNRs unknown.
         consistency: several draws of each clip in a step, which are to agree; null: one.
+        sam_rho: how far sharpness-aware minimisation looks; 0: off.
         gradient_clip: largest norm of a member's gradient; null: any.
     """
 

@@ -81,7 +81,7 @@ def measure_speed(
         evaluation.n_passes * seconds_on(evaluation.sweep.levels[-1].noise.realised(draw=0))
         for evaluation, *_ in member.measured
     )
-    trained = study.settings.training.draws * training
+    trained = study.settings.training.passes * training
     return Speed(trained / members, spent / member.n_passes / members)
 
 

@@ -262,7 +262,7 @@ class PopulationWork:
         clips = len(data.data[0].train_dataloader()) * data.batch_size * self.study.settings.epochs
         data.setup(_stage(self.study))
         evaluated = self.members[0].n_passes * len(_loader(self.study, data)) * data.batch_size
-        trained = 3 * clips * self.study.settings.training.draws
+        trained = 3 * clips * self.study.settings.training.passes
         return trained / (trained + evaluated)
 
     def _train(self, spotter: PopulationSpotter, data: PopulationData) -> None:
