@@ -70,6 +70,16 @@ _BLOCKS = (
     "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 64, stride: [1, 2], separable: true}, {channels: 96, stride: [1, 2], separable: true}]"
 )
+_SUB_BANDS = (
+    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2], sub_bands: 5}, "
+    "{channels: 32, stride: [1, 2], separable: true, sub_bands: 5}, "
+    "{channels: 48, stride: [1, 2], separable: true, sub_bands: 5}]"
+)
+_DEEPER = (
+    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 32, stride: [1, 2], separable: true}, {channels: 32, separable: true, residual: true}, "
+    "{channels: 48, stride: [1, 2], separable: true}, {channels: 48, separable: true, residual: true}]"
+)
 
 LEVERS = {
     "base": Lever("nothing: the recipe as it is", kind="base"),
@@ -78,6 +88,14 @@ LEVERS = {
         "32, 64, 96 channels, 128 numbers a frame",
         (_BLOCKS, "--model.network.convolutions.width=128"),
         "network",
+    ),
+    "sub_bands": Lever(
+        "5 sub-bands of features normalised each by themselves (sub-spectral normalisation)",
+        (_SUB_BANDS,),
+        "network",
+    ),
+    "residual_deeper": Lever(
+        "two residual separable blocks more, of 32 and 48 channels", (_DEEPER,), "network"
     ),
     "ema": Lever(
         "exponential averages of the weights (decay 0.99 a step)",

@@ -121,6 +121,38 @@ class TestNetwork:
             module.weight.numel() for module in network.modules() if isinstance(module, NoisyConv2d)
         )
 
+    def test_a_residual_block_adds_its_input_and_sub_bands_are_normalised_by_themselves(self):
+        blocks = [
+            ConvolutionBlock(4),
+            ConvolutionBlock(4, [3, 3], separable=True, residual=True, sub_bands=7),
+        ]
+        network, x = make(convolutions=ConvolutionSettings(blocks)), features()
+        layers = list(network.convolutions.blocks)
+
+        def stage(k, images, sub_bands=1, **settings):
+            y = functional.conv2d(images, layers[k].weight, **settings)
+            its = [its.view(4, sub_bands) for its in (layers[k + 1].weight, layers[k + 1].bias)]
+            its += [its.view(4, sub_bands) for its in (layers[k + 1].running_mean, layers[k + 1].running_var)]
+            scale, shift, mean, variance = (
+                values.repeat_interleave(F // sub_bands, 1)[:, None] for values in its
+            )
+            return (y - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+        before = stage(0, x[:, None], padding=1).relu()
+        inner = stage(3, before, 7, padding=1, groups=4).relu()
+        expected = (stage(6, inner, 7) + before).relu()
+        got = network.convolutions(x)
+        torch.testing.assert_close(got, expected.permute(2, 0, 1, 3).flatten(2))
+        members = [make(seed, convolutions=ConvolutionSettings(blocks)) for seed in range(2)]
+        population = stack_networks(members)
+        noises = [Noise(0.3 * k, seed=k, draw=k, sites=EVERY_PRODUCT) for k in range(2)]
+        for training in (True, False):
+            with population.train(training).under(noises):
+                together = population(x)
+            for k, member in enumerate(members):
+                with member.train(training).under(noises[k]):
+                    torch.testing.assert_close(together[k], member(x), atol=1e-5, rtol=1e-4)
+
     @thinned(
         1,
         cell=cell_names(),
@@ -248,6 +280,21 @@ class TestNetwork:
             (lambda: ConvolutionBlock(kernel=[2, 3]), r"kernel is \[2, 3\]: give two odd numbers"),
             (lambda: ConvolutionBlock(kernel=[3]), r"kernel is \[3\]: give two odd numbers"),
             (lambda: ConvolutionBlock(stride=[0, 1]), r"stride is \[0, 1\]: give two numbers of at least 1"),
+            (lambda: ConvolutionBlock(sub_bands=0), r"sub_bands is 0: give 1 or more"),
+            (
+                lambda: make(
+                    convolutions=ConvolutionSettings([ConvolutionBlock(stride=[1, 2], sub_bands=3)])
+                ),
+                r"has sub_bands 3, but there are 4 features behind its stride: give a number that divides them",
+            ),
+            (
+                lambda: ConvolutionSettings([ConvolutionBlock(4), ConvolutionBlock(5, residual=True)]),
+                r"a residual block of 5 channels and stride \[1, 1\] gets 4 channels: give as many channels",
+            ),
+            (
+                lambda: ConvolutionSettings([ConvolutionBlock(1, stride=[1, 2], residual=True)]),
+                r"a residual block of 1 channels and stride \[1, 2\] gets 1 channel: give",
+            ),
             (lambda: ConvolutionBlock(10**9), r"channels is 1,000,000,000: give at most"),
             (lambda: ConvolutionSettings([]), r"blocks is empty: give at least one"),
             (lambda: ConvolutionSettings(BLOCKS, width=-1), r"width is -1: give 0"),

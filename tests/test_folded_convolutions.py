@@ -12,7 +12,15 @@ from torch.utils.checkpoint import checkpoint
 from asr_dni.errors import UserError
 from asr_dni.model import KeywordNetwork, NetworkSettings
 from asr_dni.model.convolutions import ConvolutionBlock, ConvolutionSettings
-from asr_dni.nn import NoisyConv2d, StackableBatchNorm2d, calibrate, snr_db, stack_networks, unstack_network
+from asr_dni.nn import (
+    NoisyConv2d,
+    StackableBatchNorm2d,
+    SubSpectralNorm2d,
+    calibrate,
+    snr_db,
+    stack_networks,
+    unstack_network,
+)
 from asr_dni.noise import (
     FixedPattern,
     Gaussian,
@@ -237,6 +245,7 @@ def test_the_explicit_convolution_can_be_had():
     calibrate(both[0], [x])
     made = both[0].folded()
     assert made.normalisation is None
+    assert made.bias.shape == (OUT,)
     torch.testing.assert_close(made(x), both[0](x))
     for hardware in KINDS.values():
         with both[0].under(hardware, WHICH), torch.no_grad():
@@ -250,6 +259,45 @@ def test_what_cannot_be_folded_is_refused():
         NoisyConv2d(2, 3, 3, bias=False).fold_in(nn.SyncBatchNorm(3))
     with pytest.raises(UserError, match="has a bias beside its normalisation: give bias False"):
         NoisyConv2d(2, 3, 3).fold_in(StackableBatchNorm2d(3))
+
+
+class TestSubBands:
+    """Which have matrices of their own, were they on arrays."""
+
+    def make(self) -> NoisyConv2d:
+        torch.manual_seed(0)
+        convolution = NoisyConv2d(C, OUT, 3, padding=1, bias=False, dtype=DOUBLE)
+        normalisation = SubSpectralNorm2d(OUT, 3, dtype=DOUBLE)
+        for tensor in (normalisation.weight.data, normalisation.bias.data, normalisation.running_mean):
+            nn.init.normal_(tensor)
+        nn.init.uniform_(normalisation.running_var, 0.1, 3.0)
+        convolution.eval().fold_in(normalisation.eval())
+        return convolution
+
+    @pytest.mark.parametrize("scale", ["absolute", "signal", "range"])
+    def test_noise_falls_on_normalised_outputs(self, scale):
+        layer, x = self.make(), images()
+        calibrate(layer, [x])
+        normalisation = layer.normalisation
+        raw = functional.conv2d(x, layer.weight, padding=1)
+        factors = (normalisation.weight / (normalisation.running_var + 1e-5).sqrt()).view(OUT, 3)
+        of_bands = factors.repeat_interleave(B // 3, 1)[:, None]
+        largest = (layer.weight.abs().amax((1, 2, 3)) * factors.abs().amax(1)).max() * x.abs().max()
+        unit = {"absolute": 1.0, "signal": (raw * of_bands).square().mean().sqrt(), "range": largest}[scale]
+        plain = NoisyConv2d(C, OUT, 3, padding=1, bias=False, dtype=DOUBLE)
+        plain.load_state_dict({"weight": layer.weight.detach()})
+        with plain.under(Hardware(Gaussian(0.5), sites=SITES), WHICH):
+            noise = plain(x) - raw
+        with layer.under(Hardware(Gaussian(0.5, scale), sites=SITES), WHICH):
+            got = layer(x)
+        torch.testing.assert_close(got, normalisation(raw) + unit * noise, atol=1e-6, rtol=1e-6)
+
+    def test_other_hardware_is_refused(self):
+        layer, x = self.make(), images()
+        with layer.under(KINDS["weights"]), pytest.raises(UserError, match="weights on arrays of their own"):
+            layer(x)
+        with pytest.raises(UserError, match="weights on arrays of their own"):
+            layer.folded()
 
 
 class TestNetwork:

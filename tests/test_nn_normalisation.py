@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr_dni.nn import Stackable, StackableBatchNorm2d, stack_networks, unstack_network
+from asr_dni.nn import Stackable, StackableBatchNorm2d, SubSpectralNorm2d, stack_networks, unstack_network
 
 K, N, C, T, B = 3, 4, 5, 6, 2
 
@@ -69,6 +69,53 @@ def test_an_ordinary_one_is_torchs(settings):
     for training in (True, False):
         assert torch.equal(layer.train(training)(x), twin.train(training)(x))
     assert all(torch.equal(value, layer.state_dict()[name]) for name, value in twin.state_dict().items())
+
+
+class TestSubBands:
+    BANDS, S = 6, 3
+
+    def make(self, seed: int) -> SubSpectralNorm2d:
+        torch.manual_seed(seed)
+        layer = SubSpectralNorm2d(C, self.S, dtype=torch.float64)
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+        return layer
+
+    def twins(self, layer: SubSpectralNorm2d) -> list[nn.BatchNorm2d]:
+        """torch's normalisation of each sub-band."""
+        twins = [nn.BatchNorm2d(C, dtype=torch.float64) for _ in range(self.S)]
+        for s, twin in enumerate(twins):
+            own = {
+                name: its if its.dim() == 0 else its[s :: self.S] for name, its in layer.state_dict().items()
+            }
+            twin.load_state_dict(own)
+        return twins
+
+    def test_each_is_torchs_alone(self):
+        """Of one network and of K: two batches of training, then evaluation; outputs and gradients."""
+        alone = [self.make(seed) for seed in range(K)]
+        population, twins = stack_networks(alone), [self.twins(layer) for layer in alone]
+        for training in (True, True, False):
+            for module in (population, *alone):
+                module.train(training)
+            x = (3 * torch.randn(K, N, C, T, self.BANDS, dtype=torch.float64) + 1).requires_grad_()
+            expected = []
+            for of_member, its in zip(twins, x, strict=True):
+                parts = its.chunk(self.S, -1)
+                expected.append(
+                    torch.cat(
+                        [twin.train(training)(part) for twin, part in zip(of_member, parts, strict=True)], -1
+                    )
+                )
+            theirs = torch.autograd.grad(torch.stack(expected).sin().sum(), x)
+            for y in (population(x), torch.stack([layer(its) for layer, its in zip(alone, x, strict=True)])):
+                torch.testing.assert_close(y, torch.stack(expected))
+                torch.testing.assert_close(torch.autograd.grad(y.sin().sum(), x), theirs)
+        torch.testing.assert_close(unstack_network(population, 1).state_dict(), alone[1].state_dict())
+
+    def test_bands_that_it_does_not_divide_are_refused(self):
+        with pytest.raises(ValueError, match="bands that 3 sub-bands divide"):
+            self.make(0)(torch.zeros(N, C, T, 4, dtype=torch.float64))
 
 
 def test_an_input_for_all_is_refused():

@@ -1,5 +1,6 @@
 """Convolutions in front of the recurrent layers, which make a network a CRNN."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
-from asr_dni.nn import CounterDropout, NoisyConv2d, StackableBatchNorm2d
+from asr_dni.nn import CounterDropout, NoisyConv2d, StackableBatchNorm2d, SubSpectralNorm2d
 from asr_dni.noise import NoisyModule
 
 _MOST_CHANNELS = 16_384
@@ -30,6 +31,11 @@ class ConvolutionBlock:
         stride: its steps in time and over the features. A stride in time makes fewer steps for the recurrent layers.
         separable: a convolution of each channel by itself and then one of 1 x 1, each with normalisation and ReLU
             (A. Howard et al., MobileNets, arXiv:1704.04861), in place of one over all.
+        residual: whether the block's input is added to its last normalised outputs, before ReLU (K. He et al., "Deep
+            residual learning", arXiv:1512.03385); it has to be of their shape. The sum is digital.
+        sub_bands: groups of neighbouring features that are normalised each by themselves (S. Chang et al., "SubSpectral
+            normalization", arXiv:2103.13620); 1: all together. They divide the features that come out. On hardware
+            that does more than to add noise the convolutions of such a block are refused.
 
     Raises:
         UserError: a value is out of its range.
@@ -39,10 +45,13 @@ class ConvolutionBlock:
     kernel: list[int] = field(default_factory=lambda: [3, 3])
     stride: list[int] = field(default_factory=lambda: [1, 1])
     separable: bool = False
+    residual: bool = False
+    sub_bands: int = 1
 
     def __post_init__(self) -> None:
-        if not self.channels >= 1:
-            raise UserError(f"network convolutions: channels is {self.channels}: give 1 or more")
+        for name in ("channels", "sub_bands"):
+            if not getattr(self, name) >= 1:
+                raise UserError(f"network convolutions: {name} is {getattr(self, name)}: give 1 or more")
         at_most("network convolutions: channels", self.channels, _MOST_CHANNELS)
         for name in ("kernel", "stride"):
             given = list(getattr(self, name))
@@ -62,7 +71,22 @@ class ConvolutionBlock:
         """Return it in short, such as ``32 separable 3x3/1x2``."""
         size = f"{self.kernel[0]}x{self.kernel[1]}"
         strides = "" if self.stride == [1, 1] else f"/{self.stride[0]}x{self.stride[1]}"
-        return f"{self.channels}{' separable' * self.separable} {size}{strides}"
+        kind = f"{' residual' * self.residual}{' separable' * self.separable}"
+        groups = f" in {self.sub_bands} sub-bands" if self.sub_bands > 1 else ""
+        return f"{self.channels}{kind} {size}{strides}{groups}"
+
+    def check_input(self, fed: int) -> None:
+        """Check that a residual block's input of ``fed`` channels has the shape of its outputs.
+
+        Raises:
+            UserError: it has not.
+        """
+        if self.residual and (fed != self.channels or self.stride != [1, 1]):
+            raise UserError(
+                f"network convolutions: a residual block of {self.channels} channels and stride {self.stride} gets"
+                f" {fed} {'channel' if fed == 1 else 'channels'}: give as many channels as the block before has, and"
+                " stride [1, 1]"
+            )
 
     def sizes(self, fed: int) -> list[tuple[int, int, list[int], list[int], int]]:
         """Return channels in and out, kernel, stride and groups of its convolutions, where ``fed`` channels go in."""
@@ -102,6 +126,8 @@ class ConvolutionSettings:
                 "network convolutions.blocks is empty: give at least one, or no convolutions (null)"
             )
         at_most("the number of network convolutions.blocks", len(blocks), _MOST_BLOCKS)
+        for before, block in zip([1, *(its.channels for its in blocks)], blocks, strict=False):
+            block.check_input(before)
         if self.width < 0:
             raise UserError(
                 f"network convolutions.width is {self.width}: give 0 (no such convolution) or more"
@@ -177,12 +203,18 @@ class ConvolutionalLayers(NoisyModule):
 
     def __init__(self, settings: ConvolutionSettings, n_features: int) -> None:
         super().__init__()
-        self._folded = settings.folded
+        self._blocks, self._folded = settings.blocks, settings.folded
         stages: list[nn.Module] = []
-        fed = 1
+        fed, bands = 1, n_features
         for block in settings.blocks:
             for channels, out, kernel, stride, groups in block.sizes(fed):
-                stages += _stage(channels, out, kernel, stride, groups)
+                bands = -(-bands // stride[1])
+                if bands % block.sub_bands:
+                    raise UserError(
+                        f"network convolutions: a block ({block}) has sub_bands {block.sub_bands}, but there are"
+                        f" {bands} features behind its stride: give a number that divides them"
+                    )
+                stages += _stage(channels, out, kernel, stride, groups, block.sub_bands)
             fed = block.channels
         # Channels last: a step of training of the default CRNN takes 14 % less time on a CPU.
         self.blocks = nn.Sequential(*stages)
@@ -218,8 +250,13 @@ class ConvolutionalLayers(NoisyModule):
         In a population features are ``(K, N, T, F)``, or ``(N, T, F)`` for all, and outputs ``(K, T, N, outputs)``.
         """
         images = features.unsqueeze(-3)
-        for stage in self._stages(self.blocks):
-            images = stage(images)
+        stages = iter(self._stages(self.blocks))
+        for block in self._blocks:
+            *first, last = itertools.islice(stages, len(block.sizes(1)))
+            before = images
+            for stage in first:
+                images = stage(images)
+            images = last(images, before if block.residual else None)
         frames: Tensor = self.dropout(images.transpose(-3, -2).flatten(-2).transpose(-3, -2))
         if self.pointwise is not None:
             (stage,) = self._stages(self.pointwise)
@@ -252,16 +289,20 @@ class _Stage(NamedTuple):
     normalisation: nn.Module
     activation: nn.Module
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return what becomes of ``(*, N, C, T, B)``."""
+    def __call__(self, images: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return what becomes of ``(*, N, C, T, B)``; something may be added to the normalised outputs."""
         y = self.convolution(images)
         if getattr(self.convolution, "normalisation", None) is None:
             y = self.normalisation(y)
+        if added is not None:
+            y = y + added
         activated: Tensor = self.activation(y)
         return activated
 
 
-def _stage(fed: int, out: int, kernel: list[int], stride: list[int], groups: int) -> list[nn.Module]:
+def _stage(
+    fed: int, out: int, kernel: list[int], stride: list[int], groups: int, sub_bands: int = 1
+) -> list[nn.Module]:
     sizes: dict[str, Any] = {
         "kernel_size": tuple(kernel),
         "stride": tuple(stride),
@@ -269,4 +310,9 @@ def _stage(fed: int, out: int, kernel: list[int], stride: list[int], groups: int
     }
     # The normalisation has a shift.
     convolution = NoisyConv2d(fed, out, **sizes, groups=groups, bias=False)
-    return [convolution, StackableBatchNorm2d(out, eps=_EPSILON), nn.ReLU()]
+    normalisation = (
+        SubSpectralNorm2d(out, sub_bands, eps=_EPSILON)
+        if sub_bands > 1
+        else StackableBatchNorm2d(out, eps=_EPSILON)
+    )
+    return [convolution, normalisation, nn.ReLU()]

@@ -31,7 +31,7 @@ from asr_dni.nn.dropout import CounterDropout, DropoutSeed, seeded_dropout
 from asr_dni.nn.implementation import Implementation, use_implementation
 from asr_dni.nn.learned_bounds import LearnedBound, learn_bounds, learned_bounds
 from asr_dni.nn.linear import NoisyLinear
-from asr_dni.nn.normalisation import StackableBatchNorm2d
+from asr_dni.nn.normalisation import StackableBatchNorm2d, SubSpectralNorm2d
 from asr_dni.nn.recurrent import NoisyGRU, NoisyLSTM, NoisyRNN
 from asr_dni.nn.stacking import repeat_network, stack_networks, unstack_network
 from asr_dni.nn.statistics import CalibratedModule, calibrate, snr_db
@@ -54,6 +54,7 @@ __all__ = [
     "RecurrentCell",
     "Stackable",
     "StackableBatchNorm2d",
+    "SubSpectralNorm2d",
     "calibrate",
     "compensate",
     "convert",

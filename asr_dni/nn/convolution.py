@@ -111,21 +111,26 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
     @torch.no_grad()
     def folded(self) -> "NoisyConv2d":
-        """Return a convolution without normalisation that has it in weights and bias, by the running statistics."""
+        """Return a convolution without normalisation that has it in weights and bias, by the running statistics.
+
+        Raises:
+            UserError: sub-bands are normalised by themselves, which takes weights of each.
+        """
         if self.normalisation is None:
             return self
+        self._check_one_matrix()
         made = copy.deepcopy(self)
-        weight, bias = self._on_arrays(None)
+        (weight,), bias = self._on_arrays(None)
         assert bias is not None
         made._normalisations = ()
-        made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
+        made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias.flatten())
         return made
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(N, out_channels, T, B)`` for an input ``(N, in_channels, T, B)``; without N it is one sample."""
         images = self._of_all_networks(input)
         if self._estimates is not None:
-            self._observe(self._convolve(images, self._on_arrays(self._batch(images))[0]), images, -3)
+            self._observe_folded(images)
         now = self._begin_pass("convolution")
         on_hardware = now.at("convolution")
         y = self._on_hardware(now, images) if on_hardware else self._convolve(images, self.weight, self.bias)
@@ -157,7 +162,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
         @torch.no_grad()
         def matrices() -> list[Tensor]:  # not asked for where a pass is run again
-            return [self._on_arrays(batch)[0]]
+            return self._on_arrays(batch)[0]
 
         networks, rows = images.shape[:2]
         steps, bands = self._output_size(images)
@@ -184,7 +189,8 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
         if batch is not None:
             with torch.no_grad():
                 self._normalised(batch)  # whose running statistics follow
-        folded, bias = self._on_arrays(batch)
+        self._check_one_matrix()
+        (folded,), bias = self._on_arrays(batch)
         weight = self._programmed(now, "convolution", "weight", folded, keep=batch is None)
         if product is None or additive:
             return plus_noise(self._convolve(images, weight, bias))
@@ -208,19 +214,44 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
         by_batch = self.normalisation is not None and self.normalisation.by_batch
         return self._convolve(images, self.weight) if by_batch else None
 
-    def _on_arrays(self, batch: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _on_arrays(self, batch: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         """Return weights, in the parameter's shape, and bias, with the normalisation in them where there is one.
 
         Args:
             batch: clean outputs whose statistics count; ``None``: the running ones.
+
+        Returns:
+            Weights of each sub-band, where these are normalised by themselves; and the bias ``(out, sub-bands)``.
         """
         if self.normalisation is None:
-            return self.weight, self.bias
+            return [self.weight], self.bias
         factors, shifts = self.normalisation.fold(batch)
-        return self.weight * factors[..., None, None, None], shifts
+        return [self.weight * its[..., None, None, None] for its in factors.unbind(-1)], shifts
+
+    def _check_one_matrix(self) -> None:
+        """Refuse what takes several matrices of a convolution.
+
+        Raises:
+            UserError: there are several sub-bands.
+        """
+        if self.normalisation is not None and self.normalisation.sub_bands > 1:
+            raise UserError(
+                "a convolution whose sub-bands are normalised by themselves would take weights on arrays of their own:"
+                " give hardware that only adds noise to its outputs, sites without convolution, or a network with"
+                " convolutions.folded false"
+            )
+
+    def _observe_folded(self, images: Tensor) -> None:
+        """Take the size of clean outputs with the normalisation's scale, and of inputs."""
+        y = self._convolve(images, self.weight)
+        if self.normalisation is not None:
+            factors, _ = self.normalisation.fold(y if self.normalisation.by_batch else None)
+            factors = factors.unsqueeze(-2).repeat_interleave(y.shape[-1] // factors.shape[-1], -1)
+            y = y * factors.view(-1, 1, self.out_channels, 1, y.shape[-1])
+        self._observe(y, images, -3)
 
     def _matrices(self, part: str, site: str) -> list[Tensor]:
-        return [self._on_arrays(None)[0]]
+        return self._on_arrays(None)[0]
 
     def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the clean ``(K, N, out, T, B)`` for ``(K, N, C, T, B)``: K networks are groups of one convolution."""
@@ -290,7 +321,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
 
         Args:
             state: with signal statistics of raw outputs, or of folded ones; changed in place. Where the size of single
-                outputs is not known, that of all is not known afterwards.
+                outputs is not known, or they have several factors, that of all is not known afterwards.
             prefix: of this convolution's names there.
             factors: ``(out,)``, in a population ``(K, out)``, that fold the normalisation's scale in.
         """
@@ -298,7 +329,7 @@ class NoisyConv2d(OneProduct, nn.Conv2d):
         if key not in state or (f"{prefix}{_FOLDED}" in state) == folded:
             return
         values, each = state.pop(key).clone(), state.pop(f"{key}.outputs", None)
-        if each is not None:
+        if each is not None and each.shape == factors.shape:
             each = each * (factors.abs() if folded else 1 / factors.abs()).to(each)
             values[..., 0, 0] = each.square().mean(-1).sqrt()
             state |= {key: values, f"{key}.outputs": each}

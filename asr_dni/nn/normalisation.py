@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,12 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
 
     A population takes ``(K, N, C, T, B)``. Each member is normalised by its own batch, or by its own running
     statistics, as it would be alone.
+
+    Attributes:
+        sub_bands: S, groups of bands that are normalised each by themselves.
     """
+
+    sub_bands = 1
 
     @property
     def by_batch(self) -> bool:
@@ -24,7 +30,7 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
         return self.training or self.running_mean is None
 
     def fold(self, batch: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return factors and shifts of the channels, ``(C,)`` each, in a population ``(K, C)``.
+        """Return factors and shifts of the channels, ``(C, S)`` each, in a population ``(K, C, S)``; S is 1 here.
 
         An input times the factors plus the shifts is what :meth:`forward` makes of it. The running statistics stay as
         they are.
@@ -45,7 +51,9 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
         factors = torch.rsqrt(variance + self.eps)
         factors = factors if self.weight is None else factors * self.weight
         shifts = -mean * factors
-        return factors, shifts if self.bias is None else shifts + self.bias
+        shifts = shifts if self.bias is None else shifts + self.bias
+        shape = (*factors.shape[:-1], -1, self.sub_bands)
+        return factors.view(shape), shifts.view(shape)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, in the same shape."""
@@ -98,6 +106,46 @@ def keeping_running_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for module, tracking in zip(modules, before, strict=True):
             module.track_running_stats = tracking
+
+
+class SubSpectralNorm2d(StackableBatchNorm2d):
+    """Batch normalisation of groups of neighbouring bands, each by itself, of one network or of K.
+
+    S. Chang et al., "SubSpectral Normalization for neural audio data processing", arXiv:2103.13620: scale, shift and
+    statistics are of each channel in each of S sub-bands of one width.
+
+    Args:
+        channels: C.
+        sub_bands: S, which divides the bands B of an input ``(N, C, T, B)``.
+        **settings: of ``torch.nn.BatchNorm2d``.
+    """
+
+    def __init__(self, channels: int, sub_bands: int, **settings: Any) -> None:
+        super().__init__(channels * sub_bands, **settings)
+        self.sub_bands = sub_bands
+
+    def fold(self, batch: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return factors and shifts, see the base class."""
+        return super().fold(None if batch is None else self._as_channels(batch))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input, in the same shape."""
+        y = super().forward(self._as_channels(input))
+        of_sub_bands = y.reshape(*y.shape[:-3], -1, self.sub_bands, *y.shape[-2:])
+        return of_sub_bands.movedim(-3, -2).flatten(-2)
+
+    def _as_channels(self, input: Tensor) -> Tensor:
+        """Return ``(*, C * S, T, B / S)`` for ``(*, C, T, B)``.
+
+        Raises:
+            ValueError: the sub-bands do not divide the bands.
+        """
+        if input.shape[-1] % self.sub_bands:
+            raise ValueError(
+                f"expected an input of bands that {self.sub_bands} sub-bands divide, got {tuple(input.shape)}"
+            )
+        of_sub_bands = input.reshape(*input.shape[:-1], self.sub_bands, -1)
+        return of_sub_bands.movedim(-2, -3).flatten(-4, -3)
 
 
 @contextmanager

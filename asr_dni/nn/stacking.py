@@ -14,6 +14,7 @@ their states         ``(K, layers * D, N, H)``                          ``(K, la
 NoisyLinear          ``(K, N, *, in)``                                  ``(K, N, *, out)``
 NoisyConv2d          ``(N, C, T, B)`` for all or ``(K, N, C, T, B)``    ``(K, N, out, T, B)``
 StackableBatchNorm2d ``(K, N, C, T, B)``                                ``(K, N, C, T, B)``
+SubSpectralNorm2d    ``(K, N, C, T, B)``                                ``(K, N, C, T, B)``
 ==================== =================================================  ===============================
 
 D is the number of directions. The gradient of a sum of K losses, one for each member, is for each member that of its
