@@ -1,5 +1,7 @@
 """Several draws of each clip in a training step: which noise they have, and the loss by which they are to agree."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
@@ -96,6 +98,19 @@ def test_draws_differ_in_weights_that_are_programmed_for_each_step(chips, differ
     assert (abs(beyond) > 1e-2) == differ
 
 
+def test_digital_convolutions_are_passed_once():
+    """With all noise behind them off, only their dropout could tell draws apart, and with analog ones it does."""
+    blocks = ConvolutionSettings([ConvolutionBlock(3, stride=[2, 2])], 4, dropout=0.4)
+    network = NetworkSettings(units=5, layers=1, dropout=0.0, convolutions=blocks)
+    passes = []
+    for sites in (["output"], ["convolution"]):
+        spotter = made(Consistency(2, weight=100.0), network, 1e-9, noise=TrainingNoise(sites=sites))
+        spotter.network.convolutions.register_forward_hook(lambda *_, sites=sites: passes.append(sites))
+        beyond, _ = step_of(spotter, 0)
+        assert (abs(beyond) > 1e-2) == (sites == ["convolution"])
+    assert passes == [["output"], ["convolution"], ["convolution"]]
+
+
 def test_running_statistics_follow_a_step_once():
     several, one = made(Consistency(3), CRNN), made(None, CRNN)
     for spotter in (several, one):
@@ -107,7 +122,8 @@ def test_running_statistics_follow_a_step_once():
 
 def test_members_of_a_population_draw_as_they_would_alone():
     members = [Member(seed=seed) for seed in (6, 8)]
-    options = {"network": dropout_network(0.3), "calibrate_every": 0, "consistency": Consistency(2, 0.5)}
+    network = dataclasses.replace(CRNN, dropout=0.3)
+    options = {"network": network, "calibrate_every": 0, "consistency": Consistency(2, 0.5)}
     population = PopulationSpotter(members, LABELS, 6, **options).train()
     noises = lambda which: [Noise(1.0, seed=member.seed) for member in members]  # noqa: E731
     losses, _ = noisy_step(population.network, batch_of(), population.recipe, noises, 5)

@@ -2,6 +2,7 @@
 
 import doctest
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import jsonargparse
@@ -13,6 +14,12 @@ from asr_dni.cli.lists import with_brackets
 from asr_dni.cli.main import main
 
 
+@dataclass
+class Taught:
+    by: list[str]
+    weight: float = 1.0
+
+
 def parse(*arguments: str) -> dict:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--sigmas", type=Sequence[float])
@@ -22,6 +29,7 @@ def parse(*arguments: str) -> dict:
     parser.add_argument("--range", type=tuple[float, float] | None)
     parser.add_argument("--devices", type=list[int] | str | int)
     parser.add_argument("--other", type=str)
+    parser.add_argument("--taught", type=Taught | None)
     parsed = parser.parse_args(with_brackets(arguments, parser)).as_dict()
     return {name: value for name, value in parsed.items() if value is not None}
 
@@ -42,6 +50,7 @@ def parse(*arguments: str) -> dict:
         (["--range", "-1,1"], {"range": (-1, 1)}),
         (["--range", "null"], {}),
         (["--devices", "0,1"], {"devices": "0,1"}),
+        (["--taught.by", "a,b", "--taught.weight=2"], {"taught": {"by": ["a", "b"], "weight": 2.0}}),
     ],
 )
 def test_a_list_needs_no_brackets(given, taken):

@@ -3,8 +3,9 @@
 import json
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def with_brackets(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
@@ -23,13 +24,12 @@ def with_brackets(arguments: Sequence[str], parser: ArgumentParser) -> list[str]
         >>> with_brackets(["--sigmas", "0,1", "--sigmas=2"], parser)
         ['--sigmas', '[0,1]', '--sigmas=[2]']
     """
-    types = {
-        option: action._typehint
-        for action in parser._actions
-        if hasattr(action, "_typehint")
-        for option in action.option_strings
-        if not option.endswith("+")
-    }
+    types: dict[str, Any] = {}
+    for action in parser._actions:
+        if hasattr(action, "_typehint"):
+            for option in action.option_strings:
+                if not option.endswith("+"):
+                    types |= _settings(option, action._typehint)
     bracketed: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -39,6 +39,16 @@ def with_brackets(arguments: Sequence[str], parser: ArgumentParser) -> list[str]
             argument = _bracketed(argument, types[bracketed[-1]])
         bracketed.append(argument)
     return bracketed
+
+
+def _settings(option: str, hint: Any) -> dict[str, Any]:
+    """Return the types of a setting and of those within it, where it may be a group of settings or nothing."""
+    found = {option: hint}
+    for kind in _alternatives(hint):
+        if is_dataclass(kind):
+            for name, inner in get_type_hints(kind).items():
+                found |= _settings(f"{option}.{name}", inner)
+    return found
 
 
 def _bracketed(value: str, hint: Any) -> str:

@@ -14,8 +14,9 @@ class Consistency:
 
     The loss is the mean of the draws' losses plus ``weight`` times the mean, over all pairs of draws, of the symmetric
     Kullback-Leibler divergence (KL(p || q) + KL(q || p)) / 2 between their outputs. Draws differ in noise and dropout,
-    in the chip where weights are programmed anew for each step, and in a strength that is drawn for each sample; they
-    have the same features. A draw's random numbers are named by seed, step, clip and draw.
+    in the chip where weights are programmed anew for each step, and in a strength that is drawn for each sample. They
+    have the same features, and convolutions that are digital are passed once for all draws, with their dropout. A
+    draw's random numbers are named by seed, step, clip and draw.
 
     Args:
         draws: passes of each clip, 2 or more.

@@ -1,8 +1,8 @@
 """One step of noisy training, of one network or of K at once, and the recipe that it follows."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -139,11 +139,22 @@ def noisy_step(
         if network.networks is None:
             weights = weights[0]
         features, targets = mix(features, targets, weights.to(features), network.classifier.out_features)
-    draws = []
+    alone, draws = network.networks is None, []
+    # Digital convolutions are the same in all draws.
+    shared = recipe.draws > 1 and all(network.frames_exact(noise.hardware) for noise in first)
+    frames: Tensor | None = None
     for draw in range(recipe.draws):
         which = step * recipe.draws + draw
-        with nullcontext() if follows and draw == 0 else keeping_running_statistics(network):
-            draws.append(_noisy_pass(network, features, batch.clip_ids, noises(which), which, drawn))
+        with (
+            nullcontext() if follows and draw == 0 else keeping_running_statistics(network),
+            _realised(network, noises(which), batch.clip_ids, which, drawn),
+        ):
+            if shared:
+                frames = network.frames(features) if frames is None else frames
+                logits = at_least_single(network.answer(frames))
+            else:
+                logits = at_least_single(network(features))
+        draws.append(logits[None] if alone else logits)
     losses = torch.stack([member_losses(logits, targets, recipe.label_smoothing) for logits in draws])
     if teachers is not None:
         mixed = None if weights is None else partial(mix_features, weights=weights)
@@ -159,15 +170,15 @@ def noisy_step(
     return losses, draws[0]
 
 
-def _noisy_pass(
+@contextmanager
+def _realised(
     network: KeywordNetwork,
-    features: Tensor,
-    clip_ids: Tensor,
     noises: Sequence[Noise],
+    clip_ids: Tensor,
     which: int,
     drawn: Sequence["DrawnBySample | None"] | None,
-) -> Tensor:
-    """Return logits ``(K, N, C)`` of a pass of the training."""
+) -> Iterator[None]:
+    """Put a network under noise and dropout of a pass of the training for a block."""
     ids = clip_ids.expand(len(noises), -1)
     of_pass = [noise.realised(draw=which, sample_ids=its) for noise, its in zip(noises, ids, strict=True)]
     if drawn is not None:
@@ -183,8 +194,7 @@ def _noisy_pass(
         network.under(of_pass[0] if alone else of_pass),
         seeded_dropout(network, dropout[0] if alone else dropout),
     ):
-        logits = at_least_single(network(features))
-    return logits[None] if alone else logits
+        yield
 
 
 @dataclass(frozen=True)
