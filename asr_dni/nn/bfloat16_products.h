@@ -49,7 +49,7 @@ INLINE float of_bits(uint32_t bits) {
 static void pack_panel_bfloat16(const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth, ptrdiff_t columns,
                                 ptrdiff_t column, float *packed) {
     const ptrdiff_t pairs = rounded(depth, DEPTH) / 2, wanted = columns - column < PANEL ? columns - column : PANEL;
-    pair *panel = (pair *)packed + column * pairs;
+    pair *panel = (pair *)packed;
     from += column * right;
     for (ptrdiff_t k = 0; k < pairs; k++, panel += PANEL) {
         const float *first = from + 2 * k * down, *second = first + down;
@@ -95,16 +95,24 @@ static void transpose_rows(const product *p, ptrdiff_t first, pair *block) {
 }
 
 INLINE void round_row(const float *from, ptrdiff_t count, uint16_t *to) {
+    ptrdiff_t done = 0;
+#ifdef HAS_AVX512_BF16
+    /* Takes denormal numbers for 0, as the products of a processor that has it do. */
+    for (; done + VECTOR <= count; done += VECTOR)
+        _mm256_storeu_si256((__m256i *)(to + done), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + done)));
+#endif
 #pragma omp simd
-    for (ptrdiff_t k = 0; k < count; k++) to[k] = (uint16_t)to_bfloat16(from[k]);
+    for (ptrdiff_t k = done; k < count; k++) to[k] = (uint16_t)to_bfloat16(from[k]);
 }
 
-/* Rows from `first` on. */
-static void round_rows(const product *p, ptrdiff_t first, ptrdiff_t rows, pair *block) {
+/* Depth of the product ahead, filled up. */
+INLINE ptrdiff_t depth_ahead(const product *p) { return p->ahead ? rounded(p->ahead->depth, DEPTH) : 0; }
+
+/* Round rows of a from `first` on into rows of `width` numbers. */
+static void round_rows(const product *p, ptrdiff_t first, ptrdiff_t rows, uint16_t *to, ptrdiff_t width) {
     const ptrdiff_t depth = rounded(p->depth, DEPTH), before = p->gap ? p->gap_at : p->depth;
-    for (ptrdiff_t m = 0; m < rows; m++) {
+    for (ptrdiff_t m = 0; m < rows; m++, to += width) {
         const float *from = p->a + (first + m) * p->a_stride;
-        uint16_t *to = (uint16_t *)block + m * depth;
         round_row(from, before, to);
         round_row(from + before + p->gap, p->depth - before, to + before);
         for (ptrdiff_t k = p->depth; k < depth; k++) to[k] = 0;
@@ -113,17 +121,21 @@ static void round_rows(const product *p, ptrdiff_t first, ptrdiff_t rows, pair *
 
 /* ---- Kernels ---------------------------------------------------------------------------------------------------- */
 
-/* The sums of up to MOST_ROWS rows of pairs with a panel; `pairs` is a multiple of DEPTH / 2. */
-typedef void kernel(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count,
-                    float sums[MOST_ROWS][PANEL]);
+/* The sums of up to MOST_ROWS rows of pairs with a panel, from `start` on, which each row begins with, or from 0 where that
+ * is NULL; `pairs` is a multiple of DEPTH / 2. Of whole tiles of TILE_ROWS rows what is beyond `count` is written too. */
+typedef void kernel(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count, const float *start,
+                    float *sums, ptrdiff_t stride);
+enum { TILE_ROWS = 16 };
 
 typedef uint32_t pair_vector __attribute__((vector_size(VECTOR * sizeof(pair)), aligned(sizeof(pair)), may_alias));
 
-INLINE void sum_converted(const int count, const pair *rows, const pair *panel, ptrdiff_t pairs,
-                          float (*to)[PANEL]) {
+INLINE void sum_converted(const int count, const pair *rows, const pair *panel, ptrdiff_t pairs, const float *start,
+                          float *to, ptrdiff_t stride) {
     vector sums[ROWS][2];
 #pragma GCC unroll 12
-    for (int m = 0; m < count; m++) sums[m][0] = sums[m][1] = (vector){0};
+    for (int m = 0; m < count; m++)
+        for (int half = 0; half < 2; half++)
+            sums[m][half] = start ? *(const vector *)(start + half * VECTOR) : (vector){0};
     for (ptrdiff_t k = 0; k < pairs; k++, panel += PANEL) {
         const pair_vector left = *(const pair_vector *)panel, right = *(const pair_vector *)(panel + VECTOR);
 #pragma GCC unroll 2
@@ -140,31 +152,34 @@ INLINE void sum_converted(const int count, const pair *rows, const pair *panel, 
         }
     }
 #pragma GCC unroll 12
-    for (int m = 0; m < count; m++) *(vector *)to[m] = sums[m][0], *(vector *)(to[m] + VECTOR) = sums[m][1];
+    for (int m = 0; m < count; m++)
+        *(vector *)(to + m * stride) = sums[m][0], *(vector *)(to + m * stride + VECTOR) = sums[m][1];
 }
 
 /* One for each number of rows; see TILE. */
 #define CONVERTED(count) \
     static __attribute__((noinline)) void converted_##count(const pair *rows, const pair *panel, ptrdiff_t pairs, \
-                                                            float (*to)[PANEL]) { \
-        sum_converted(count, rows, panel, pairs, to); \
+                                                            const float *start, float *to, ptrdiff_t stride) { \
+        sum_converted(count, rows, panel, pairs, start, to, stride); \
     }
 CONVERTED(1) CONVERTED(2) CONVERTED(3) CONVERTED(4) CONVERTED(5) CONVERTED(6)
 
-static void sums_converted(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count,
-                           float sums[MOST_ROWS][PANEL]) {
-    static void (*const each[])(const pair *, const pair *, ptrdiff_t, float (*)[PANEL]) = {
+static void sums_converted(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count, const float *start,
+                           float *sums, ptrdiff_t stride) {
+    static void (*const each[])(const pair *, const pair *, ptrdiff_t, const float *, float *, ptrdiff_t) = {
         NULL, converted_1, converted_2, converted_3, converted_4, converted_5, converted_6};
     for (ptrdiff_t m = 0; m < count; m += 6)
-        each[count - m < 6 ? count - m : 6](rows + m * pairs, panel, pairs, sums + m);
+        each[count - m < 6 ? count - m : 6](rows + m * pairs, panel, pairs, start, sums + m * stride, stride);
 }
 
 #ifdef HAS_AVX512_BF16
 INLINE void sum_dot_products(const int count, const pair *rows, const pair *panel, ptrdiff_t pairs,
-                             float (*to)[PANEL]) {
+                             const float *start, float *to, ptrdiff_t stride) {
     __m512 sums[8][2];
 #pragma GCC unroll 8
-    for (int m = 0; m < count; m++) sums[m][0] = sums[m][1] = _mm512_setzero_ps();
+    for (int m = 0; m < count; m++)
+        for (int half = 0; half < 2; half++)
+            sums[m][half] = start ? _mm512_loadu_ps(start + half * VECTOR) : _mm512_setzero_ps();
     for (ptrdiff_t k = 0; k < pairs; k++, panel += PANEL) {
         const __m512bh left = (__m512bh)_mm512_loadu_si512(panel), right = (__m512bh)_mm512_loadu_si512(panel + VECTOR);
 #pragma GCC unroll 8
@@ -176,17 +191,19 @@ INLINE void sum_dot_products(const int count, const pair *rows, const pair *pane
     }
 #pragma GCC unroll 8
     for (int m = 0; m < count; m++) {
-        _mm512_storeu_ps(to[m], sums[m][0]);
-        _mm512_storeu_ps(to[m] + VECTOR, sums[m][1]);
+        _mm512_storeu_ps(to + m * stride, sums[m][0]);
+        _mm512_storeu_ps(to + m * stride + VECTOR, sums[m][1]);
     }
 }
 
-static void sums_avx512(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count,
-                        float sums[MOST_ROWS][PANEL]) {
+static void sums_avx512(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count, const float *start,
+                        float *sums, ptrdiff_t stride) {
     ptrdiff_t m = 0;
-    for (; m + 8 <= count; m += 8) sum_dot_products(8, rows + m * pairs, panel, pairs, sums + m);
-    for (; m + 4 <= count; m += 4) sum_dot_products(4, rows + m * pairs, panel, pairs, sums + m);
-    for (; m < count; m++) sum_dot_products(1, rows + m * pairs, panel, pairs, sums + m);
+    for (; m + 8 <= count; m += 8)
+        sum_dot_products(8, rows + m * pairs, panel, pairs, start, sums + m * stride, stride);
+    for (; m + 4 <= count; m += 4)
+        sum_dot_products(4, rows + m * pairs, panel, pairs, start, sums + m * stride, stride);
+    for (; m < count; m++) sum_dot_products(1, rows + m * pairs, panel, pairs, start, sums + m * stride, stride);
 }
 #endif
 
@@ -210,12 +227,23 @@ static void configure_tiles(void) {
 
 static void release_tiles(void) { _tile_release(); }
 
-static void sums_amx(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count,
-                     float sums[MOST_ROWS][PANEL]) {
+static void sums_amx(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t count, const float *start,
+                     float *sums, ptrdiff_t stride) {
     const ptrdiff_t row = pairs * (ptrdiff_t)sizeof(pair), wide = PANEL * sizeof(pair);
-    _tile_zero(0);
-    _tile_zero(1);
-    if (count <= 16) {
+    const int two = count > TILE_ROWS;
+    stride *= (ptrdiff_t)sizeof(float);
+    if (start) {
+        _tile_loadd(0, start, 0);
+        _tile_loadd(1, start + TILE_ROWS, 0);
+        _tile_loadd(2, start, 0);
+        _tile_loadd(3, start + TILE_ROWS, 0);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    if (!two) {
         for (ptrdiff_t k = 0; k < pairs; k += 16) {
             _tile_loadd(4, rows + k, row);
             _tile_loadd(6, panel + k * PANEL, wide);
@@ -224,8 +252,6 @@ static void sums_amx(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdi
             _tile_dpbf16ps(1, 4, 7);
         }
     } else {
-        _tile_zero(2);
-        _tile_zero(3);
         for (ptrdiff_t k = 0; k < pairs; k += 16) {
             _tile_loadd(4, rows + k, row);
             _tile_loadd(6, panel + k * PANEL, wide);
@@ -236,29 +262,49 @@ static void sums_amx(const pair *rows, const pair *panel, ptrdiff_t pairs, ptrdi
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(2, sums[16], wide);
-        _tile_stored(3, sums[16] + 16, wide);
+        float *below = sums + TILE_ROWS * stride / (ptrdiff_t)sizeof(float);
+        _tile_stored(2, below, stride);
+        _tile_stored(3, below + TILE_ROWS, stride);
     }
-    _tile_stored(0, sums[0], wide);
-    _tile_stored(1, sums[0] + 16, wide);
+    _tile_stored(0, sums, stride);
+    _tile_stored(1, sums + TILE_ROWS, stride);
 }
 #endif
 
+/* Write a row of a panel's sums, or the first `columns` of them, with what is added to them, or NULL. */
+INLINE void write_row(const float *sums, const float *add, float *out, ptrdiff_t columns) {
+    if (columns > PANEL) columns = PANEL;
+#pragma omp simd
+    for (ptrdiff_t n = 0; n < columns; n++) out[n] = add ? sums[n] + add[n] : sums[n];
+}
+
+/* What is ahead belongs to the same sums, which begin with the biases: its rows of a panel come before those of p. */
 static void multiply_bfloat16(const product *p, kernel *sum) {
-    const ptrdiff_t pairs = rounded(p->depth, DEPTH) / 2;
-    pair *block = (pair *)p->block;
+    const ptrdiff_t ahead = depth_ahead(p), depth = ahead + rounded(p->depth, DEPTH), pairs = depth / 2;
+    const pair *b = (const pair *)(ahead ? p->ahead->b : p->b);
+    const float *other = ahead ? p->ahead->bias : NULL;
     float sums[MOST_ROWS][PANEL] __attribute__((aligned(64)));
     for (ptrdiff_t first = 0; first < p->rows; first += MOST_ROWS) {
         const ptrdiff_t count = p->rows - first < MOST_ROWS ? p->rows - first : MOST_ROWS;
-        if (p->packed)
-            transpose_rows(p, first, block);
-        else
-            round_rows(p, first, count, block);
+        if (p->packed) {
+            transpose_rows(p, first, (pair *)p->block);
+        } else {
+            if (ahead) round_rows(p->ahead, first, count, (uint16_t *)p->block, depth);
+            round_rows(p, first, count, (uint16_t *)p->block + ahead, depth);
+        }
         for (ptrdiff_t column = 0; column < p->columns; column += PANEL) {
-            sum(block, (const pair *)p->b + column * pairs, pairs, count, sums);
+            float *out = p->out + first * p->out_stride + column, both[PANEL];
+            const float *start = p->bias ? p->bias + column : NULL;
+            for (ptrdiff_t n = 0; other && n < PANEL; n++) both[n] = other[column + n] + (start ? start[n] : 0.0f);
+            if (other) start = both;
+            if (!p->add && count % TILE_ROWS == 0 && p->columns - column >= PANEL) {
+                sum((pair *)p->block, b + column * pairs, pairs, count, start, out, p->out_stride);
+                continue;
+            }
+            sum((pair *)p->block, b + column * pairs, pairs, count, start, sums[0], PANEL);
             for (ptrdiff_t m = 0; m < count; m++)
-                write_sums(p, (const vector *)sums[m], (first + m) * p->out_stride + column, column,
-                           p->columns - column);
+                write_row(sums[m], p->add ? p->add + (first + m) * p->out_stride + column : NULL,
+                          out + m * p->out_stride, p->columns - column);
         }
     }
 }

@@ -65,7 +65,7 @@ typedef struct {
     uint32_t step;
     float *products;      /* scratch of INSIDE H: what is added to the products inside a cell */
     const float *factors; /* what they are multiplied by before: then `products` is filled already. NULL: by 1 */
-    struct { const polar *input, *recurrent, *elementwise; } drawn; /* where numbers were drawn before, else NULL */
+    struct { const normals *input, *recurrent, *elementwise; } drawn; /* where numbers were drawn before, else NULL */
 } row_noise;
 
 INLINE void add_noise_at_input(float *row, ptrdiff_t width, int groups, const row_noise *noise) {

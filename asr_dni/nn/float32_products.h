@@ -18,14 +18,15 @@ enum { PANEL = 2 * VECTOR };
 typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 /* out = a B + add + bias. The depth of a is that of B: its columns, but for the gap. */
-typedef struct {
-    const float *a, *b, *add, *bias; /* b: packed; add: may be NULL, or out; bias: may be NULL */
+typedef struct product {
+    const float *a, *b, *add, *bias; /* b: packed; add: may be NULL, or out; bias: may be NULL, in whole panels */
+    const struct product *ahead;     /* what is then added, or NULL: of the same rows and columns, and to the same out */
     float *out;
     ptrdiff_t a_stride, b_stride, out_stride; /* of a row of a, a panel, a row of out and add */
     ptrdiff_t rows, depth, columns;
     ptrdiff_t packed;      /* 0, or a is packed as by pack_transposed: how many columns it has room for */
     ptrdiff_t gap_at, gap; /* columns of a from the first on are the second further on; 0: there is no gap */
-    float *block;          /* room for a few rows of a in bfloat16, see block_size */
+    float *block;          /* room for a few rows of a in bfloat16, see block_size, and of what is ahead before them */
 } product;
 
 INLINE ptrdiff_t rounded(ptrdiff_t number, ptrdiff_t up_to) { return (number + up_to - 1) / up_to * up_to; }
@@ -92,18 +93,22 @@ static void (*const TILES[])(const product *, ptrdiff_t, ptrdiff_t) = {
 #endif
 };
 
+/* A tile of what is ahead is added as soon as it is there, while it is near the core. */
 static void multiply_without_gap(const product *p) {
     ptrdiff_t tiles = (p->rows + ROWS - 1) / ROWS;
     for (ptrdiff_t column = 0; column < p->columns; column += PANEL)
         for (ptrdiff_t t = 0; t < tiles; t++) {
             ptrdiff_t first = p->packed ? t * ROWS : t * p->rows / tiles;
             ptrdiff_t last = p->packed ? first + ROWS : (t + 1) * p->rows / tiles;
-            TILES[(last < p->rows ? last : p->rows) - first](p, first, column);
+            ptrdiff_t rows = (last < p->rows ? last : p->rows) - first;
+            if (p->ahead) TILES[rows](p->ahead, first, column);
+            TILES[rows](p, first, column);
         }
 }
 
 static void multiply_float32(const product *p) {
     product part = *p;
+    if (p->ahead) part.add = p->out;
     if (p->gap) {
         part.depth = p->gap_at;
         multiply_without_gap(&part);
@@ -113,10 +118,9 @@ static void multiply_float32(const product *p) {
     multiply_without_gap(&part);
 }
 
-/* One panel of a matrix whose entry (k, n) is at k * down + n * right. */
+/* The panel of a matrix, whose entry (k, n) is at k * down + n * right, that begins with a column. */
 static void pack_panel_float32(const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth, ptrdiff_t columns,
-                               ptrdiff_t column, float *packed) {
-    float *panel = packed + column * depth;
+                               ptrdiff_t column, float *panel) {
     if (right == 1 && columns - column >= PANEL) {
         for (ptrdiff_t k = 0; k < depth; k++)
             for (ptrdiff_t n = 0; n < PANEL; n++) panel[k * PANEL + n] = from[k * down + column + n];

@@ -148,82 +148,74 @@ INLINE float of_half(uint32_t word, float x) {
     return bits_to_float((int32_t)((uint32_t)float_to_bits(x) ^ ((word ^ word << 1) & 0x80000000u)));
 }
 
-/* Add a pair of Gaussian numbers from each pair of words to the first `of_a` of a and the first `of_b` of b, of_b <= of_a. */
-INLINE void box_muller(const uint32_t *first, const uint32_t *second, int of_a, int of_b, float std, float *a,
-                       float *b) {
-#pragma omp simd
+INLINE int within(ptrdiff_t count) { return count < 0 ? 0 : count < BLOCK ? (int)count : BLOCK; }
+
+/* A pair of Gaussian numbers from a pair of words. */
+INLINE void box_muller(uint32_t first, uint32_t second, float *a, float *b) {
+    float cosine, sine, radius = of_half(second, sqrtf(squared_radius(first)));
+    cosine_sine(second, &cosine, &sine);
+    *a = radius * cosine, *b = radius * sine;
+}
+
+/* Add such numbers, `std` times, to the first `of_a` of a and the first `of_b` of b, of_b <= of_a. */
+INLINE void add_pairs(const uint32_t *first, const uint32_t *second, int of_a, int of_b, float std, float *a,
+                      float *b) {
+    float x, y;
+#pragma omp simd private(x, y)
     for (int u = 0; u < of_b; u++) {
-        float cosine, sine, radius = std * of_half(second[u], sqrtf(squared_radius(first[u])));
-        cosine_sine(second[u], &cosine, &sine);
-        a[u] += radius * cosine;
-        b[u] += radius * sine;
+        box_muller(first[u], second[u], &x, &y);
+        a[u] += std * x;
+        b[u] += std * y;
     }
-#pragma omp simd
+#pragma omp simd private(x, y)
     for (int u = of_b; u < of_a; u++) {
-        float cosine, sine, radius = std * of_half(second[u], sqrtf(squared_radius(first[u])));
-        cosine_sine(second[u], &cosine, &sine);
-        a[u] += radius * cosine;
+        box_muller(first[u], second[u], &x, &y);
+        a[u] += std * x;
     }
 }
 
-INLINE int within(ptrdiff_t count) { return count < 0 ? 0 : count < BLOCK ? (int)count : BLOCK; }
-
-/* The four numbers of BLOCK counters in polar form, before they have a standard deviation: what noises of several
- * strengths that have the same key have in common. */
+/* The four numbers of BLOCK counters: what noises of several strengths that have the same key have in common. */
 typedef struct {
-    float radius[2][BLOCK], cosine[2][BLOCK], sine[2][BLOCK];
-} polar;
+    float of[4][BLOCK];
+} normals;
 
-INLINE ptrdiff_t polars(ptrdiff_t counters) { return (counters + BLOCK - 1) / BLOCK; }
+INLINE ptrdiff_t blocks_of_normals(ptrdiff_t counters) { return (counters + BLOCK - 1) / BLOCK; }
 
-static __attribute__((noinline)) void draw_polar(polar *to, ptrdiff_t counters, site_noise noise, int64_t sample,
-                                                 uint32_t step) {
+static __attribute__((noinline)) void draw_normals(normals *to, ptrdiff_t counters, site_noise noise, int64_t sample,
+                                                   uint32_t step) {
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
     for (ptrdiff_t u = 0; u < counters; u += BLOCK, to++) {
         uint32_t words[4][BLOCK];
         const int count = within(counters - u);
         philox_block((uint32_t)u, count, step, low, high, noise.k0, noise.k1, words);
-        for (int pair = 0; pair < 2; pair++)
+        for (int pair = 0; pair < 4; pair += 2)
 #pragma omp simd
-            for (int k = 0; k < count; k++) {
-                const float radius = sqrtf(squared_radius(words[2 * pair][k]));
-                to->radius[pair][k] = of_half(words[2 * pair + 1][k], radius);
-                cosine_sine(words[2 * pair + 1][k], &to->cosine[pair][k], &to->sine[pair][k]);
-            }
-    }
-}
-
-/* What box_muller does, to the last bit. */
-INLINE void add_polar(const polar *from, int pair, int of_a, int of_b, float std, float *a, float *b) {
-#pragma omp simd
-    for (int u = 0; u < of_b; u++) {
-        float radius = std * from->radius[pair][u];
-        a[u] += radius * from->cosine[pair][u];
-        b[u] += radius * from->sine[pair][u];
-    }
-#pragma omp simd
-    for (int u = of_b; u < of_a; u++) {
-        float radius = std * from->radius[pair][u];
-        a[u] += radius * from->cosine[pair][u];
+            for (int k = 0; k < count; k++)
+                box_muller(words[pair][k], words[pair + 1][k], to->of[pair] + k, to->of[pair + 1] + k);
     }
 }
 
 /* Add the four numbers of each of `counters` counters to lanes[0..3], of which lane k has widths[k] numbers; where a lane has
- * none the later one of its pair has none. drawn: the numbers, or NULL. */
+ * none the later one of its pair has none. drawn: the numbers, which give the same to the last bit, or NULL. */
 static __attribute__((noinline)) void add_lanes(float *const lanes[4], const ptrdiff_t widths[4], ptrdiff_t counters,
-                                                site_noise noise, int64_t sample, uint32_t step, const polar *drawn) {
+                                                site_noise noise, int64_t sample, uint32_t step,
+                                                const normals *drawn) {
     if (noise.std == 0.0f) return;
     uint32_t low = (uint32_t)sample, high = (uint32_t)((uint64_t)sample >> 32);
     for (ptrdiff_t u = 0; u < counters; u += BLOCK) {
+        if (drawn) {
+            for (int lane = 0; lane < 4; lane++)
+#pragma omp simd
+                for (int k = 0; k < within(widths[lane] - u); k++)
+                    lanes[lane][u + k] += noise.std * drawn[u / BLOCK].of[lane][k];
+            continue;
+        }
         uint32_t words[4][BLOCK];
-        if (!drawn) philox_block((uint32_t)u, within(counters - u), step, low, high, noise.k0, noise.k1, words);
+        philox_block((uint32_t)u, within(counters - u), step, low, high, noise.k0, noise.k1, words);
         for (int pair = 0; pair < 4; pair += 2) {
             const int of_a = within(widths[pair] - u), of_b = within(widths[pair + 1] - u);
-            if (!of_a) continue;
-            if (drawn)
-                add_polar(drawn + u / BLOCK, pair / 2, of_a, of_b, noise.std, lanes[pair] + u, lanes[pair + 1] + u);
-            else
-                box_muller(words[pair], words[pair + 1], of_a, of_b, noise.std, lanes[pair] + u, lanes[pair + 1] + u);
+            if (of_a)
+                add_pairs(words[pair], words[pair + 1], of_a, of_b, noise.std, lanes[pair] + u, lanes[pair + 1] + u);
         }
     }
 }
@@ -233,7 +225,7 @@ INLINE ptrdiff_t counters_of(ptrdiff_t width, int groups) { return (width + 4 / 
 
 /* Add noise to a row of `groups` gates of `width` units: 4 / groups lanes to a gate, see normal() in philox.py. */
 INLINE void add_noise(float *row, ptrdiff_t width, int groups, site_noise noise, int64_t sample, uint32_t step,
-                      const polar *drawn) {
+                      const normals *drawn) {
     const int per_gate = 4 / groups;
     const ptrdiff_t counters = counters_of(width, groups);
     float *lanes[4] = {row, row, row, row};

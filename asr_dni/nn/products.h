@@ -58,13 +58,13 @@ INLINE ptrdiff_t packed_size(int kernel, ptrdiff_t depth, ptrdiff_t columns) {
 /* Floats of a panel. */
 INLINE ptrdiff_t panel_size(int kernel, ptrdiff_t depth) { return packed_size(kernel, depth, PANEL); }
 
-/* One panel of a matrix whose entry (k, n) is at k * down + n * right. */
+/* The panel of a matrix, whose entry (k, n) is at k * down + n * right, that begins with a column. */
 static void pack_panel(int kernel, const float *from, ptrdiff_t down, ptrdiff_t right, ptrdiff_t depth,
-                       ptrdiff_t columns, ptrdiff_t column, float *packed) {
+                       ptrdiff_t columns, ptrdiff_t column, float *panel) {
     if (kernel == FLOAT32)
-        pack_panel_float32(from, down, right, depth, columns, column, packed);
+        pack_panel_float32(from, down, right, depth, columns, column, panel);
     else
-        pack_panel_bfloat16(from, down, right, depth, columns, column, packed);
+        pack_panel_bfloat16(from, down, right, depth, columns, column, panel);
 }
 
 /* Floats of a matrix that pack_transposed packs. */

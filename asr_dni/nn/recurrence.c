@@ -28,12 +28,12 @@ void draw_gaussian(float *out, ptrdiff_t networks, ptrdiff_t steps, ptrdiff_t ro
 #pragma omp parallel for schedule(static) if (networks * steps * rows * size > 16384)
     for (ptrdiff_t at = 0; at < steps * rows; at++) {
         const uint32_t step = (uint32_t)(first_step + at / rows);
-        polar numbers[FEW];
+        normals numbers[FEW];
         for (ptrdiff_t k = 0, alike; k < networks; k += alike) {
             const int64_t sample = samples[k][at % rows];
             alike = same_numbers(noise, samples, networks, k);
-            const polar *drawn = alike > 1 && polars(counters) <= FEW ? numbers : NULL;
-            if (drawn) draw_polar(numbers, counters, noise[k], sample, step);
+            const normals *drawn = alike > 1 && blocks_of_normals(counters) <= FEW ? numbers : NULL;
+            if (drawn) draw_normals(numbers, counters, noise[k], sample, step);
             for (ptrdiff_t other = k; other < k + alike; other++) {
                 float *row = out + (other * steps * rows + at) * size;
                 for (ptrdiff_t u = 0; u < size; u++) row[u] = 0.0f;
@@ -173,6 +173,11 @@ INLINE ptrdiff_t packed_piece(const recurrence *p, int backward, const piece *it
     return its->of_hidden || p->d_inputs ? packed_size(p->kernel, gates, its->columns) : 0;
 }
 
+/* Whether the products of x and of h are one, whose panels have the rows of W_ih's and then those of W_hh's. */
+INLINE int is_one_product(const recurrence *p, int backward) {
+    return !backward && !p->n_arrays && p->inputs && !keeps_apart(p);
+}
+
 /* Floats of the packed pieces of one network that come before one of them. */
 INLINE ptrdiff_t packed_before(const recurrence *p, int backward, ptrdiff_t piece) {
     ptrdiff_t size = 0;
@@ -187,9 +192,18 @@ INLINE int groups_of(const recurrence *p, const array *its) {
 
 /* Floats of what a product needs for a few of its rows. */
 INLINE ptrdiff_t block_of_thread(const recurrence *p) {
-    const ptrdiff_t gates = GATES[p->cell] * p->width, deepest = gates > p->features ? gates : p->features;
+    const ptrdiff_t gates = GATES[p->cell] * p->width, both = rounded(p->features, DEPTH) + rounded(p->width, DEPTH);
+    const ptrdiff_t deepest = gates > both ? gates : both;
     return block_size(p->kernel, deepest > CHUNK_ROWS ? deepest : CHUNK_ROWS);
 }
+
+/* Floats of a panel of W_ih and W_hh one above the other. */
+INLINE ptrdiff_t panel_of_both(const recurrence *p) {
+    return panel_size(p->kernel, p->features) + panel_size(p->kernel, p->width);
+}
+
+/* Floats of the biases of all gates, in whole panels. */
+INLINE ptrdiff_t biases_of_thread(const recurrence *p) { return rounded(GATES[p->cell] * p->width, PANEL); }
 
 /* Floats of what went into the products for `room` rows, before one of the pieces. */
 INLINE ptrdiff_t turned_before(const recurrence *p, ptrdiff_t room, ptrdiff_t piece) {
@@ -216,17 +230,17 @@ INLINE ptrdiff_t counters_at(const recurrence *p, int site) {
 }
 
 /* Blocks of numbers of a row at a site that some networks have in common; 0 where none of them has noise. */
-INLINE ptrdiff_t polars_at(const recurrence *p, ptrdiff_t k, ptrdiff_t networks, int site) {
+INLINE ptrdiff_t normals_at(const recurrence *p, ptrdiff_t k, ptrdiff_t networks, int site) {
     for (ptrdiff_t j = k; j < k + networks; j++)
-        if (noise_at(p->noise + j, site).std != 0.0f) return polars(counters_at(p, site));
+        if (noise_at(p->noise + j, site).std != 0.0f) return blocks_of_normals(counters_at(p, site));
     return 0;
 }
 
 /* Floats of the numbers of a row that networks have in common. */
 INLINE ptrdiff_t numbers_of_row(const recurrence *p) {
     ptrdiff_t count = 0;
-    for (int site = 0; teams_of(p) < p->networks && site < N_SITES; site++) count += polars_at(p, 0, p->networks, site);
-    return count * (ptrdiff_t)(sizeof(polar) / sizeof(float));
+    for (int site = 0; teams_of(p) < p->networks && site < N_SITES; site++) count += normals_at(p, 0, p->networks, site);
+    return count * (ptrdiff_t)(sizeof(normals) / sizeof(float));
 }
 
 /* Of whole cache lines, as is what bfloat16 needs: that comes first. */
@@ -236,7 +250,7 @@ INLINE ptrdiff_t scratch_of_thread(const recurrence *p, int backward) {
     ptrdiff_t size = block_of_thread(p) + inside;
     if (!backward) {
         const ptrdiff_t gates = (keeps_apart(p) ? 2 : 1) * GATES[p->cell] * H;
-        size += rows * (gates + converted + (p->n_arrays ? 2 * D : 0) + numbers_of_row(p));
+        size += rows * (gates + converted + (p->n_arrays ? 2 * D : 0) + numbers_of_row(p)) + 2 * biases_of_thread(p);
     } else {
         const ptrdiff_t room = steps_of_chunk(p) * rows, buffers = p->n_arrays > 1 ? 1 + p->n_arrays : 1;
         size += turned_before(p, room, p->n_pieces) + packed_gradients(p, room) + room * buffers * D;
@@ -331,8 +345,9 @@ typedef struct {
     float *outputs, *of_hidden; /* (rows, D): of an array, and of W_hh on an array of both */
     float *inputs, *state;      /* (rows, F), (rows, H): what a DAC gives */
     float *block;               /* of products */
-    polar *numbers;             /* (rows, those of the sites): random numbers that several networks have in common */
-    ptrdiff_t polars[N_SITES];  /* of a row; all 0 where there are none */
+    float *b_ih, *b_hh;         /* (G) in whole panels */
+    normals *numbers;             /* (rows, those of the sites): random numbers that several networks have in common */
+    ptrdiff_t blocks[N_SITES];  /* of a row; all 0 where there are none */
 } forward_rows;
 
 /* x or h as it goes into the arrays. */
@@ -425,19 +440,21 @@ static void gates_on_arrays(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdi
 static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t first, ptrdiff_t rows,
                         const forward_rows *to) {
     const ptrdiff_t H = p->width, F = p->features, G = GATES[p->cell] * H;
-    const int apart = keeps_apart(p);
     const float *packed = packed_of(p, 0, k);
-    product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = bias_of(p, p->b_hh, k),
-                           .out = to->hidden, .a_stride = H, .b_stride = panel_size(p->kernel, H), .out_stride = G,
-                           .rows = rows, .depth = H, .columns = G, .block = to->block};
-    if (p->inputs) {
-        product from_inputs = {.a = inputs_of(p, k, t, first), .b = packed + packed_before(p, 0, 1),
-                               .bias = bias_of(p, p->b_ih, k), .out = to->inward, .a_stride = F,
-                               .b_stride = panel_size(p->kernel, F), .out_stride = G, .rows = rows, .depth = F,
-                               .columns = G, .block = to->block};
+    product from_inputs = {.a = p->inputs ? inputs_of(p, k, t, first) : NULL, .b = packed + packed_before(p, 0, 1),
+                           .bias = to->b_ih, .out = to->inward, .a_stride = F,
+                           .b_stride = panel_size(p->kernel, F), .out_stride = G, .rows = rows, .depth = F,
+                           .columns = G, .block = to->block};
+    product from_hidden = {.a = hidden_before(p, k, t, first), .b = packed, .bias = to->b_hh, .out = to->hidden,
+                           .a_stride = H, .b_stride = panel_size(p->kernel, H), .out_stride = G, .rows = rows,
+                           .depth = H, .columns = G, .block = to->block};
+    if (is_one_product(p, 0)) {
+        from_inputs.b = packed, from_hidden.b = packed + panel_size(p->kernel, F);
+        from_inputs.b_stride = from_hidden.b_stride = panel_of_both(p);
+        from_hidden.ahead = &from_inputs;
+    } else if (p->inputs) {
         multiply(p->kernel, &from_inputs);
-        from_hidden.add = apart ? NULL : to->inward;
-    } else if (apart) {
+    } else if (keeps_apart(p)) {
         for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = projection_of(p, k, t, first)[j];
     } else {
         from_hidden.add = projection_of(p, k, t, first);
@@ -445,9 +462,19 @@ static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t
     multiply(p->kernel, &from_hidden);
 }
 
+/* Lay out the biases of a network in whole panels. */
+static void fill_biases(const recurrence *p, ptrdiff_t k, const forward_rows *to) {
+    const ptrdiff_t G = GATES[p->cell] * p->width;
+    const float *b_ih = bias_of(p, p->b_ih, k), *b_hh = bias_of(p, p->b_hh, k);
+    for (ptrdiff_t u = 0; u < biases_of_thread(p); u++) {
+        to->b_ih[u] = b_ih && u < G ? b_ih[u] : 0.0f;
+        to->b_hh[u] = b_hh && u < G ? b_hh[u] : 0.0f;
+    }
+}
+
 /* Where the numbers of a row at a site are, of those that networks have in common; NULL: there are none. */
-INLINE polar *numbers_at_site(const forward_rows *its, ptrdiff_t row, int site) {
-    const ptrdiff_t *count = its->polars, before = site == 0 ? 0 : site == 1 ? count[0] : count[0] + count[1];
+INLINE normals *numbers_at_site(const forward_rows *its, ptrdiff_t row, int site) {
+    const ptrdiff_t *count = its->blocks, before = site == 0 ? 0 : site == 1 ? count[0] : count[0] + count[1];
     return count[site] ? its->numbers + row * (count[0] + count[1] + count[2]) + before : NULL;
 }
 
@@ -510,14 +537,16 @@ static void forward_block(const recurrence *p, ptrdiff_t k, ptrdiff_t networks, 
     forward_rows to = {.inward = inward, .hidden = block, .outputs = inward + rows * G, .block = scratch};
     to.of_hidden = to.outputs + rows * D, to.inputs = to.of_hidden + rows * D;
     to.state = to.inputs + (p->n_arrays ? rows * inputs_width(p) : 0);
-    to.numbers = (polar *)(to.state + (p->n_arrays ? rows * H : 0));
-    for (int site = 0; networks > 1 && site < N_SITES; site++) to.polars[site] = polars_at(p, k, networks, site);
+    to.b_ih = to.state + (p->n_arrays ? rows * H : 0), to.b_hh = to.b_ih + biases_of_thread(p);
+    to.numbers = (normals *)(to.b_hh + biases_of_thread(p));
+    fill_biases(p, k, &to);
+    for (int site = 0; networks > 1 && site < N_SITES; site++) to.blocks[site] = normals_at(p, k, networks, site);
     for (ptrdiff_t t = 0; t < p->steps; t++) {
         for (ptrdiff_t j = 0; j < rows * N_SITES; j++) {
-            polar *numbers = numbers_at_site(&to, j / N_SITES, j % N_SITES);
+            normals *numbers = numbers_at_site(&to, j / N_SITES, j % N_SITES);
             const place at = place_of(p, k, t, first + j / N_SITES);
             const site_noise noise = noise_at(p->noise + k, j % N_SITES);
-            if (numbers) draw_polar(numbers, counters_at(p, j % N_SITES), noise, at.sample, at.step);
+            if (numbers) draw_normals(numbers, counters_at(p, j % N_SITES), noise, at.sample, at.step);
         }
         for (ptrdiff_t j = k; j < k + networks; j++) forward_step(p, j, t, first, rows, &to, products, factors);
     }
@@ -581,7 +610,7 @@ static void sum_weight_gradients(const recurrence *p, const chunk *c, ptrdiff_t 
         for (ptrdiff_t gate = 0; gate < outputs / H; gate++)
             for (ptrdiff_t column = 0; column < H; column += PANEL)
                 pack_panel(p->kernel, gradients + gate * H, outputs, 1, count, H, column,
-                           c->panels + packed_size(p->kernel, count, gate * W));
+                           c->panels + packed_size(p->kernel, count, gate * W + column));
         for (ptrdiff_t j = 0; j < p->n_pieces; j++) {
             const piece *its = p->pieces + j;
             if (its->array != a) continue;
@@ -732,7 +761,11 @@ static void pack_piece(const recurrence *p, int backward, ptrdiff_t k, ptrdiff_t
     const piece *its = p->pieces + number;
     const ptrdiff_t G = GATES[p->cell] * p->width, fan_in = its->of_hidden ? p->width : p->features;
     const float *matrix = (its->of_hidden ? p->w_hh : p->w_ih) + k * G * fan_in + its->first;
-    float *packed = p->packed + k * packed_before(p, backward, p->n_pieces) + packed_before(p, backward, number);
+    float *packed = p->packed + k * packed_before(p, backward, p->n_pieces);
+    if (is_one_product(p, backward))
+        packed += panel * panel_of_both(p) + (its->of_hidden ? panel_size(p->kernel, p->features) : 0);
+    else
+        packed += packed_before(p, backward, number) + panel * panel_size(p->kernel, backward ? G : its->columns);
     if (backward)
         pack_panel(p->kernel, matrix, fan_in, 1, G, its->columns, panel * PANEL, packed);
     else
