@@ -80,6 +80,14 @@ _DEEPER = (
     "{channels: 32, stride: [1, 2], separable: true}, {channels: 32, separable: true, residual: true}, "
     "{channels: 48, stride: [1, 2], separable: true}, {channels: 48, separable: true, residual: true}]"
 )
+_MFCC = (
+    "--data.front_end=asr_dni.features.MFCC",
+    "--data.front_end.n_mfcc=40",
+    "--data.front_end.n_mels=80",
+    "--data.front_end.window_ms=30.0",
+    "--data.front_end.hop_ms=10.0",
+    "--data.front_end.padding=center",
+)
 
 LEVERS = {
     "base": Lever("nothing: the recipe as it is", kind="base"),
@@ -116,13 +124,15 @@ LEVERS = {
     "attention": _network("pooling=attention", "a learned weight for each frame in place of the mean"),
     "mfcc": Lever(
         "MFCC: DCT of 80 mel bands to 40, at the same windows",
+        _MFCC,
+        "front end",
+    ),
+    "masks_before_dct": Lever(
+        "this MFCC with SpecAugment on its 80 mel bands, before the DCT, in masks of up to 10",
         (
-            "--data.front_end=asr_dni.features.MFCC",
-            "--data.front_end.n_mfcc=40",
-            "--data.front_end.n_mels=80",
-            "--data.front_end.window_ms=30.0",
-            "--data.front_end.hop_ms=10.0",
-            "--data.front_end.padding=center",
+            *_MFCC,
+            "--data.augmentation.mask_mel_bands=true",
+            "--data.augmentation.frequency_mask_bins=10",
         ),
         "front end",
     ),
@@ -130,6 +140,10 @@ LEVERS = {
         "front_end.window_ms=40.0 front_end.hop_ms=20.0 augmentation.time_mask_frames=10",
         "windows of 40 ms every 20 ms",
         "front end",
+    ),
+    "cutout": _data(
+        "augmentation.cutouts=1 augmentation.cutout_frames=25 augmentation.cutout_bins=10",
+        "cutout of 250 ms x 10 bands beside SpecAugment",
     ),
     "no_masks": _data("augmentation.time_masks=0 augmentation.frequency_masks=0", "no SpecAugment"),
     "drawn_batch": Lever("sigma drawn for each batch, from 0 to 2", ("--annealing.drawn=batch",), "noise"),

@@ -23,7 +23,7 @@ def noise(n_samples: int, seed: int = 0) -> torch.Tensor:
 
 
 EVERYTHING = AugmentationSettings(
-    speed=(0.9, 1.1), gain_db=(-6.0, 6.0), time_masks=2, frequency_masks=2, frequency_mask_bins=5
+    speed=(0.9, 1.1), gain_db=(-6.0, 6.0), time_masks=2, frequency_masks=2, frequency_mask_bins=5, cutouts=1
 )
 WITHOUT_SPEED = AugmentationSettings(gain_db=(-6.0, 6.0))
 
@@ -286,6 +286,51 @@ def test_masks_have_the_stated_number_and_widths():
     assert max(runs(row) for row in bins[:500]) == 2
 
 
+def test_cutouts_are_boxes_of_one_size_with_uniform_centres():
+    n_clips, n_frames, n_features = 6000, 12, 5
+    settings = only(cutouts=1, cutout_frames=5, cutout_bins=2)
+    masked = Augmentation(settings).features(
+        torch.ones(n_clips, n_frames, n_features), torch.arange(n_clips), 0
+    )
+    box = masked == 0
+    frames, bins = box.any(2), box.any(1)
+    assert torch.equal(box, frames[:, :, None] & bins[:, None])
+    # A span of a width about a centre, of which the ends cut some off: its last place tells the centre.
+    centres = torch.zeros(n_clips, 2, dtype=torch.int64)
+    for axis, (its, width) in enumerate(((frames, 5), (bins, 2))):
+        length = its.shape[1]
+        spans = [torch.zeros(length, dtype=torch.bool) for _ in range(length)]
+        for centre, span in enumerate(spans):
+            span[max(centre - width // 2, 0) : centre - width // 2 + width] = True
+        matches = (its[:, None] == torch.stack(spans)).all(2)
+        assert (matches.sum(1) == 1).all()
+        centres[:, axis] = matches.float().argmax(1)
+    cells = n_frames * n_features
+    counts = torch.bincount(centres[:, 0] * n_features + centres[:, 1], minlength=cells).double()
+    chi_square = float(((counts - n_clips / cells) ** 2 / (n_clips / cells)).sum())
+    assert chi_square < 116  # 59 degrees of freedom; false alarms: 1e-5
+
+
+def test_several_cutouts_and_deltas_with_their_feature():
+    features = torch.ones(200, 30, 40)
+    settings = only(cutouts=2, cutout_frames=4, cutout_bins=3)
+    masked = Augmentation(settings).features(features, torch.arange(200), 0, n_bands=20)
+    static, deltas = masked.chunk(2, dim=-1)
+    assert torch.equal(static, deltas)
+    sizes = (static == 0).sum((1, 2))
+    assert sizes.max() == 24
+    assert (sizes > 12).float().mean() > 0.8  # two boxes seldom cover each other
+
+
+def test_masks_of_mel_bands_are_those_of_features():
+    features, ids = torch.ones(50, 3, 20), torch.arange(50)
+    before = only(frequency_masks=2, frequency_mask_bins=5, mask_mel_bands=True)
+    after = Augmentation(only(frequency_masks=2, frequency_mask_bins=5)).features(features, ids, 2)
+    assert torch.equal(Augmentation(before).masked_bands(20, ids, 2), after[:, 0] == 0)
+    assert torch.equal(Augmentation(before).features(features, ids, 2), features)
+    assert Augmentation(only(frequency_masks=2)).masked_bands(20, ids, 2) is None
+
+
 def test_deltas_are_masked_with_their_feature():
     features = torch.ones(100, 10, 60)
     settings = only(frequency_masks=1, frequency_mask_bins=5)
@@ -328,6 +373,11 @@ def test_masks_wider_than_the_clip():
         ("time_mask_frames", dict(time_masks=1, time_mask_frames=0)),
         ("frequency_masks", dict(frequency_masks=-1)),
         ("frequency_mask_bins", dict(frequency_masks=1, frequency_mask_bins=0)),
+        ("mask_mel_bands", dict(mask_mel_bands=True)),
+        ("cutouts", dict(cutouts=-1)),
+        ("cutouts", dict(cutouts=10_000)),
+        ("cutout_frames", dict(cutouts=1, cutout_frames=0)),
+        ("cutout_bins", dict(cutouts=1, cutout_bins=0)),
     ],
 )
 def test_bad_settings_name_the_key(key, values):

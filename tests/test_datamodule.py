@@ -26,10 +26,20 @@ from asr_dni.data.labels import CANONICAL_WORDS
 from asr_dni.data.silence import silence
 from asr_dni.data.store import SILENCE_BIT
 from asr_dni.errors import UserError
-from asr_dni.features import MFCC, FrontEnd
+from asr_dni.features import MFCC, FrontEnd, LogMel
 from asr_dni.philox import derive_key
 
 AUGMENTED = AugmentationSettings(time_shift_ms=50, time_masks=1, frequency_masks=1)
+MEL_MASKS = AugmentationSettings(
+    time_shift_ms=0, background_probability=0, frequency_masks=2, frequency_mask_bins=8, mask_mel_bands=True
+)
+
+
+class Louder(MFCC):
+    """Computes clips in its own way, so that bands of the class above can't be masked."""
+
+    def forward(self, waveforms):
+        return super().forward(2 * waveforms)
 
 
 @pytest.fixture
@@ -131,6 +141,14 @@ def test_what_the_network_needs_is_known_at_once(tmp_path):
         ({"num_workers": 0}, "num_workers: 0"),
         ({"damaged": "ignore"}, "give error or skip"),
         ({"seed": -1}, "seed: -1"),
+        (
+            {"augmentation": MEL_MASKS, "normalize": False},
+            "mask_mel_bands: no mel bands can be masked: their mean is not known, give normalize: true",
+        ),
+        (
+            {"augmentation": MEL_MASKS, "front_end": Louder()},
+            "mask_mel_bands: no mel bands can be masked: Louder makes features of none",
+        ),
         ({"clip_seconds": 0.0}, r"clip_seconds: 0\.0"),
         ({"clip_seconds": math.nan}, "clip_seconds: nan"),
         ({"clip_seconds": 0.001}, r"clip_seconds: 0\.001 is not valid; give at least 0.03"),
@@ -236,6 +254,25 @@ def test_training_does_not_depend_on_batch_size_or_workers(make):
     second = augmented(7, 3, folder / "two")
     assert torch.equal(ids(first), ids(second))
     assert all_equal(features_by_clip(first), features_by_clip(second))
+
+
+def test_mel_bands_are_masked_in_training_alone(make):
+    """A mask of neighbouring bands changes all coefficients of an MFCC; its time course is that of the clip."""
+    data = make(augmentation=MEL_MASKS)
+    data.setup()
+    clips = next(iter(data.train_dataloader()))
+    exact = data.transform(clips).features
+    masked = data.transform(clips, training=True, epoch=1).features
+    bands = data.augment.masked_bands(40, clips.clip_ids, 1)
+    assert torch.equal((masked != exact).flatten(1).any(1), bands.any(1))
+    assert bands.any()
+    front_end = data.features.front_end
+    log_mel = LogMel(n_mels=40)(data._to_float(clips, ("none",)))
+    fill = data.features.mean @ front_end._dct.T
+    expected = (
+        torch.where(bands[:, None], fill, log_mel) @ front_end._dct - data.features.mean
+    ) / data.features.std
+    torch.testing.assert_close(masked, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_other_seeds_give_other_orders_and_augmentation(make):

@@ -114,6 +114,9 @@ def test_a_front_end_that_computes_clips_anew_has_not_the_stream_of_the_class_ab
     with pytest.raises(UserError, match="Louder has no stream"):
         ClipFeatures(Louder()).stream()
     ClipFeatures(Cropped()).stream()
+    assert (Louder().n_mel_bands, Cropped().n_mel_bands) == (0, 40)
+    with pytest.raises(UserError, match="Louder makes its features of no mel bands"):
+        Louder().with_masked_bands(torch.zeros(1, 16000), torch.zeros(1, 40) > 0, torch.zeros(40))
 
 
 def test_a_front_end_that_does_not_do_what_it_says_is_an_error():

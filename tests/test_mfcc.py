@@ -4,8 +4,9 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 
-from asr_dni.data import ClipFeatures
+from asr_dni.data import Augmentation, AugmentationSettings, ClipFeatures
 from asr_dni.errors import UserError
 from asr_dni.features import MFCC, FrontEnd, LogMel
 from asr_dni.features.log_mel import mel_filterbank
@@ -93,6 +94,50 @@ def test_default_shape_and_silence():
     features = settings(torch.zeros(2, 16000))
     assert features.shape == (2, 49, 40)
     torch.testing.assert_close(features, torch.full((2, 49, 40), math.log(1e-6)))
+
+
+@pytest.mark.parametrize("deltas", [0, 1])
+def test_bands_are_masked_before_the_transform(deltas):
+    """Against SciPy's DCT of log-mel energies, and librosa's deltas; in more clips than are done at once."""
+    settings = {"n_mels": 30, "deltas": deltas, "padding": "center"}
+    x = speechlike(40, 8000)
+    masked = torch.rand(40, 30, generator=torch.Generator().manual_seed(1)) < 0.3
+    bands = LogMel(**{**settings, "deltas": 0})(x)
+    mean = bands.mean((0, 1))
+    filled = np.where(masked[:, None].numpy(), mean.numpy(), bands.numpy())
+    expected = dct(filled, type=2, norm="ortho")
+    if deltas:
+        slopes = librosa.feature.delta(expected, width=5, axis=1, mode="nearest")
+        expected = np.concatenate([expected, slopes], -1)
+    front_end = MFCC(n_mfcc=30, **settings)
+    mean_features = torch.from_numpy(dct(mean.numpy(), type=2, norm="ortho"))
+    mean_features = torch.cat([mean_features, torch.zeros(30 * deltas)])
+    got = front_end.with_masked_bands(x, masked, mean_features)
+    torch.testing.assert_close(got, torch.from_numpy(expected), atol=2e-4, rtol=1e-4)
+    assert torch.equal(front_end.with_masked_bands(x[3:4], masked[3:4], mean_features), got[3:4])
+    assert torch.equal(front_end.with_masked_bands(x, masked & False, mean_features), front_end(x))
+
+
+def test_clips_of_which_all_bands_are_masked_have_mean_features():
+    for front_end in (MFCC(n_mfcc=13), LogMel()):
+        features, x = fitted(front_end), speechlike(3, 8000)
+        masked = torch.ones(3, 40, dtype=torch.bool)
+        torch.testing.assert_close(
+            features(x, masked), torch.zeros(3, 24, features.n_features), atol=1e-4, rtol=0
+        )
+
+
+def test_masked_bands_of_log_mel_are_masked_features():
+    features, x = fitted(LogMel()), speechlike(5, 8000)
+    augmentation = [
+        Augmentation(AugmentationSettings(frequency_masks=2, mask_mel_bands=before), seed=1)
+        for before in (True, False)
+    ]
+    ids = torch.arange(5)
+    before = augmentation[0].features(features(x, augmentation[0].masked_bands(40, ids, 0)), ids, 0)
+    after = augmentation[1].features(features(x), ids, 0)
+    assert (after == 0).any()
+    torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
 
 
 def test_sine_lands_in_the_band_around_its_frequency():

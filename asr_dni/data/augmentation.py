@@ -25,7 +25,7 @@ _N_DRAWS = 6
 class AugmentationSettings:
     """What is changed at random in training clips; the defaults are those published with Speech Commands.
 
-    In this order: speed, time shift, gain, background, clipping to [-1, 1]; SpecAugment on the features.
+    In this order: speed, time shift, gain, background, clipping to [-1, 1]; SpecAugment and cutout on the features.
 
     Args:
         time_shift_ms: largest shift in time in milliseconds, to either side, filled with zeros; 0 for none.
@@ -41,6 +41,13 @@ class AugmentationSettings:
         time_mask_frames: largest width of such a mask in frames; the smallest is 0.
         frequency_masks: SpecAugment masks over consecutive features; 0 for none.
         frequency_mask_bins: largest width of such a mask in features; the smallest is 0.
+        mask_mel_bands: whether frequency masks are on the mel bands that an MFCC is made of, before its DCT, rather
+            than on its coefficients; their widths are in bands then. Features that are mel bands are masked alike.
+        cutouts: boxes in time and features that are masked, of one size, with their centres anywhere (T. DeVries and
+            G. Taylor, "Improved regularization of convolutional neural networks with cutout", arXiv:1708.04552); 0 for
+            none.
+        cutout_frames: length of such a box in frames.
+        cutout_bins: its width in features.
 
     Raises:
         UserError: a value out of range; the line names the key.
@@ -56,6 +63,10 @@ class AugmentationSettings:
     time_mask_frames: int = 10
     frequency_masks: int = 0
     frequency_mask_bins: int = 4
+    mask_mel_bands: bool = False
+    cutouts: int = 0
+    cutout_frames: int = 20
+    cutout_bins: int = 8
 
     def __post_init__(self) -> None:
         def require(valid: bool, key: str, expected: str) -> None:
@@ -87,13 +98,23 @@ class AugmentationSettings:
                     "background_probability: a level is missing: give background_volume or "
                     "background_snr_db, or set background_probability to 0"
                 )
-        for masks, width in (("time_masks", "time_mask_frames"), ("frequency_masks", "frequency_mask_bins")):
+        for masks, width in (
+            ("time_masks", "time_mask_frames"),
+            ("frequency_masks", "frequency_mask_bins"),
+            ("cutouts", "cutout_frames"),
+            ("cutouts", "cutout_bins"),
+        ):
             require(getattr(self, masks) >= 0, masks, "0 (off) or more")
             at_most(masks, getattr(self, masks), 1_000)
             require(
                 getattr(self, width) >= (1 if getattr(self, masks) else 0),
                 width,
                 f"1 or more, or set {masks} to 0",
+            )
+
+        if self.mask_mel_bands and not self.frequency_masks:
+            raise UserError(
+                "mask_mel_bands: there are no masks: give frequency_masks above 0, or leave it out"
             )
 
     @classmethod
@@ -169,8 +190,24 @@ class Augmentation(nn.Module):
         return change.apply(waveforms)
 
     @torch.no_grad()
+    def masked_bands(self, n_bands: int, clip_ids: Tensor, epoch: int) -> Tensor | None:
+        """Return which mel bands of a batch are masked before features are made of them.
+
+        Args:
+            n_bands: mel bands.
+            clip_ids: ``(N,)`` integer identities of the clips.
+            epoch: number of the pass over the training split.
+
+        Returns:
+            ``(N, n_bands)`` booleans, the masks that :meth:`features` would put on so many features; None: none are.
+        """
+        if not self.settings.mask_mel_bands or not self.settings.frequency_masks:
+            return None
+        return self._frequency_masks(n_bands, clip_ids, epoch)
+
+    @torch.no_grad()
     def features(self, features: Tensor, clip_ids: Tensor, epoch: int, n_bands: int | None = None) -> Tensor:
-        """Mask frames and features of a batch with zeros, the mean of normalised features.
+        """Mask frames, features and boxes of a batch with zeros, the mean of normalised features.
 
         D. Park et al., "SpecAugment: A simple data augmentation method for automatic speech recognition",
         Interspeech 2019, without the time warp: the width of a mask is uniform from 0 to its largest, its
@@ -193,15 +230,32 @@ class Augmentation(nn.Module):
             draws = uniform(derive_key(self.seed, "time masks", epoch), ids, 2 * settings.time_masks)
             masked = self._masked(draws, n_frames, settings.time_mask_frames)
             features = features.masked_fill(masked[:, :, None], 0.0)
-        if settings.frequency_masks:
-            draws = uniform(
-                derive_key(self.seed, "frequency masks", epoch), ids, 2 * settings.frequency_masks
-            )
-            bands = n_bands or n_features
-            masked = self._masked(draws, bands, settings.frequency_mask_bins)
-            masked = masked.repeat(1, -(-n_features // bands))[:, None, :n_features]
+        bands = n_bands or n_features
+        copies = -(-n_features // bands)
+        if settings.frequency_masks and not settings.mask_mel_bands:
+            masked = self._frequency_masks(bands, ids, epoch).repeat(1, copies)[:, None, :n_features]
             features = features.masked_fill(masked, 0.0)
+        if settings.cutouts:
+            draws = uniform(derive_key(self.seed, "cutouts", epoch), ids, 2 * settings.cutouts)
+            frames = self._around(draws[:, 0::2], n_frames, settings.cutout_frames)
+            inside = self._around(draws[:, 1::2], bands, settings.cutout_bins)
+            masked = (frames[..., None] & inside[:, :, None]).any(1)
+            features = features.masked_fill(masked.repeat(1, 1, copies)[..., :n_features], 0.0)
         return features
+
+    def _frequency_masks(self, bands: int, clip_ids: Tensor, epoch: int) -> Tensor:
+        """Return ``(N, bands)``, true inside a mask."""
+        settings = self.settings
+        key = derive_key(self.seed, "frequency masks", epoch)
+        draws = uniform(key, clip_ids, 2 * settings.frequency_masks)
+        return self._masked(draws, bands, settings.frequency_mask_bins)
+
+    @staticmethod
+    def _around(draws: Tensor, length: int, width: int) -> Tensor:
+        """Return ``(N, n, length)``, true in spans of one width about centres that ``draws``, ``(N, n)``, are."""
+        starts = _below(draws, length) - width // 2
+        places = torch.arange(length, device=draws.device)
+        return (places >= starts[..., None]) & (places < (starts + width)[..., None])
 
     def extra_repr(self) -> str:
         """Return the settings, for ``print(module)``."""

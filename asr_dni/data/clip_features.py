@@ -82,11 +82,12 @@ class ClipFeatures(nn.Module):
         self._fitted = self._fitted or int(self.count) > 0
         return self._fitted
 
-    def forward(self, waveforms: Tensor) -> Tensor:
+    def forward(self, waveforms: Tensor, masked_bands: Tensor | None = None) -> Tensor:
         """Compute normalised features.
 
         Args:
             waveforms: ``(N, S)`` int16, or floating-point samples in [-1, 1].
+            masked_bands: ``(N, n_mel_bands)`` booleans: mel bands of the front end that are at their mean.
 
         Returns:
             ``(N, T, F)`` float32, where T is ``front_end.n_frames(S)``.
@@ -94,7 +95,7 @@ class ClipFeatures(nn.Module):
         Raises:
             RuntimeError: normalisation is on, but there are no statistics yet.
         """
-        return self._normalized(self._features(waveforms))
+        return self._normalized(self._features(waveforms, masked_bands))
 
     def stream(self) -> FeatureStream:
         """Return a new, empty stream, which computes the same features from pieces of a recording.
@@ -167,10 +168,14 @@ class ClipFeatures(nn.Module):
         for name, tensor in own.items():
             tensor.copy_(statistics[name])
 
-    def _features(self, waveforms: Tensor) -> Tensor:
+    def _features(self, waveforms: Tensor, masked_bands: Tensor | None = None) -> Tensor:
         if waveforms.dtype == torch.int16:
             waveforms = to_float(waveforms)
-        features: Tensor = self.front_end(waveforms)
+        features: Tensor = (
+            self.front_end(waveforms)
+            if masked_bands is None
+            else self.front_end.with_masked_bands(waveforms, masked_bands, self.mean)
+        )
         frames = self.front_end.n_frames(waveforms.shape[-1])
         if features.shape[-2:] != (frames, self.n_features):
             raise UserError(

@@ -80,6 +80,14 @@ class KeywordData(RecordedData):
     ) -> None:
         if isinstance(front_end, Mapping):
             front_end = make_front_end(front_end)
+        if augmentation.mask_mel_bands and not (normalize and front_end.n_mel_bands):
+            kind = type(front_end).__qualname__
+            reason = (
+                f"{kind} makes features of none"
+                if normalize
+                else "their mean is not known, give normalize: true"
+            )
+            raise UserError(f"augmentation.mask_mel_bands: no mel bands can be masked: {reason}")
         super().__init__(
             source,
             ClipFeatures(front_end, clip_seconds, normalize),
@@ -235,7 +243,11 @@ class KeywordData(RecordedData):
         if training:
             background = self._background_on(device)
             waveforms = self.augment.waveforms(waveforms, batch.clip_ids, epoch, background)
-        features = features_of(waveforms)
+        masked = None
+        if training:
+            ids = batch.clip_ids.to(device)
+            masked = self.augment.masked_bands(features_of.front_end.n_mel_bands, ids, epoch)
+        features = features_of(waveforms, masked)
         if training:
             features = self.augment.features(features, batch.clip_ids, epoch, features_of.front_end.n_bands)
         return self._made(Batch(features, batch.labels, batch.clip_ids), waveforms, training)

@@ -50,10 +50,13 @@ class FrontEnd(Configured, nn.Module, ABC):
     sample_rate: int
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Take the stream away where clips are computed in another way than by the class above, whose stream it was."""
+        """Take away what belongs to the class above where clips are computed in another way: its stream, its bands."""
         super().__init_subclass__(**keywords)
         if "forward" in vars(cls) and "stream" not in vars(cls):
             cls.stream = FrontEnd.stream  # type: ignore[method-assign]
+        if "forward" in vars(cls) and "with_masked_bands" not in vars(cls):
+            cls.n_mel_bands = FrontEnd.n_mel_bands  # type: ignore[method-assign]
+            cls.with_masked_bands = FrontEnd.with_masked_bands  # type: ignore[method-assign]
 
     @property
     @abstractmethod
@@ -84,6 +87,27 @@ class FrontEnd(Configured, nn.Module, ABC):
     def n_bands(self) -> int:
         """Features that SpecAugment may mask by themselves: with feature k all others of band ``k % n_bands`` are."""
         return self.n_features
+
+    @property
+    def n_mel_bands(self) -> int:
+        """Mel bands that features are made of and that can be masked before; 0: there are none."""
+        return 0
+
+    def with_masked_bands(self, waveforms: Tensor, masked: Tensor, mean: Tensor) -> Tensor:
+        """Compute the features of clips some of whose mel bands are at their mean.
+
+        Args:
+            waveforms: ``(N, S)`` floating-point samples in [-1, 1].
+            masked: ``(N, n_mel_bands)`` booleans, in all frames.
+            mean: ``(F,)`` features, from which the bands' mean follows.
+
+        Returns:
+            ``(N, T, F)`` float32.
+
+        Raises:
+            UserError: they are made of no mel bands.
+        """
+        raise UserError(f"{type(self).__qualname__} makes its features of no mel bands that could be masked")
 
     def stream(self) -> FeatureStream:
         """Return a new, empty stream, which computes the same features from pieces of a recording.

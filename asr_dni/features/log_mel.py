@@ -220,13 +220,27 @@ class LogMel(FrontEnd):
         Returns:
             ``(N, T, F)`` or ``(T, F)`` float32, where T is ``n_frames(S)``.
         """
+        return self._whole(waveforms)
+
+    @property
+    def n_mel_bands(self) -> int:
+        """Mel bands, see :meth:`with_masked_bands`."""
+        return self.n_mels
+
+    def with_masked_bands(self, waveforms: Tensor, masked: Tensor, mean: Tensor) -> Tensor:
+        """Compute the features of clips some of whose mel bands are at their mean, see the base class."""
+        return self._whole(waveforms, masked, self._mean_of_bands(mean[: self.n_bands]))
+
+    def _whole(self, waveforms: Tensor, masked: Tensor | None = None, fill: Tensor | None = None) -> Tensor:
+        """Return the features of whole clips, of which some bands, ``(N, n_mels)``, are filled with ``(n_mels,)``."""
         n_samples = waveforms.shape[-1]
         if waveforms.dim() > 1 and len(waveforms) > _CLIPS_AT_ONCE and waveforms.device.type == "cpu":
-            # Not self(...): what a class below does to the features would be done twice.
-            parts = (LogMel.forward(self, part) for part in torch.split(waveforms, _CLIPS_AT_ONCE))
-            return torch.cat(list(parts))
+            parts = torch.split(waveforms, _CLIPS_AT_ONCE)
+            masks = [None] * len(parts) if masked is None else torch.split(masked, _CLIPS_AT_ONCE)
+            return torch.cat([self._whole(part, its, fill) for part, its in zip(parts, masks, strict=True)])
         zeros = self.zeros_around(n_samples) if n_samples else (0, 0)
-        return append_deltas(self._static(waveforms, *zeros), self.deltas, self.delta_width // 2)
+        static = self._static(waveforms, *zeros, masked, fill)
+        return append_deltas(static, self.deltas, self.delta_width // 2)
 
     def stream(self) -> "LogMelStream":
         """Return a new, empty stream, which computes the same features from pieces of a recording."""
@@ -243,8 +257,15 @@ class LogMel(FrontEnd):
         """
         return self._static(samples, 0, 0)
 
-    def _static(self, samples: Tensor, before: int, after: int) -> Tensor:
-        """Return the features of the full frames in samples with so many zeros around them."""
+    def _static(
+        self,
+        samples: Tensor,
+        before: int,
+        after: int,
+        masked: Tensor | None = None,
+        fill: Tensor | None = None,
+    ) -> Tensor:
+        """Return the features of the full frames in samples with so many zeros around them, see :meth:`_whole`."""
         if not samples.is_floating_point():
             raise TypeError(f"waveforms must be floating-point samples in [-1, 1], not {samples.dtype}")
         *shape, n_samples = samples.shape
@@ -260,7 +281,10 @@ class LogMel(FrontEnd):
             if n_rows == 1:
                 # A single row would take the matrix-vector routine, which rounds differently.
                 energies = energies[:1].expand(2, -1)
-            features = self._of_energies(energies)
+            bands = (energies + self.log_offset).log()
+            if masked is not None and fill is not None:
+                bands = torch.where(masked.repeat_interleave(n_frames, 0), fill.to(bands), bands)
+            features = self._of_bands(bands)
         return features[:n_rows].reshape(*shape, n_frames, -1)
 
     def _energies(self, samples: Tensor, before: int, n_frames: int) -> Tensor:
@@ -275,9 +299,13 @@ class LogMel(FrontEnd):
             power = power.expand(2, -1)
         return power @ self._bands
 
-    def _of_energies(self, energies: Tensor) -> Tensor:
-        """Return ``(n, n_bands)`` features of ``(n, n_mels)`` band energies, n at least 2."""
-        return (energies + self.log_offset).log()
+    def _of_bands(self, bands: Tensor) -> Tensor:
+        """Return ``(n, n_bands)`` features of ``(n, n_mels)`` logarithms of energies, n at least 2."""
+        return bands
+
+    def _mean_of_bands(self, mean: Tensor) -> Tensor:
+        """Return ``(n_mels,)`` logarithms of energies whose features are these, ``(n_bands,)``."""
+        return mean
 
 
 def mel_filterbank(settings: LogMel) -> Tensor:

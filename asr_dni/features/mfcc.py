@@ -42,5 +42,9 @@ class MFCC(LogMel):
         """Coefficients per frame, without their deltas, which SpecAugment masks with them."""
         return self.n_mfcc
 
-    def _of_energies(self, energies: Tensor) -> Tensor:
-        return super()._of_energies(energies) @ self._dct
+    def _of_bands(self, bands: Tensor) -> Tensor:
+        return bands @ self._dct
+
+    def _mean_of_bands(self, mean: Tensor) -> Tensor:
+        # The smoothest ones: what else the bands' means have is in no coefficient.
+        return mean @ self._dct.T
