@@ -33,7 +33,7 @@ def test_an_experiment_takes_a_step_with_a_noise_curve(path, folder, tmp_path, m
         "noise_curve.validation_draws": 1,
     }
     n_labels = 10
-    if not path.stem.startswith("digits"):
+    if not path.stem.startswith(("digits", "strokes")):
         n_labels = len(WORDS)
         options |= {
             "data.source": "asr_dni.data.Folder",

@@ -22,6 +22,7 @@ from asr_dni.data.source import Clip, Source
 from asr_dni.data.speech_commands import SpeechCommands
 from asr_dni.data.splits import SplitData
 from asr_dni.data.store import PackedStore
+from asr_dni.data.strokes import StrokesData
 from asr_dni.data.synthetic import Synthetic
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Source",
     "SpeechCommands",
     "SplitData",
+    "StrokesData",
     "Synthetic",
     "TrainingBatch",
     "data_class_of",

@@ -67,21 +67,36 @@ def deform(pixels: Tensor, settings: DeformationSettings, draws: Tensor) -> Tens
         ``(N, H, W)``; an image depends on its own draws alone.
     """
     _, height, width = pixels.shape
-    shift_y, shift_x, turn, slant, log_height, log_width = draws[:, :, None, None].unbind(1)
+    shift_y, shift_x = draws[:, :2, None, None].unbind(1)
     y, x = torch.meshgrid(
         torch.arange(height, device=pixels.device) - (height - 1) / 2,
         torch.arange(width, device=pixels.device) - (width - 1) / 2,
         indexing="ij",
     )
-    angle = turn * math.radians(settings.rotation)
     # From a pixel of the result back to the place in the image that it shows.
-    y, x = y - shift_y * settings.shift, x - shift_x * settings.shift
-    y, x = angle.cos() * y - angle.sin() * x, angle.sin() * y + angle.cos() * x
-    x = x - slant * settings.slant * y
-    stretch = math.log(settings.scale)
-    y, x = y * (log_height * stretch).exp(), x * (log_width * stretch).exp()
+    place = torch.stack((y - shift_y * settings.shift, x - shift_x * settings.shift), 1)
+    y, x = torch.einsum("nij,njhw->nihw", source_maps(settings, draws), place).unbind(1)
     grid = torch.stack((x * 2 / width, y * 2 / height), -1)
     return grid_sample(pixels[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def source_maps(settings: DeformationSettings, draws: Tensor) -> Tensor:
+    """Return how a deformation leads from the result back to the image, shift aside.
+
+    Args:
+        settings: the largest deformations.
+        draws: ``(N, 6)``, see :func:`deform`.
+
+    Returns:
+        ``(N, 2, 2)`` matrices of places as row and column from the centre.
+    """
+    _, _, turn, slant, log_height, log_width = draws.unbind(1)
+    angle, slope = turn * math.radians(settings.rotation), slant * settings.slant
+    stretch = math.log(settings.scale)
+    rows = torch.stack((angle.cos(), -angle.sin()), -1)
+    columns = torch.stack((angle.sin(), angle.cos()), -1) - slope[:, None] * rows
+    stretches = (torch.stack((log_height, log_width), -1) * stretch).exp()
+    return stretches[:, :, None] * torch.stack((rows, columns), 1)
 
 
 _NO_DEFORMATION = DeformationSettings()

@@ -10,6 +10,7 @@ from asr_dni.checkpoint import open_checkpoint
 from asr_dni.data.datamodule import KeywordData
 from asr_dni.data.digits import DigitsData
 from asr_dni.data.splits import SplitData
+from asr_dni.data.strokes import StrokesData
 from asr_dni.errors import UserError
 from asr_dni.named_classes import find_class
 
@@ -21,6 +22,7 @@ DATA_MODULES: dict[str, type[SequenceData]] = {
     for module in (
         KeywordData,
         DigitsData,
+        StrokesData,
     )
 }
 """Every data module by its name, which is also the key of its state in a checkpoint. A new one is added here."""

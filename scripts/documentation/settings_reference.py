@@ -15,6 +15,7 @@ from command_help import help_of
 from jsonargparse import ActionConfigFile
 
 from asr_dni.cli.help_formatter import plain
+from asr_dni.data import DATA_MODULES, KeywordData
 
 _INTRODUCTION = """\
 # Settings of asr-dni {command}
@@ -52,10 +53,18 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _fit() -> str:
-    other = _groups(help_of("fit", "--data_class", "DigitsData").parser)
-    (digits,) = [group for group in other if group.prefix == "data"]
-    section = f"## data, with `--data_class DigitsData`\n\n{digits.title}.\n\n{_listed(digits.settings, 'DigitsData-')}"
-    return f"{_page('fit', _FIT, help_of('fit').parser)}\n\n{section}\n"
+    sections = []
+    for name in DATA_MODULES:
+        if name != KeywordData.__qualname__:  # the default
+            (data,) = (
+                group
+                for group in _groups(help_of("fit", "--data_class", name).parser)
+                if group.prefix == "data"
+            )
+            sections.append(
+                f"## data, with `--data_class {name}`\n\n{data.title}.\n\n{_listed(data.settings, f'{name}-')}"
+            )
+    return "\n\n".join([_page("fit", _FIT, help_of("fit").parser), *sections, ""])
 
 
 def _page(command: str, more: str, parser: ArgumentParser | None) -> str:
