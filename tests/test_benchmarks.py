@@ -15,6 +15,7 @@ import pytest
 import torch
 from aihwkit_core import import_aihwkit
 from torch.utils.flop_counter import FlopCounterMode
+from torch_threads import threads
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -23,6 +24,7 @@ import evaluation_in_aihwkit  # noqa: E402
 import gpu_results  # noqa: E402
 import growth  # noqa: E402
 import hardware_costs  # noqa: E402
+import levers  # noqa: E402
 import measuring  # noqa: E402
 import recurrence  # noqa: E402
 from measuring import Rounds, Spread, Unavailable  # noqa: E402
@@ -314,14 +316,22 @@ class TestCommandLine:
 def test_costs_of_hardware(monkeypatch, capsys):
     monkeypatch.setattr(hardware_costs, "STEPS", 4)
     monkeypatch.setattr(sys, "argv", ["hardware_costs.py", "--cell", "lstm", "--batch", "2", "--rounds", "1"])
-    threads = torch.get_num_threads()
-    try:
+    with threads(1):
         hardware_costs.main()
-    finally:
-        torch.set_num_threads(threads)
     said = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in said[2:]] == list(hardware_costs.works("lstm", 2))
     assert said[2].split("|")[3].strip() == "1.00"
+
+
+@pytest.mark.filterwarnings("ignore:.*reference is not registered")
+def test_costs_of_levers(monkeypatch, capsys):
+    few = ("plain", "distillation, 1 teacher", "SAM")
+    monkeypatch.setattr(levers, "LEVERS", {name: levers.LEVERS[name] for name in few})
+    monkeypatch.setattr(sys, "argv", ["levers.py", "--batch", "2", "--rounds", "1"])
+    with threads(1):
+        levers.main()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in said[2:]] == list(few)
 
 
 class TestGrowth:

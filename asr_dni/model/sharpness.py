@@ -47,10 +47,10 @@ class SharpnessAware(pl.LightningModule):
         closure = optimizer_closure
         if self.recipe.sam_rho and closure is not None:
             check_accumulation(self.recipe, self.trainer.accumulate_grad_batches)
-            closure = self._twice(closure)
+            closure = self.in_two_passes(closure)
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
-    def _twice(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def in_two_passes(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return forward and backward pass at the weights, then where they are moved to."""
 
         def both() -> Any:
