@@ -285,6 +285,10 @@ def test_voting_is_compared_with_single_passes_and_told_by_what_it_makes_up_for(
     # The other questions are asked of single passes, once.
     assert len([answer for answer in found.answers if answer.question == "flatter"]) == 1
     assert [matrix.key["votes"] for matrix in found.alone] == [1]
+    frame = voted({1: 0.0, 4: 0.5})
+    holed = frame[(frame["votes"] == 1) | (frame["sigma_train"] == 0) | (frame["strength"] < 2)]
+    table = find(holed).tables["voting"].set_index(["sigma_train", "strength"])
+    assert table["effect"].isna().tolist() == [False, False, False, True]
     none = find(voted({1: 0.0, 4: 0.0}))
     (answer,) = [answer for answer in none.answers if answer.question == "voting"]
     assert answer.verdict != "supports"

@@ -75,7 +75,7 @@ def _compare(plain: Matrix, softened: Matrix) -> pd.DataFrame:
         {
             "sigma_train": np.take(train, rows),
             "strength": np.take(infer, columns),
-            "accuracy": np.nanmean(accuracy[1], axis=-1)[rows, columns],
+            "accuracy": student_t_tests(accuracy[1], softened.counting).effect[rows, columns],
         },
         f"{PAIRED}, two-sided",
         "every pair (sigma_train, strength) of this architecture at which noise is missing",

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from asr_dni.study.findings.families import align, key_without, labelled_families
 from asr_dni.study.findings.judging import judge, largest, significant
 from asr_dni.study.findings.question import Answer, Evidence, Question
 from asr_dni.study.findings.tables import concatenate, table_of_tests, with_key
 from asr_dni.study.findings.wording import PAIRED, describe_effect, points, power, untested
-from asr_dni.study.hypothesis_tests import student_t_tests
+from asr_dni.study.hypothesis_tests import Array, student_t_tests
 from asr_dni.study.matrix import Matrix
 
 
@@ -57,14 +58,13 @@ def _compare(family: Sequence[Matrix], relevant: float) -> pd.DataFrame:
     noisy = [place for place, level in enumerate(infer) if level > 0]
     if not train or not noisy or not seeds:
         return pd.DataFrame()
-    mean = np.nanmean(accuracy, axis=-1)
+    mean = student_t_tests(accuracy, family[0].counting).effect
     numbers = [int(matrix.key["votes"]) for matrix in family[1:]]
     differences = (accuracy[1:] - accuracy[:1])[:, :, noisy]
     number, sigma, level = np.meshgrid(numbers, train, np.take(infer, noisy), indexing="ij")
     made_up = np.full(number.shape, np.nan, dtype=object)
     if infer[0] == 0 and family[0].clean:
-        behind = mean[0, :, :1] - mean[:, :, noisy]
-        made_up = np.logical_and.accumulate(behind < relevant, axis=2)[1:].astype(object)
+        made_up = _holds(mean, mean[0, :, 0], relevant)[1:][:, :, noisy].astype(object)
     return table_of_tests(
         student_t_tests(differences, family[0].counting * math.sqrt(2)),
         {
@@ -99,23 +99,19 @@ def _describe(table: pd.DataFrame, single: Matrix, relevant: float) -> str:
         return sentence
     parts = []
     for sigma, rows in table[table["votes"] == most].groupby("sigma_train"):
-        behind = single.mean[single.sigma_train.index(float(str(sigma)))]
-        reached = [
-            level for level in rows.loc[rows["as_good_as_clean"].astype(bool), "strength"] if level > 0
-        ]
-        alone = _up_to(single.levels, behind, relevant)
-        parts.append(f"{float(str(sigma)):g}: up to {max(reached, default=0):g} (one pass: {alone:g})")
+        alone = single.mean[single.sigma_train.index(float(str(sigma)))]
+        held = np.take(single.levels, np.flatnonzero(_holds(alone, alone[0], relevant)))
+        reached = rows.loc[rows["as_good_as_clean"].astype(bool), "strength"]
+        parts.append(
+            f"{float(str(sigma)):g}: up to {max(reached, default=0):g} (one pass: {max(held, default=0):g})"
+        )
     return (
         f"{sentence} By sigma_train, the {single.strength.name} up to which {most} votes stay within"
         f" {points(relevant, sign=False)} points of the same networks' clean inference: {'; '.join(parts)}."
     )
 
 
-def _up_to(levels: Sequence[float], mean: Sequence[float], relevant: float) -> float:
-    """Return the highest level up to which all means are within what matters of the first one."""
-    last = levels[0]
-    for level, value in zip(levels, mean, strict=True):
-        if not mean[0] - value < relevant:
-            break
-        last = level
-    return last
+def _holds(mean: Array, clean: Array, relevant: float) -> NDArray[np.bool_]:
+    """Return whether means are within what matters of a clean one, at each level (the last axis) and all before it."""
+    held: NDArray[np.bool_] = np.logical_and.accumulate(clean[..., None] - mean < relevant, axis=-1)
+    return held
