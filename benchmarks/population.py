@@ -1,8 +1,11 @@
 """What training K networks at once costs, against one after another: time per member and step, and memory.
 
-Both sides are Lightning trainings as they are used: noise at all matrix-vector products, Adam, dropout, clipping.
+Both sides are Lightning trainings as they are used: noise at all matrix-vector products, Adam, dropout, clipping, and
+for times the allocator as `asr-dni` has it (asr_dni.memory), which would otherwise give each of a population's large
+tensors back to the system.
 
     python benchmarks/population.py time --networks 8 --threads 1
+    python benchmarks/population.py time --networks 32 --products bfloat16
     python benchmarks/population.py memory --networks 8 16 32
 """
 
@@ -15,11 +18,13 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
+from typing import get_args
 
 import pytorch_lightning as pl
 import torch
 
 from asr_dni.data import Batch, PopulationData
+from asr_dni.memory import keep_freed_memory
 from asr_dni.model import (
     KeywordSpotter,
     Member,
@@ -28,6 +33,7 @@ from asr_dni.model import (
     PopulationSpotter,
     TrainingNoise,
 )
+from asr_dni.nn.precision import ProductsSetting
 
 FRAMES, FEATURES, LABELS = 50, 40, 8
 ANNEALING = {"sigma": 1.0, "start": 1.0, "schedule": "constant"}
@@ -81,7 +87,9 @@ def trainer(*callbacks: pl.Callback, **options: object) -> pl.Trainer:
 
 
 def network(arguments: argparse.Namespace) -> NetworkSettings:
-    return NetworkSettings(arguments.cell, arguments.units, arguments.layers, dropout=0.1)
+    return NetworkSettings(
+        arguments.cell, arguments.units, arguments.layers, dropout=0.1, products=arguments.products
+    )
 
 
 def names() -> list[str]:
@@ -111,6 +119,7 @@ def train_population(arguments: argparse.Namespace, data: list[RandomData], seed
 
 
 def measure_time(arguments: argparse.Namespace) -> None:
+    keep_freed_memory()
     for networks in arguments.networks:
         for shared in (True, False):
             seeds = [0] * networks if shared else list(range(networks))
@@ -176,6 +185,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--products", choices=get_args(ProductsSetting), help="precision of both sides")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     quiet()

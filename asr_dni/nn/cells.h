@@ -5,10 +5,12 @@
 
 /* See philox.h for why these are written out. Comparisons are false for NaN, so that NaN goes through. */
 
+/* One comparison: with two a compiler goes three ways, and pulls all that follows into them. */
+INLINE float limited(float x, float bound) { return fabsf(x) > bound ? copysignf(bound, x) : x; }
+
 /* 1 + exp(-x), finite also where it is multiplied with another one. */
 INLINE float one_and_exp(float x) {
-    x = -40.0f > x ? -40.0f : x;
-    x = 40.0f < x ? 40.0f : x;
+    x = limited(x, 40.0f);
     /* Rounds to a whole number n and leaves the exponent of 2**n in the lowest bits. */
     const float rounder = 12582912.0f + 127.0f;
     const float shifted = x * -1.44269504f + rounder, n = shifted - rounder, r = n * -0.69314718f - x;
@@ -30,9 +32,7 @@ typedef struct {
 /* tanh(x), by the rational approximation of the Eigen library (Eigen/src/Core/MathFunctionsImpl.h), good to a few units
  * in the last place also near zero; beyond the bound the result is 1 within rounding. */
 INLINE quotient tanh_quotient(float x) {
-    const float bound = 7.90531110763549805f;
-    x = -bound > x ? -bound : x;
-    x = bound < x ? bound : x;
+    x = limited(x, 7.90531110763549805f);
     float square = x * x, p = -2.76076847742355e-16f, q = 1.19825839466702e-06f;
     p = p * square + 2.00018790482477e-13f;
     p = p * square - 8.60467152213735e-11f;
@@ -97,18 +97,25 @@ INLINE float noisy_product(float product, const int kind, const row_noise *noise
 
 INLINE void lstm_units(const float *clean, float *row, const float *before, float *cell, float *out, ptrdiff_t width,
                        const row_noise *noise, const int kind) {
+    /* One division for two, because the divider takes long, and loops of their own, because of a short one a processor has
+     * several turns under way at once. */
 #pragma omp simd
     for (ptrdiff_t u = 0; u < width; u++) {
-        /* One division for two: the processor's divider is what takes longest here. */
-        const float of_i = one_and_exp(clean[u]), of_f = one_and_exp(clean[width + u]), i_f = 1.0f / (of_i * of_f);
-        const float of_o = one_and_exp(clean[3 * width + u]);
+        const float of_i = one_and_exp(clean[u]), of_f = one_and_exp(clean[width + u]), both = 1.0f / (of_i * of_f);
+        row[u] = of_f * both, row[width + u] = of_i * both;
+    }
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
         const quotient of_g = tanh_quotient(clean[2 * width + u]);
-        const float g_o = 1.0f / (of_g.below * of_o);
-        float i = of_f * i_f, f = of_i * i_f, g = of_g.above * of_o * g_o, o = of_g.below * g_o;
-        float state = noisy_product(f * before[u], kind, noise, u) + noisy_product(i * g, kind, noise, width + u);
-        row[u] = i, row[width + u] = f, row[2 * width + u] = g, row[3 * width + u] = o;
+        const float of_o = one_and_exp(clean[3 * width + u]), both = 1.0f / (of_g.below * of_o);
+        row[2 * width + u] = of_g.above * of_o * both, row[3 * width + u] = of_g.below * both;
+    }
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float state = noisy_product(row[width + u] * before[u], kind, noise, u) +
+                      noisy_product(row[u] * row[2 * width + u], kind, noise, width + u);
         cell[u] = state;
-        out[u] = noisy_product(o * tanh_(state), kind, noise, 2 * width + u);
+        out[u] = noisy_product(row[3 * width + u] * tanh_(state), kind, noise, 2 * width + u);
     }
 }
 
@@ -127,9 +134,15 @@ INLINE void gru_units(const float *inward, const float *hidden, float *row, cons
                       float *out, ptrdiff_t width, const row_noise *noise, const int kind) {
 #pragma omp simd
     for (ptrdiff_t u = 0; u < width; u++) {
-        float r = sigmoid(inward[u] + hidden[u]), z = sigmoid(inward[width + u] + hidden[width + u]);
+        const float of_r = one_and_exp(inward[u] + hidden[u]), of_z = one_and_exp(inward[width + u] + hidden[width + u]);
+        const float both = 1.0f / (of_r * of_z);
+        row[u] = of_z * both, row[width + u] = of_r * both;
+    }
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < width; u++) {
+        float r = row[u], z = row[width + u];
         float candidate = tanh_(inward[2 * width + u] + noisy_product(r * hidden[2 * width + u], kind, noise, u));
-        row[u] = r, row[width + u] = z, row[2 * width + u] = candidate, kept[u] = hidden[2 * width + u];
+        row[2 * width + u] = candidate, kept[u] = hidden[2 * width + u];
         out[u] = noisy_product((1.0f - z) * candidate, kind, noise, width + u) +
                  noisy_product(z * before[u], kind, noise, 2 * width + u);
     }

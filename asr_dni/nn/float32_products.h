@@ -20,7 +20,7 @@ typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), aligned
 /* out = a B + add + bias. The depth of a is that of B: its columns, but for the gap. */
 typedef struct product {
     const float *a, *b, *add, *bias; /* b: packed; add: may be NULL, or out; bias: may be NULL, in whole panels */
-    const struct product *ahead;     /* what is then added, or NULL: of the same rows and columns, and to the same out */
+    const struct product *ahead;     /* in bfloat16: what belongs to the same sums, of the same rows and columns, or NULL */
     float *out;
     ptrdiff_t a_stride, b_stride, out_stride; /* of a row of a, a panel, a row of out and add */
     ptrdiff_t rows, depth, columns;
@@ -93,22 +93,18 @@ static void (*const TILES[])(const product *, ptrdiff_t, ptrdiff_t) = {
 #endif
 };
 
-/* A tile of what is ahead is added as soon as it is there, while it is near the core. */
 static void multiply_without_gap(const product *p) {
     ptrdiff_t tiles = (p->rows + ROWS - 1) / ROWS;
     for (ptrdiff_t column = 0; column < p->columns; column += PANEL)
         for (ptrdiff_t t = 0; t < tiles; t++) {
             ptrdiff_t first = p->packed ? t * ROWS : t * p->rows / tiles;
             ptrdiff_t last = p->packed ? first + ROWS : (t + 1) * p->rows / tiles;
-            ptrdiff_t rows = (last < p->rows ? last : p->rows) - first;
-            if (p->ahead) TILES[rows](p->ahead, first, column);
-            TILES[rows](p, first, column);
+            TILES[(last < p->rows ? last : p->rows) - first](p, first, column);
         }
 }
 
 static void multiply_float32(const product *p) {
     product part = *p;
-    if (p->ahead) part.add = p->out;
     if (p->gap) {
         part.depth = p->gap_at;
         multiply_without_gap(&part);

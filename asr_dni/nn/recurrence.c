@@ -173,9 +173,10 @@ INLINE ptrdiff_t packed_piece(const recurrence *p, int backward, const piece *it
     return its->of_hidden || p->d_inputs ? packed_size(p->kernel, gates, its->columns) : 0;
 }
 
-/* Whether the products of x and of h are one, whose panels have the rows of W_ih's and then those of W_hh's. */
+/* Whether the products of x and of h are one, whose panels have the rows of W_ih's and then those of W_hh's: of factors in
+ * bfloat16, where storing sums takes as long as making them. */
 INLINE int is_one_product(const recurrence *p, int backward) {
-    return !backward && !p->n_arrays && p->inputs && !keeps_apart(p);
+    return p->kernel != FLOAT32 && !backward && !p->n_arrays && p->inputs && !keeps_apart(p);
 }
 
 /* Floats of the packed pieces of one network that come before one of them. */
@@ -454,6 +455,7 @@ static void gates_exact(const recurrence *p, ptrdiff_t k, ptrdiff_t t, ptrdiff_t
         from_hidden.ahead = &from_inputs;
     } else if (p->inputs) {
         multiply(p->kernel, &from_inputs);
+        if (!keeps_apart(p)) from_hidden.add = to->inward;
     } else if (keeps_apart(p)) {
         for (ptrdiff_t j = 0; j < rows * G; j++) to->inward[j] = projection_of(p, k, t, first)[j];
     } else {
