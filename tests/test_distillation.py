@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from trained import train
 
 from asr_dni.cli.main import main
-from asr_dni.data import AugmentationSettings, DeformationSettings, DigitsData, Folder, KeywordData
+from asr_dni.data import AugmentationSettings, Batch, DeformationSettings, DigitsData, Folder, KeywordData
 from asr_dni.errors import UserError
 from asr_dni.features import MFCC, LogMel
 from asr_dni.model import Distillation, KeywordSpotter, NetworkSettings, load_checkpoint
@@ -85,6 +85,8 @@ def test_teachers_are_no_part_of_what_is_trained(teachers):
     student, plain = student_of(data, Distillation(teachers)), student_of(data, None)
     assert student.state_dict().keys() == plain.state_dict().keys()
     assert len(list(student.parameters())) == len(list(plain.parameters()))
+    with pytest.raises(UserError, match="training batches lack what the teachers hear"):
+        student.training_step(Batch(*first_clips(data)[:3]), 0)
     average = copy.deepcopy(student)  # as the callbacks that average weights do
     batch = first_clips(data)
     before = student.training_step(batch, 0)

@@ -139,7 +139,7 @@ class Teachers:
         }
 
     @torch.no_grad()
-    def soft_labels(self, inputs: Tensor, mixed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def soft_labels(self, inputs: Tensor | None, mixed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return the teachers' mean probabilities at the temperature, ``(N, C)`` float32.
 
         They compute in float32, whatever the precision of the training.
@@ -147,7 +147,15 @@ class Teachers:
         Args:
             inputs: what features are made of, of :class:`~asr_dni.data.batch.TrainingBatch`.
             mixed: what mixup makes of features ``(N, T, F)``; ``None``: there is none.
+
+        Raises:
+            UserError: the batch has no inputs.
         """
+        if inputs is None:
+            raise UserError(
+                "model distillation: training batches lack what the teachers hear; a data module's transform has to"
+                " pass what it returns through _made"
+            )
         self._networks.to(inputs.device)
         self._front_ends.to(inputs.device)
         probabilities = []

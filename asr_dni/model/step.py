@@ -158,7 +158,7 @@ def noisy_step(
     losses = torch.stack([member_losses(logits, targets, recipe.label_smoothing) for logits in draws])
     if teachers is not None:
         mixed = None if weights is None else partial(mix_features, weights=weights)
-        soft_labels = teachers.soft_labels(batch.inputs, mixed)
+        soft_labels = teachers.soft_labels(getattr(batch, "inputs", None), mixed)
         pairs = zip(losses, draws, strict=True)
         losses = torch.stack([teachers.losses(loss, logits, soft_labels) for loss, logits in pairs])
     losses = losses.mean(0)
