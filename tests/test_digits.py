@@ -20,6 +20,7 @@ from asr_dni.data import (
     DigitsData,
     Folder,
     KeywordData,
+    StrokesData,
     data_class_of,
     data_from_checkpoint,
 )
@@ -310,6 +311,7 @@ def test_a_checkpoint_brings_its_data(here):
 def test_every_data_module_finds_its_own_checkpoints(tone_words, tmp_path):
     modules = [
         DigitsData(seed=3),
+        StrokesData(seed=3),
         KeywordData(Folder(str(tone_words)), cache_dir=tmp_path, seed=3),
     ]
     assert {type(module).__qualname__ for module in modules} == set(DATA_MODULES)
