@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from marked_places import fill
 from numpy.typing import NDArray
+from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from asr_dni.data.batch import Batch
@@ -280,6 +281,42 @@ def chosen(measured: Measured, groups: Groups) -> str:
     )
 
 
+def against(measured: Measured, groups: Groups) -> str:
+    """Return DNI, softened by its own sigma, less conventional training, on the test split without noise."""
+    rows = []
+    for training, runs in groups.items():
+        kind, _, trained = training.rpartition(" ")
+        other = groups.get(f"{kind} conventional")
+        if trained != "DNI" or other is None or [its.seed for its in runs] != [its.seed for its in other]:
+            continue
+        own = [right(measured.at(run, TEST, 0.0, measured.sigma_train(run))) for run in runs]
+        best = [
+            min(STRENGTHS, key=lambda s, run=run: loss(measured.at(run, VALIDATION, 0.0, s)))  # type: ignore[misc]
+            for run in other
+        ]
+        for says, strengths in (
+            ("as trained", [0.0] * len(other)),
+            ("softened, least validation loss", best),
+        ):
+            theirs = [right(measured.at(run, TEST, 0.0, s)) for run, s in zip(other, strengths, strict=True)]
+            difference = Difference.of(own, theirs)
+            by_clip = 100 * (np.stack(own) - np.stack(theirs)).mean(0)
+            error = by_clip.std(ddof=1) / math.sqrt(len(by_clip))
+            detectable = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * error
+            rows.append(
+                [
+                    training,
+                    mean_percent(own),
+                    says,
+                    mean_percent(theirs),
+                    str(difference),
+                    f"{detectable:.1f}",
+                ]
+            )
+    header = ["network, softened", "accuracy", "conventional", "accuracy", "difference", "detectable"]
+    return table(header, rows)
+
+
 def noisy(measured: Measured, groups: Groups) -> str:
     """Return differences that s makes on the validation split under noise that remains."""
     rows = []
@@ -380,6 +417,7 @@ def figure(measured: Measured, groups: Groups) -> Figure:
 SECTIONS = {
     "clean": clean,
     "chosen": chosen,
+    "against": against,
     "noisy": noisy,
     "parts": parts,
     "votes": votes,
