@@ -95,17 +95,33 @@ class StackableBatchNorm2d(Stackable, nn.BatchNorm2d):
 
 
 @contextmanager
+def _restored(network: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Give the batch normalisations of a network; after a block they are in the modes that they were in."""
+    modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [(module.training, module.track_running_stats) for module in modules]
+    try:
+        yield modules
+    finally:
+        for module, (training, tracking) in zip(modules, before, strict=True):
+            module.training, module.track_running_stats = training, tracking
+
+
+@contextmanager
 def keeping_running_statistics(network: nn.Module) -> Iterator[None]:
     """Have a network's batch normalisation leave its running statistics as they are for a block."""
-    modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    before = [module.track_running_stats for module in modules]
-    for module in modules:
-        module.track_running_stats = False
-    try:
+    with _restored(network) as modules:
+        for module in modules:
+            module.track_running_stats = False
         yield
-    finally:
-        for module, tracking in zip(modules, before, strict=True):
-            module.track_running_stats = tracking
+
+
+@contextmanager
+def normalising_by_batch(network: nn.Module) -> Iterator[None]:
+    """Have a network's batch normalisation take the batch's own statistics for a block, and keep its running ones."""
+    with _restored(network) as modules:
+        for module in modules:
+            module.training, module.track_running_stats = True, False
+        yield
 
 
 class SubSpectralNorm2d(StackableBatchNorm2d):
@@ -146,17 +162,3 @@ class SubSpectralNorm2d(StackableBatchNorm2d):
             )
         of_sub_bands = input.reshape(*input.shape[:-1], self.sub_bands, -1)
         return of_sub_bands.movedim(-2, -3).flatten(-4, -3)
-
-
-@contextmanager
-def normalising_by_batch(network: nn.Module) -> Iterator[None]:
-    """Have a network's batch normalisation take the batch's own statistics for a block, and keep its running ones."""
-    modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    before = [(module.training, module.track_running_stats) for module in modules]
-    for module in modules:
-        module.training, module.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for module, (training, tracking) in zip(modules, before, strict=True):
-            module.training, module.track_running_stats = training, tracking

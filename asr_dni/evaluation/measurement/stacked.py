@@ -135,11 +135,12 @@ def evaluate_votes(
                     its = level.noise.realised(chip=chip, draw=draw, sample_ids=piece.clip_ids)
                     # What is not a number has no size, which the scales signal and range would ask for.
                     silent = (its.at(0.0) if its.hardware.has(SIGMA) else its).compensating(None)
-                    trained = compensated or [its.compensation] * members
-                    noises = [
-                        its.compensating(of_member) if well else silent
-                        for of_member, well in zip(trained, finite, strict=True)
-                    ]
+                    softened = (
+                        [its] * members
+                        if compensated is None
+                        else [its.compensating(trained) for trained in compensated]
+                    )
+                    noises = [one if well else silent for one, well in zip(softened, finite, strict=True)]
                     logits = passes.logits(noises)
                     for its_votes in counted.values():
                         its_votes.add(logits, draw, level.draws)
