@@ -250,6 +250,11 @@ def pooled_half_width(differences: Sequence[NDArray[np.float64]]) -> float:
 def page(runs: Path, seeds: Sequence[int]) -> None:
     """Write the table of docs/recipes.md and its figure."""
     trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
+    if "base" not in trained or len(trained) < 2:
+        raise SystemExit(
+            f"{runs}: has not the trainings of seeds {', '.join(map(str, seeds))} of base and of another lever: train"
+            " them first"
+        )
     base = trained.pop("base")
     differences = {name: 100 * (its.accuracy - base.accuracy) for name, its in trained.items()}
     of_all = {name: its.mean(axis=1) for name, its in differences.items()}
