@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from wandb_files import configuration_of, history_rows, whole_run
+from wandb_files import configuration_of, history_rows, read_run, whole_run
 
 from asr_dni.cli.main import main
 from asr_dni.evaluation import NoiseCurve
@@ -121,6 +121,13 @@ def test_wandb_has_group_job_type_and_the_checkpoint(here):
     (entry,) = model.manifest.contents
     content = (RUN / "checkpoints" / entry.path).read_bytes()
     assert base64.b64decode(entry.digest) == hashlib.md5(content).digest()
+    (file,) = RUN.glob("wandb/offline-run-*/*.wandb")
+    written, begun = file.read_bytes(), here / "begun.wandb"
+    for length in range(0, len(written), 97):  # as the service leaves it while it writes
+        begun.write_bytes(written[:length])
+        there = list(read_run(begun))
+        assert there == records[: len(there)]
+        assert len(there) < len(records)
 
 
 @pytest.mark.slow

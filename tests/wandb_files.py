@@ -3,24 +3,25 @@
 import json
 import struct
 import time
+import zlib
 from pathlib import Path
 
 from wandb.proto import wandb_internal_pb2
 
 
 def read_run(path):
-    """Read a .wandb file: LevelDB's log format, each record a message of W&B's protocol."""
+    """Read a .wandb file as far as it is written: LevelDB's log format, each record a message of W&B's protocol."""
     data = Path(path).read_bytes()
-    assert data[:4] == b":W&B"
     place, message, block = 7, b"", 32768
     while place + 7 <= len(data):
         if block - place % block < 7:
             place += block - place % block
             continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        if kind == 0:  # the rest of the file was never written
+        checksum, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        part = data[place + 7 : place + 7 + length]
+        if kind == 0 or zlib.crc32(part, zlib.crc32(bytes([kind]))) != checksum:
             break
-        message += data[place + 7 : place + 7 + length]
+        message += part
         place += 7 + length
         if kind in (1, 4):  # the whole record, or its last part
             record = wandb_internal_pb2.Record()
