@@ -4,8 +4,8 @@
     python scripts/recipes.py train --runs runs/recipes --only distilled --teacher a/best.ckpt b/best.ckpt
     python scripts/recipes.py page --runs runs/recipes                   # tables and figures of docs/recipes.md
 
-A lever is a line of LEVERS: settings that are added to conf/experiment/eight_words_crnn_dni.yaml. The test split is
-looked at nowhere.
+A lever is a line of LEVERS: settings that are added to conf/experiment/eight_words_crnn_small_dni.yaml. The test split
+is looked at nowhere.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from asr_dni.wording import count
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "recipes.md"
-EXPERIMENT = "eight_words_crnn_dni"
+EXPERIMENT = "eight_words_crnn_small_dni"
 EPOCHS = 20
 SEEDS = (1, 2, 3)
 SIGMAS = (0.0, 1.0, 2.0, 3.0)
@@ -146,6 +146,15 @@ LEVERS = {
         "cutout of 250 ms x 10 bands beside SpecAugment",
     ),
     "no_masks": _data("augmentation.time_masks=0 augmentation.frequency_masks=0", "no SpecAugment"),
+    "no_dropout": _network("dropout=0.0 convolutions.dropout=0.0", "no dropout"),
+    "weight_noise": Lever(
+        "Gaussian noise on the weights, new in each step, 3 % of the largest, beside the noise on outputs",
+        (
+            "--model.noise.hardware={output: {class_path: Gaussian}, "
+            "weight: {class_path: GaussianWeights, init_args: {sigma: 0.03}}}",
+        ),
+        "noise",
+    ),
     "drawn_batch": Lever("sigma drawn for each batch, from 0 to 2", ("--annealing.drawn=batch",), "noise"),
     "drawn_sample": Lever(
         "sigma drawn for each clip, from 0 to 3",

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The README's table and figure: CRNNs on the eight real words, trained without noise, under sigma 2 in all behind the
+# convolutions, under a strength drawn for each clip, and under noise at every product; three seeds each.
+#
+#   scripts/eight_words_crnn.sh             needs the clips in data/speech_commands_8 (data/README.md)
+#   JOBS=2 SEEDS="1 2 3" scripts/eight_words_crnn.sh
+#
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+JOBS=${JOBS:-2} SEEDS=${SEEDS:-1 2 3}
+source scripts/training_runs.sh
+
+# What is logged of the validation split: three times a run, five draws.
+watched="--noise_curve.watched_sigmas=[1.0,2.0,3.0] --noise_curve.validation_draws=5 --trainer.check_val_every_n_epoch=20"
+for seed in $SEEDS; do
+    echo eight_words_crnn_dni crnn/dni "$seed" "$watched"
+    echo eight_words_crnn_conventional crnn/conventional "$seed" "$watched"
+    echo eight_words_crnn_dni_everywhere crnn/dni_everywhere "$seed" "$watched"
+    echo eight_words_crnn_dni crnn/drawn "$seed" "$watched" --annealing.drawn=sample --annealing.sigma=3.0
+done | xargs -P "$JOBS" -L 1 bash -c 'run "$@"' _
+
+$ASR_DNI compare "$RUNS/crnn/conventional" "$RUNS/crnn/dni" "$RUNS/crnn/drawn" --output "$RUNS/crnn/comparison" \
+    --title "Eight words of Speech Commands, CRNN"
