@@ -106,6 +106,10 @@ class Measured:
         """Return the sigma that a network was trained under."""
         return float(self._spotter(run).model.curve_settings()["sigma_train"])
 
+    def missing(self, run: Run, sigma: float) -> float:
+        """Return the standard deviation of the training's noise that is missing under sigma, by theory."""
+        return math.sqrt(max(self.sigma_train(run) ** 2 - sigma**2, 0.0))
+
     def at(
         self,
         run: Run,
@@ -128,7 +132,7 @@ class Measured:
             layers: soften only these, such as ``l0``; "": all. Only without noise.
         """
         network = self._spotter(run).network
-        noise = Noise(sigma=sigma)
+        noise = Noise(sigma=sigma, sites=self._spotter(run).model.training_noise.hardware.sites)
         if gates or layers:
             network = _softened_partly(network, s, gates, layers)
         elif s:

@@ -1,0 +1,89 @@
+"""Measure the CRNNs of scripts/eight_words_crnn.sh on the test split: the last table of docs/recipes.md.
+
+    python scripts/crnn_page.py --kept runs/crnn_kept --runs conventional=runs/crnn/conventional DNI=runs/crnn/dni ...
+    python scripts/crnn_page.py ... --page                                # the same, and writes docs/recipes.md
+
+NAME=FOLDER is a training with a run for each seed, as in scripts/compensation.py. FOLDER after --kept keeps what every
+clip was taken for. Noise is at the sites that it was trained at.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from compensation import DOCS, TEST, Groups, Measured, Run, find_runs, group, right, right_by_vote, table
+from marked_places import fill
+from numpy.typing import NDArray
+
+from asr_dni.evaluation.curves.intervals import student_t_interval
+from asr_dni.evaluation.measurement.outcomes import Outcomes
+from asr_dni.wording import count
+
+SIGMAS = (0.0, 1.0, 2.0, 3.0)
+DRAWS = 10
+
+
+def by_ensemble(of_seeds: Sequence[Outcomes]) -> NDArray[np.float64]:
+    """Return of each clip how often the mean posterior of the networks, each under a draw of its own, is right."""
+    posteriors = torch.stack([its.posteriors[0] for its in of_seeds]).mean(0)
+    return (posteriors.argmax(-1) == of_seeds[0].labels).double().mean(0).numpy()
+
+
+def over_seeds(of_seeds: Sequence[NDArray[np.float64]]) -> str:
+    """Return the mean accuracy in percent, and half its 95 % interval over seeds (Student t)."""
+    each = [100 * float(its.mean()) for its in of_seeds]
+    low, high = student_t_interval(each)
+    return f"{np.mean(each):.1f}" if len(each) < 2 else f"{np.mean(each):.1f} ± {(high - low) / 2:.1f}"
+
+
+def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str]]:
+    """Return the rows of a training: as it is, softened, by votes, and its seeds as an ensemble."""
+    says: dict[str, dict[float, str]] = {
+        "one pass": {},
+        "softened": {},
+        f"vote of {DRAWS}": {},
+        f"ensemble of the {count(len(runs), 'seed')}": {},
+    }
+    one, softened, voted, ensemble = says.values()
+    for sigma in SIGMAS:
+        outcomes = [measured.at(run, TEST, sigma, 0.0, DRAWS) for run in runs]
+        one[sigma] = over_seeds([right(its) for its in outcomes])
+        ensemble[sigma] = f"{100 * by_ensemble(outcomes).mean():.1f}"
+        if sigma:
+            voted[sigma] = over_seeds([right_by_vote(its) for its in outcomes])
+        missing = [measured.missing(run, sigma) for run in runs]
+        if all(missing):
+            softened[sigma] = over_seeds(
+                [right(measured.at(run, TEST, sigma, s, DRAWS)) for run, s in zip(runs, missing, strict=True)]
+            )
+    return [
+        [name if which == 0 else "", way, *(cells.get(sigma, "") for sigma in SIGMAS)]
+        for which, (way, cells) in enumerate(says.items())
+        if cells
+    ]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", nargs="+", required=True, help="NAME=FOLDER of a training")
+    parser.add_argument("--kept", type=Path, required=True, help="folder of what is measured")
+    parser.add_argument("--page", action="store_true", help="write docs/recipes.md")
+    given = parser.parse_args()
+    groups: Groups = group(find_runs(given.runs))
+    if not groups:
+        raise SystemExit(f"{' '.join(given.runs)}: no finished run (seed_*/version_*/noise_curve.csv)")
+    measured = Measured(given.kept)
+    rows = [row for name, runs in groups.items() for row in rows_of(measured, name, runs)]
+    text = table(["training", "run by", *(f"σ_infer {sigma:g}" for sigma in SIGMAS)], rows)
+    print(text)
+    if given.page:
+        fill(DOCS / "recipes.md", {"long": text})
+
+
+if __name__ == "__main__":
+    main()
