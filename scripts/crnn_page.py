@@ -13,7 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compensation import DOCS, TEST, Groups, Measured, Run, find_runs, group, right, right_by_vote, table
+from compensation import (
+    DOCS,
+    TEST,
+    VALIDATION,
+    Groups,
+    Measured,
+    Run,
+    find_runs,
+    group,
+    right,
+    right_by_vote,
+    table,
+)
 from marked_places import fill
 from numpy.typing import NDArray
 
@@ -39,15 +51,19 @@ def over_seeds(of_seeds: Sequence[NDArray[np.float64]]) -> str:
 
 
 def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str]]:
-    """Return the rows of a training: as it is, softened, by votes, and its seeds as an ensemble."""
+    """Return the rows of a training: its networks one by one, softened, voting, and together."""
     says: dict[str, dict[float, str]] = {
+        "one pass, validation split": {},
         "one pass": {},
         "softened": {},
         f"vote of {DRAWS}": {},
         f"ensemble of the {count(len(runs), 'seed')}": {},
     }
-    one, softened, voted, ensemble = says.values()
+    validated, one, softened, voted, ensemble = says.values()
     for sigma in SIGMAS:
+        validated[sigma] = over_seeds(
+            [right(measured.at(run, VALIDATION, sigma, 0.0, DRAWS)) for run in runs]
+        )
         outcomes = [measured.at(run, TEST, sigma, 0.0, DRAWS) for run in runs]
         one[sigma] = over_seeds([right(its) for its in outcomes])
         ensemble[sigma] = f"{100 * by_ensemble(outcomes).mean():.1f}"
@@ -65,6 +81,18 @@ def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str
     ]
 
 
+def never_right(measured: Measured, groups: Groups) -> str:
+    """Return how many test clips no network takes rightly without noise."""
+    outcomes = [measured.at(run, TEST, 0.0, 0.0, DRAWS) for runs in groups.values() for run in runs]
+    words = torch.stack([its.predicted[0, 0] for its in outcomes])
+    wrong = (words != outcomes[0].labels).all(0)
+    agreed = wrong & (words == words[0]).all(0)
+    return (
+        f"Without noise {int(wrong.sum())} of the {len(wrong)} test clips are right with none of these"
+        f" {len(outcomes)} networks; all of them hear the same other word in {int(agreed.sum())}."
+    )
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -80,6 +108,7 @@ def main() -> None:
     measured = Measured(given.kept)
     rows = [row for name, runs in groups.items() for row in rows_of(measured, name, runs)]
     text = table(["training", "run by", *(f"σ_infer {sigma:g}" for sigma in SIGMAS)], rows)
+    text += "\n\n" + never_right(measured, groups)
     print(text)
     if given.page:
         fill(DOCS / "recipes.md", {"long": text})
