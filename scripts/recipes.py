@@ -347,6 +347,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--teacher", nargs="+", default=[], help="checkpoints that teach, for distillation")
     given = parser.parse_args()
+    if given.what == "page" and len(given.seeds) < 2:
+        parser.error("page: intervals are over seeds: give at least two --seeds")
     if given.what == "train":
         train(given.runs, given.only, given.seeds, given.workers, given.epochs, given.teacher)
     else:

@@ -13,6 +13,7 @@ from asr_dni.evaluation.curves.experiments import label_experiments
 from asr_dni.evaluation.questions.folder import read_evaluation
 from asr_dni.identity import experiment_key
 from asr_dni.inference import load
+from asr_dni.inference.compensation import compensate_noise
 from asr_dni.noise import Noise
 
 TRAINED = 1.5
@@ -156,6 +157,14 @@ def test_what_makes_no_sense_is_refused_in_a_line(options, message, run, spoken,
     assert error.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "curve").exists()
+
+
+def test_auto_makes_up_for_what_the_annealing_reached(run, tmp_path):
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    contents["sigma_train"] = {"now": 0.5, "annealed_to": TRAINED, "highest": 0.5}
+    torch.save(contents, tmp_path / "early.ckpt")
+    model = load(tmp_path / "early.ckpt").model
+    assert compensate_noise(Noise(), "auto", model).compensation == Noise(0.5).hardware
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_without_noise_it_is_a_network_with_other_weights(cell, arrays):
     layer, x = make(cell, num_layers=2, bidirectional=True), inputs()
     trained = Noise(sigma=1.5, arrays=arrays, sites=SITES)
     softened = compensate(layer, trained)
-    with torch.no_grad(), layer.under(Noise(arrays=arrays, sites=SITES).compensating(trained.hardware)):
+    with torch.no_grad(), layer.under(Noise(arrays=arrays, sites=SITES).compensating(trained)):
         outputs, _ = layer(x)
     assert torch.equal(outputs, softened(x)[0])
     assert not torch.allclose(outputs, layer(x)[0], atol=1e-2)

@@ -108,3 +108,11 @@ def test_a_precision_trains_and_evaluates_what_single_precision_does(run_in, pre
     ]
     for name in ("go", "no", "yes"):
         pd.testing.assert_series_equal(predictions[1][name], predictions[0][name], atol=tolerance)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("config", ["digits_lstm_dni", "strokes_lstm_dni"])
+def test_examples_in_memory_are_deformed_in_any_precision(config, precision, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu"]
+    main(["fit", "--config", config, "--trainer.precision", precision, "--wandb", "disabled", *few])

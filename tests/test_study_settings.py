@@ -223,6 +223,8 @@ def test_training_and_inference_hardware_are_lists_of_their_own(tmp_path):
             "noise_models[1] is the noise of noise_models[0]",
         ),
         ("--training.gradient_clip=0", "training.gradient_clip is 0"),
+        ("--training.consistency={draws: 1}", "consistency.draws is 1"),
+        ("--training.consistency={draws: 2, weight: 0}", "consistency.weight is 0"),
         ("--population.members=0", "population.members is 0"),
         ("--name=../elsewhere", "name is '../elsewhere'"),
     ],

@@ -69,8 +69,8 @@ def deform(pixels: Tensor, settings: DeformationSettings, draws: Tensor) -> Tens
     _, height, width = pixels.shape
     shift_y, shift_x = draws[:, :2, None, None].unbind(1)
     y, x = torch.meshgrid(
-        torch.arange(height, device=pixels.device) - (height - 1) / 2,
-        torch.arange(width, device=pixels.device) - (width - 1) / 2,
+        torch.arange(height, device=pixels.device, dtype=pixels.dtype) - (height - 1) / 2,
+        torch.arange(width, device=pixels.device, dtype=pixels.dtype) - (width - 1) / 2,
         indexing="ij",
     )
     # From a pixel of the result back to the place in the image that it shows.

@@ -83,7 +83,7 @@ class InMemoryData(SplitData[ExampleBatch]):
         """Change training examples at random.
 
         Args:
-            features: ``(N, T, F)``, before they are normalised.
+            features: ``(N, T, F)`` float32, before they are normalised.
             clip_ids: ``(N,)`` int64; with the seed and the epoch they decide how, see :func:`asr_dni.philox.uniform`.
             epoch: of the training.
 
@@ -166,7 +166,8 @@ class InMemoryData(SplitData[ExampleBatch]):
         """Change examples in training and normalise them, see :meth:`SplitData.transform`."""
         inputs = batch.features
         if training:
-            inputs = self.augment(inputs, batch.clip_ids, epoch)
+            # As the draws are, whatever precision Lightning has set.
+            inputs = self.augment(inputs.float(), batch.clip_ids, epoch).to(inputs.dtype)
         features = _Standardised(**self.statistics())(inputs) if self.normalize else inputs
         return self._made(Batch(features, batch.labels, batch.clip_ids), inputs, training)
 

@@ -20,7 +20,8 @@ def compensate_noise(
     Args:
         noise: at inference; its sigma may be set later.
         given: sigma of the training's noise, which is otherwise like that at inference; ``auto``: the noise that the
-            network was trained under, with its own scale, sites and arrays; ``None``: nothing is made up for.
+            network was trained under, with its own scale, sites and arrays, at the sigma that its annealing reached;
+            ``None``: nothing is made up for.
         model: the trained network.
         name: what messages call the setting.
 
@@ -41,6 +42,8 @@ def compensate_noise(
                 f"{name} is auto, but the network was trained under strengths drawn at random: give the sigma that is"
                 " meant, such as 1.5"
             )
+        if model.highest_sigma_train is not None:  # kept on the way to the annealing's sigma
+            sigma = min(sigma, model.highest_sigma_train)
         trained: Hardware | float = model.noise_settings.at(sigma).hardware
     elif given > 0:
         trained = given

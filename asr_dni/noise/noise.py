@@ -148,7 +148,7 @@ class Noise:
                 raise UserError(f"the hardware at {its.part} is to be like the network's: {differs}")
         return self._changed(placed=each)
 
-    def compensating(self, trained: "Hardware | float | None") -> "Noise":
+    def compensating(self, trained: "Hardware | Noise | float | None") -> "Noise":
         """Return the same noise for a network whose gates are softened for the training's noise that is missing here.
 
         The mean of an activation under Gaussian noise of variance s**2 on its argument a is about sigmoid(k a), k =
@@ -158,14 +158,16 @@ class Noise:
         it. What a cell makes of it: :meth:`asr_dni.nn.RecurrentCell.softening`.
 
         Args:
-            trained: what the network was trained on; a number: this hardware with that sigma; ``None``: nothing is
-                softened.
+            trained: what the network was trained on, or the noise on it; a number: this hardware with that sigma;
+                ``None``: nothing is softened.
 
         Raises:
             UserError: there or here is anything but Gaussian noise on outputs.
         """
         if trained is None:
             return self._changed(compensation=None)
+        if isinstance(trained, Noise):
+            trained = trained.hardware
         if not isinstance(trained, Hardware):
             check_compensation(self.hardware, self.hardware)
             trained = self.hardware.at(trained)

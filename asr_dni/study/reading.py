@@ -123,7 +123,10 @@ def _parse_study(arguments: Sequence[str], parser: ArgumentParser) -> tuple[Stud
     text = own.dump(chosen, skip_none=False)
     plain = load_yaml(text)
     only = {key: parsed[key] for key in StudySettings.__dataclass_fields__}
-    made = _settings_parser().instantiate_classes(_namespace(only))
+    try:
+        made = _settings_parser().instantiate_classes(_namespace(only))
+    except ValueError as error:  # around the UserError of a part that may be left out
+        raise UserError(explain(error)) from error
     settings = StudySettings(**{key: made[key] for key in StudySettings.__dataclass_fields__})
     settings.check()
     study = Study(settings, plain["data"], plain["optimizer"], text)
