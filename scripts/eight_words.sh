@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's table and figure: conventional and noise-trained LSTMs on the eight real words, three seeds each.
+# The LSTMs of docs/recipes.md: conventional and noise-trained ones on the eight real words, three seeds each.
 #
 #   scripts/eight_words.sh                  needs the clips in data/speech_commands_8 (data/README.md)
 #   JOBS=2 SEEDS="1 2 3" SIGMAS="1 2" scripts/eight_words.sh
