@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from asr_dni.cli.main import main
+from asr_dni.data import DeformationSettings, DigitsData, StrokesData
 from asr_dni.model import load_checkpoint
 from asr_dni.nn import NoisyLSTM, stack_networks, use_implementation
 from asr_dni.noise import Noise
@@ -110,9 +111,23 @@ def test_a_precision_trains_and_evaluates_what_single_precision_does(run_in, pre
         pd.testing.assert_series_equal(predictions[1][name], predictions[0][name], atol=tolerance)
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-@pytest.mark.parametrize("config", ["digits_lstm_dni", "strokes_lstm_dni"])
-def test_examples_in_memory_are_deformed_in_any_precision(config, precision, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("precision", "other"), [("64-true", torch.float64), ("bf16-true", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("config", "kind"), [("digits_lstm_dni", DigitsData), ("strokes_lstm_dni", StrokesData)]
+)
+def test_examples_in_memory_are_deformed_in_any_precision(
+    config, kind, precision, other, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     few = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu"]
     main(["fit", "--config", config, "--trainer.precision", precision, "--wandb", "disabled", *few])
+    data = kind(DeformationSettings(rotation=20.0, slant=0.2))
+    features, clip_ids = torch.rand(5, 8, 8 if kind is DigitsData else 4), torch.arange(5)
+    expected = data.augment(features, clip_ids, 1)
+    torch.set_default_dtype(other)
+    try:
+        found = data.augment(features, clip_ids, 1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, features)

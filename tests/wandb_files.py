@@ -12,6 +12,7 @@ from wandb.proto import wandb_internal_pb2
 def read_run(path):
     """Read a .wandb file as far as it is written: LevelDB's log format, each record a message of W&B's protocol."""
     data = Path(path).read_bytes()
+    assert data[:4] == b":W&B"[: len(data)]
     place, message, block = 7, b"", 32768
     while place + 7 <= len(data):
         if block - place % block < 7:
