@@ -21,11 +21,9 @@ import numpy as np
 import torch
 from marked_places import fill
 from numpy.typing import NDArray
-from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from asr_dni.data.batch import Batch
-from asr_dni.evaluation.curves.intervals import student_t_interval
 from asr_dni.evaluation.measurement.outcomes import EvaluationSet, Outcomes, OutcomeStore
 from asr_dni.evaluation.measurement.scoring import evaluating, fingerprint
 from asr_dni.evaluation.measurement.sweep import Level
@@ -39,6 +37,7 @@ from asr_dni.nn.dropout import DroppingModule
 from asr_dni.noise import Hardware, Noise
 from asr_dni.plotting import Axis, Figure, Legend, Line, Panel, Reference, curve_style
 from asr_dni.plotting.with_matplotlib import save
+from asr_dni.study.hypothesis_tests import student_t_tests
 from asr_dni.wording import count
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -206,19 +205,27 @@ class Difference:
         low: of the 95 % interval over clips, whose mean over seeds is what varies (Student t).
         high: likewise.
         by_seed: each seed's own.
+        detectable: the true one that a test over clips would have found with 80 % probability.
     """
 
     mean: float
     low: float
     high: float
     by_seed: tuple[float, ...]
+    detectable: float
 
     @classmethod
     def of(cls, one: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.float64]]) -> "Difference":
         """Return ``one`` less ``other``, an array of clips for each seed."""
         by_clip = 100 * (np.stack(one) - np.stack(other))
-        low, high = student_t_interval(by_clip.mean(0).tolist())
-        return cls(float(by_clip.mean()), low, high, tuple(by_clip.mean(1).tolist()))
+        tests = student_t_tests(by_clip.mean(0), counting=0.0)
+        return cls(
+            float(tests.effect),
+            float(tests.low),
+            float(tests.high),
+            tuple(by_clip.mean(1).tolist()),
+            float(tests.detectable(1)),
+        )
 
     def __str__(self) -> str:
         """Return mean, interval and seeds."""
@@ -255,6 +262,11 @@ def clean(measured: Measured, groups: Groups) -> str:
     return table(["s", *(f"{s:g}" for s in STRENGTHS)], rows)
 
 
+def strength_of_least_loss(measured: Measured, run: Run) -> float:
+    """Return the s at which a network has its least loss on the validation split without noise."""
+    return min(STRENGTHS, key=lambda s: loss(measured.at(run, VALIDATION, 0.0, s)))
+
+
 def chosen(measured: Measured, groups: Groups) -> str:
     """Return what comes of s as theory has it, and of s chosen on the validation split, there and on the test split."""
     rows = []
@@ -262,10 +274,7 @@ def chosen(measured: Measured, groups: Groups) -> str:
         ways: dict[str, list[float]] = {}
         if all(measured.sigma_train(run) > 0 for run in runs):
             ways["s = σ_train"] = [measured.sigma_train(run) for run in runs]
-        ways["least validation loss"] = [
-            min(STRENGTHS, key=lambda s, run=run: loss(measured.at(run, VALIDATION, 0.0, s)))  # type: ignore[misc]
-            for run in runs
-        ]
+        ways["least validation loss"] = [strength_of_least_loss(measured, run) for run in runs]
         ways["best validation accuracy"] = [
             max(STRENGTHS, key=lambda s, run=run: right(measured.at(run, VALIDATION, 0.0, s)).mean())  # type: ignore[misc]
             for run in runs
@@ -294,19 +303,12 @@ def against(measured: Measured, groups: Groups) -> str:
         if trained != "DNI" or other is None or [its.seed for its in runs] != [its.seed for its in other]:
             continue
         own = [right(measured.at(run, TEST, 0.0, measured.sigma_train(run))) for run in runs]
-        best = [
-            min(STRENGTHS, key=lambda s, run=run: loss(measured.at(run, VALIDATION, 0.0, s)))  # type: ignore[misc]
-            for run in other
-        ]
         for says, strengths in (
             ("as trained", [0.0] * len(other)),
-            ("softened, least validation loss", best),
+            ("softened, least validation loss", [strength_of_least_loss(measured, run) for run in other]),
         ):
             theirs = [right(measured.at(run, TEST, 0.0, s)) for run, s in zip(other, strengths, strict=True)]
             difference = Difference.of(own, theirs)
-            by_clip = 100 * (np.stack(own) - np.stack(theirs)).mean(0)
-            error = by_clip.std(ddof=1) / math.sqrt(len(by_clip))
-            detectable = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * error
             rows.append(
                 [
                     training,
@@ -314,7 +316,7 @@ def against(measured: Measured, groups: Groups) -> str:
                     says,
                     mean_percent(theirs),
                     str(difference),
-                    f"{detectable:.1f}",
+                    f"{difference.detectable:.1f}",
                 ]
             )
     header = ["network, softened", "accuracy", "conventional", "accuracy", "difference", "detectable"]

@@ -31,8 +31,8 @@ def compensate_noise(
     if given is None:
         return noise
     if given == "auto":
-        sigma = model.sigma_train if model.annealed_to is None else model.annealed_to
-        if not sigma > 0 or model.highest_sigma_train == 0:
+        sigma = model.final_sigma_train
+        if not sigma > 0:
             raise UserError(
                 f"{name} is auto, but the network was trained without noise: give the sigma to soften its gates for,"
                 " such as 1.5"

@@ -218,12 +218,16 @@ class KeywordSpotter(SharpnessAware):
         spotter.on_load_checkpoint(dict(contents))
         return spotter.eval()
 
+    @property
+    def final_sigma_train(self) -> float:
+        """The sigma that the training ended with, or was on the way to."""
+        if self.highest_sigma_train == 0:
+            return 0.0  # it ended before the noise began, or there are no sites
+        return self.sigma_train if self.annealed_to is None else self.annealed_to
+
     def curve_settings(self) -> dict[str, Any]:
         """Return what a noise curve's file says of the network."""
-        network = self.network.settings
-        sigma_train = self.sigma_train if self.annealed_to is None else self.annealed_to
-        if self.highest_sigma_train == 0:
-            sigma_train = 0.0  # it ended before the noise began, or there are no sites
+        network, sigma_train = self.network.settings, self.final_sigma_train
         settings: dict[str, Any] = {
             "cell": network.cell,
             "units": network.units,
