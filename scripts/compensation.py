@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import torch
 from marked_places import fill
+from mistakes import told_in_a_line
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
@@ -454,4 +455,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

@@ -27,8 +27,10 @@ from compensation import (
     table,
 )
 from marked_places import fill
+from mistakes import told_in_a_line
 from numpy.typing import NDArray
 
+from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.intervals import student_t_interval
 from asr_dni.evaluation.measurement.outcomes import Outcomes
 from asr_dni.wording import count
@@ -104,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     groups: Groups = group(find_runs(given.runs))
     if not groups:
-        raise SystemExit(f"{' '.join(given.runs)}: no finished run (seed_*/version_*/noise_curve.csv)")
+        raise UserError(f"{' '.join(given.runs)}: no finished run (seed_*/version_*/noise_curve.csv)")
     measured = Measured(given.kept)
     rows = [row for name, runs in groups.items() for row in rows_of(measured, name, runs)]
     text = table(["training", "run by", *(f"σ_infer {sigma:g}" for sigma in SIGMAS)], rows)
@@ -115,4 +117,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import yaml
+from mistakes import told_in_a_line
 
 from asr_dni.checkpoint import read_checkpoint, write_checkpoint
 from asr_dni.evaluation import NoiseCurve
@@ -80,4 +81,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

@@ -22,9 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from marked_places import fill
+from mistakes import told_in_a_line
 from numpy.typing import NDArray
 from scipy import stats
 
+from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.intervals import CONFIDENCE
 from asr_dni.inference import load
 from asr_dni.plotting import Axis, Bars, Figure, Legend, Panel, Points, Reference, Style, curve_style
@@ -260,7 +262,7 @@ def page(runs: Path, seeds: Sequence[int]) -> None:
     """Write the table of docs/recipes.md and its figure."""
     trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
     if "base" not in trained or len(trained) < 2:
-        raise SystemExit(
+        raise UserError(
             f"{runs}: has not the trainings of seeds {', '.join(map(str, seeds))} of base and of another lever: train"
             " them first"
         )
@@ -356,4 +358,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()
