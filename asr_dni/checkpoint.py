@@ -23,6 +23,9 @@ from asr_dni.errors import UserError
 from asr_dni.files import write_atomically
 from asr_dni.models import find_checkpoint
 
+CURRENT_STATE_KEY = "current_model_state"
+"""Where a checkpoint has the weights that its training goes on with, if its ``state_dict`` has averaged ones."""
+
 _EXPECTED = "expected a .ckpt that asr-dni fit wrote"
 _MOST_VALUES = 2_000_000
 _DEEPEST = 64

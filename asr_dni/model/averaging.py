@@ -1,7 +1,9 @@
 """Weights that are averaged over the steps or epochs of a training: one network is validated, kept and tested."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,10 +17,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from asr_dni.checkpoint import CURRENT_STATE_KEY
 from asr_dni.errors import UserError
 
-CURRENT_STATE_KEY = "current_model_state"
-"""Where a checkpoint has the weights that its training goes on with, if its ``state_dict`` has averaged ones."""
+if TYPE_CHECKING:  # whose module notes how a training is averaged
+    from asr_dni.model.spotter import KeywordSpotter
+
+_CLIPS = 1024
+"""Of the last training batches, which averaged weights have their running statistics of."""
 
 
 def averages_weights(callback: object) -> bool:
@@ -31,9 +37,13 @@ class AveragedWeights(Callback):
 
     Lightning's ``WeightAveraging`` does so by itself; its ``StochasticWeightAveraging`` only puts the average into the
     network when everything has been validated and saved. Here a checkpoint has the average from the first epoch on in
-    which there is one, and the weights that a resumed training goes on with under :data:`CURRENT_STATE_KEY`, as
-    ``WeightAveraging`` has them. It has to come behind the averaging callback, and that behind the callbacks that look
-    at the network after a validation.
+    which there is one, and the weights that a resumed training goes on with under
+    :data:`asr_dni.checkpoint.CURRENT_STATE_KEY`, as ``WeightAveraging`` has them. It has to come behind the averaging
+    callback, and that behind the callbacks that look at the network after a validation.
+
+    The running statistics of batch normalisation, of which Lightning keeps an average that belongs to no network, are
+    taken anew wherever the average is used: on the epoch's last training batches of 1,024 clips, or what there is
+    (:func:`asr_dni.model.step.renew_statistics`); of several processes they are the mean.
 
     Args:
         callbacks: those of the run.
@@ -65,11 +75,15 @@ class AveragedWeights(Callback):
                 )
         self._stochastic = next((c for c in averaging if isinstance(c, StochasticWeightAveraging)), None)
         layers = () if network is None else network.modules()
-        if self._stochastic is not None and any(isinstance(layer, _BatchNorm) for layer in layers):
+        normalises = any(isinstance(layer, _BatchNorm) for layer in layers)
+        if self._stochastic is not None and normalises:
             raise UserError(
                 "trainer.callbacks: StochasticWeightAveraging has no running statistics for the batch normalisation of"
                 " a network with convolutions before the run's end; give EMAWeightAveraging or WeightAveraging"
             )
+        self._renews = bool(averaging) and normalises
+        self._batches: deque[tuple[int, Any]] = deque()
+        self._renewed: _Renewed | None = None
         self._settings = {name: value for name, value in (settings or {}).items() if name != "device"}
         self._current: list[Tensor] | None = None
 
@@ -92,8 +106,41 @@ class AveragedWeights(Callback):
         for name, parameter in pl_module.named_parameters():
             parameter.copy_(average.get(name, parameter))
 
+    def _renewed_statistics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Tensor]:
+        """Return the running statistics of the weights that are in a module, by name; they are left in it as well."""
+        statistics = _statistics_of(pl_module)
+        weights = {name: its for name, its in pl_module.named_parameters() if ".convolutions." in name}
+        known = self._renewed
+        if known is not None and known.step == trainer.global_step and known.are_of(weights):
+            for name, its in statistics.items():
+                its.copy_(known.statistics[name])
+        else:
+            cast("KeywordSpotter", pl_module).renew_statistics(self._batches)
+            for its in statistics.values():
+                if its.is_floating_point():
+                    its.copy_(trainer.strategy.reduce(its, reduce_op="mean"))
+            self._renewed = _Renewed(trainer.global_step, _copied(weights), _copied(statistics))
+        return statistics
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the batches of the epoch before, which a resumed run would not have."""
+        self._batches.clear()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batch, which the average's running statistics may be taken of."""
+        if self._renews:
+            self._batches.append((trainer.global_step, batch))
+            clips = sum(len(its.labels) for _, its in self._batches)
+            while clips - len(self._batches[0][1].labels) >= _CLIPS:
+                clips -= len(self._batches.popleft()[1].labels)
+
+    @torch.no_grad()
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""
+        if self._renews and self._batches and trainer.state.fn == TrainerFn.FITTING:
+            self._renewed_statistics(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and self._average(pl_module):
             self._current = [parameter.detach().clone() for parameter in pl_module.parameters()]
             self._use_average(pl_module)
@@ -106,10 +153,14 @@ class AveragedWeights(Callback):
                 parameter.copy_(current)
             self._current = None
 
+    @torch.no_grad()
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the average in the network, also where the training was ended early."""
         self._use_average(pl_module)
+        if self._renews and self._batches:
+            self._renewed_statistics(trainer, pl_module)
 
+    @torch.no_grad()
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -118,6 +169,15 @@ class AveragedWeights(Callback):
         if average:
             checkpoint[CURRENT_STATE_KEY] = checkpoint["state_dict"]
             checkpoint["state_dict"] = checkpoint["state_dict"] | average
+        if self._renews and self._batches and CURRENT_STATE_KEY in checkpoint:
+            parameters = dict(pl_module.named_parameters())
+            current = _copied(parameters | _statistics_of(pl_module))
+            for name, parameter in parameters.items():
+                parameter.copy_(checkpoint["state_dict"][name])
+            statistics = self._renewed_statistics(trainer, pl_module)
+            checkpoint["state_dict"] |= _copied(statistics)
+            for name, its in (parameters | statistics).items():
+                its.copy_(current[name])
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -125,3 +185,35 @@ class AveragedWeights(Callback):
         """Go on training the weights that were averaged."""
         if self._stochastic is not None and CURRENT_STATE_KEY in checkpoint:
             pl_module.load_state_dict(checkpoint[CURRENT_STATE_KEY])
+
+
+@dataclass(frozen=True)
+class _Renewed:
+    """Running statistics that were taken anew.
+
+    Attributes:
+        step: of the training, at which they were.
+        weights: of the convolutions that they belong to, by name.
+        statistics: by name.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]
+
+    def are_of(self, weights: Mapping[str, Tensor]) -> bool:
+        return all(torch.equal(self.weights[name], its) for name, its in weights.items())
+
+
+def _statistics_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the running statistics of a module's batch normalisations, by their names in its state."""
+    return {
+        f"{prefix}.{name}": buffer
+        for prefix, layer in module.named_modules()
+        if isinstance(layer, _BatchNorm)
+        for name, buffer in layer.named_buffers(recurse=False)
+    }
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: its.detach().clone() for name, its in tensors.items()}

@@ -1,7 +1,7 @@
 """The LightningModule: trains a keyword network under noise."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,12 +14,11 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from asr_dni.checkpoint import load_weights, open_checkpoint, write_durable_checkpoints
+from asr_dni.checkpoint import CURRENT_STATE_KEY, load_weights, open_checkpoint, write_durable_checkpoints
 from asr_dni.configuration import checked_arguments
 from asr_dni.errors import UserError
 from asr_dni.hardware_files import noise_of
 from asr_dni.identity import evaluation_settings
-from asr_dni.model.averaging import CURRENT_STATE_KEY
 from asr_dni.model.consistency import Consistency
 from asr_dni.model.distillation import Distillation, Teachers
 from asr_dni.model.learning_rate import schedule_learning_rate
@@ -32,6 +31,7 @@ from asr_dni.model.step import (
     TrainingRecipe,
     at_least_single,
     noisy_step,
+    renew_statistics,
 )
 from asr_dni.model.training import describe_training, goes_on, join_trainings
 from asr_dni.nn import learn_bounds
@@ -332,15 +332,14 @@ class KeywordSpotter(SharpnessAware):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one noisy forward pass."""
-        sigma = self.sigma_train if self.drawn is None else self.drawn.largest
-        noise = self.noise_settings.at(sigma)
-        now = sigma if noise.on else 0.0
+        noise = self.noise_settings.at(self._largest_sigma)
+        now = self._largest_sigma if noise.on else 0.0
         self.highest_sigma_train = max(self.highest_sigma_train or 0.0, now)
         losses, logits = noisy_step(
             self.network,
             batch,
             self.recipe,
-            lambda which: [self.noise_settings.of_pass(noise, which, self.current_epoch)],
+            self._noises_of_pass,
             self.global_step,
             [self.drawn],
             self._teachers,
@@ -357,6 +356,26 @@ class KeywordSpotter(SharpnessAware):
         if self._trainer is not None:
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
+
+    @property
+    def _largest_sigma(self) -> float:
+        return self.sigma_train if self.drawn is None else self.drawn.largest
+
+    def _noises_of_pass(self, which: int) -> list[Noise]:
+        noise = self.noise_settings.at(self._largest_sigma)
+        return [self.noise_settings.of_pass(noise, which, self.current_epoch)]
+
+    def renew_statistics(self, batches: Iterable[tuple[int, Any]]) -> None:
+        """Take the statistics of batch normalisation anew, as averaged weights need it, which no batch has passed.
+
+        Args:
+            batches: steps of the training and the batch of each; the noise is as strong as it is now. See
+                :func:`asr_dni.model.step.renew_statistics`.
+        """
+        training = self.network.training
+        self.network.eval()
+        renew_statistics(self.network, batches, self.recipe.draws, self._noises_of_pass, [self.drawn])
+        self.network.train(training)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""

@@ -1,7 +1,7 @@
 """One step of noisy training, of one network or of K at once, and the recipe that it follows."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from asr_dni.model.distillation import Teachers
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.nn.learned_bounds import decay_of_bounds
-from asr_dni.nn.normalisation import keeping_running_statistics
+from asr_dni.nn.normalisation import keeping_running_statistics, renewing_running_statistics
 from asr_dni.noise import SIGMA, Noise, Strength
 from asr_dni.philox import derive_key, uniform
 from asr_dni.processes import place_among_processes
@@ -168,6 +168,35 @@ def noisy_step(
     if decay is not None:  # which has a gradient, and is no part of what is reported
         losses = losses + (decay - decay.detach())
     return losses, draws[0]
+
+
+@torch.no_grad()
+def renew_statistics(
+    network: KeywordNetwork,
+    batches: Iterable[tuple[int, Any]],
+    draws: int,
+    noises: NoisesOfPass,
+    drawn: Sequence["DrawnBySample | None"] | None = None,
+) -> None:
+    """Take the running statistics of a network's convolutions anew, as the mean over batches of the training.
+
+    They are of what the network meets when it is used: under noise, without dropout and mixup (Y. Wu and J. Johnson,
+    "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3, of "PreciseBN").
+
+    Args:
+        network: in evaluation mode, which it stays in; without convolutions nothing happens.
+        batches: steps, and the batch of each as :func:`noisy_step` has it.
+        draws: passes to a step, of which the first one's noise counts.
+        noises: see :func:`noisy_step`.
+        drawn: see :func:`noisy_step`.
+    """
+    if network.convolutions is None:
+        return
+    with renewing_running_statistics(network):
+        for step, batch in batches:
+            which = step * draws
+            with _realised(network, noises(which), batch.clip_ids, which, drawn):
+                network.convolutions(batch.features)
 
 
 @contextmanager

@@ -124,6 +124,22 @@ def normalising_by_batch(network: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def renewing_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Have a network's batch normalisation forget its running statistics, and take the mean of a block's batches."""
+    with _restored(network) as modules:
+        momenta = [module.momentum for module in modules]
+        try:
+            for module in modules:
+                module.training, module.track_running_stats = True, True
+                module.reset_running_stats()
+                module.momentum = None  # a mean over all batches
+            yield
+        finally:
+            for module, momentum in zip(modules, momenta, strict=True):
+                module.momentum = momentum
+
+
 class SubSpectralNorm2d(StackableBatchNorm2d):
     """Batch normalisation of groups of neighbouring bands, each by itself, of one network or of K.
 
