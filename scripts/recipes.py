@@ -72,6 +72,10 @@ _BLOCKS = (
     "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 64, stride: [1, 2], separable: true}, {channels: 96, stride: [1, 2], separable: true}]"
 )
+_TIME_STRIDE = (
+    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 32, stride: [2, 2], separable: true}, {channels: 48, stride: [1, 2], separable: true}]"
+)
 _SUB_BANDS = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2], sub_bands: 5}, "
     "{channels: 32, stride: [1, 2], separable: true, sub_bands: 5}, "
@@ -123,6 +127,10 @@ LEVERS = {
     "sharpness": Lever("sharpness-aware minimisation (SAM), rho 0.05", ("--model.sam_rho=0.05",)),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
+    "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
+    "time_stride": Lever(
+        "a second stride in time: a quarter of the frames for the LSTM", (_TIME_STRIDE,), "network"
+    ),
     "attention": _network("pooling=attention", "a learned weight for each frame in place of the mean"),
     "mfcc": Lever(
         "MFCC: DCT of 80 mel bands to 40, at the same windows",
