@@ -394,6 +394,7 @@ def test_learning_rate_rises_and_falls(schedule):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        ({"mixup": 1e308}, "mixup is 1"),
         ({"warm_up": 1.0}, "warm_up is 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"schedule": "step"}, "schedule is 'step'"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asr_dni.bounds import at_most
 from asr_dni.errors import UserError
 from asr_dni.model.consistency import Consistency, divergence
 from asr_dni.model.distillation import Teachers
@@ -26,6 +27,8 @@ from asr_dni.processes import place_among_processes
 LearningRateSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 
 _CALIBRATION_CLIPS = 32
+_LARGEST_ALPHA = 1e6
+"""Of mixup: all weights are a half to three digits, and sums of squares of far larger ones overflow."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class TrainingRecipe:
             raise UserError(f"label_smoothing is {self.label_smoothing}: give a number from 0 to below 1")
         if not self.mixup >= 0:
             raise UserError(f"mixup is {self.mixup}: give 0 (off) or more")
+        at_most("mixup", self.mixup, _LARGEST_ALPHA)
         if self.calibrate_every < 0:
             raise UserError(f"calibrate_every is {self.calibrate_every}: give 0 (never) or more")
         if not 0 <= self.sam_rho < math.inf:
