@@ -76,6 +76,10 @@ _TIME_STRIDE = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 32, stride: [2, 2], separable: true}, {channels: 48, stride: [1, 2], separable: true}]"
 )
+_PLAIN = (
+    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 32, stride: [1, 2]}, {channels: 48, stride: [1, 2]}]"
+)
 _SUB_BANDS = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2], sub_bands: 5}, "
     "{channels: 32, stride: [1, 2], separable: true, sub_bands: 5}, "
@@ -127,6 +131,7 @@ LEVERS = {
     "sharpness": Lever("sharpness-aware minimisation (SAM), rho 0.05", ("--model.sam_rho=0.05",)),
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
+    "plain": Lever("plain convolutions for the two separable ones", (_PLAIN,), "network"),
     "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
     "time_stride": Lever(
         "a second stride in time: a quarter of the frames for the LSTM", (_TIME_STRIDE,), "network"
