@@ -78,7 +78,7 @@ def demo(
     ]
     curves = []
     for step, name, own, what in trainings:
-        console.print(Text(step, "bold"), f"{what}, which is")
+        console.print(Text(step, "bold"), f"{what}:")
         given = {"--config": f"synthetic_crnn_{name}", "--name": name, **settings, **own}
         command = [str(part) for setting in given.items() for part in setting]
         console.print(Text(f"asr-dni fit {shlex.join(command)}", "dim"), soft_wrap=True)
