@@ -21,10 +21,8 @@ from covering import thinned
 from recordings import tone, write
 
 from asr_dni import __version__
-from asr_dni.cli import demo as cli_demo
 from asr_dni.cli import run as cli_run
 from asr_dni.cli.main import COMMANDS, Command, main
-from asr_dni.data import Folder
 from asr_dni.evaluation import NoiseCurveCallback
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("restored_process")]
@@ -312,14 +310,13 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch, capsys
     signalled=[(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
     hook=["on_train_batch_start", "on_test_batch_start", "setup"],
 )
-def test_signals_end_a_command(here, tone_words, monkeypatch, capsys, command, signalled, hook):
+def test_signals_end_a_command(here, monkeypatch, capsys, command, signalled, hook):
     number, code, said = signalled
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(NoiseCurveCallback, hook, lambda *arguments, **keywords: os.kill(os.getpid(), number))
-    monkeypatch.setattr(cli_demo, "Synthetic", lambda **keywords: Folder(tone_words))
     options = {
         "fit": ["--config", "tiny.yaml", "--name", "signalled", "--trainer.max_epochs", "1"],
-        "demo": ["--epochs", "1", "--units", "2", "--output", "signalled"],
+        "demo": ["--epochs", "1", "--units", "2", "--output", "signalled", "--speakers", "10"],
     }
     with pytest.raises(SystemExit) as ended:
         main([command, *options[command], "--wandb", "disabled"])
@@ -510,7 +507,8 @@ def test_text_that_is_named_wav(here, tmp_path, capsys):
         (["demo", "--epochs", "0"], "epochs is 0"),
         (["demo", "--sigma_train", "-1"], "sigma is -1"),
         (["demo", "--units", "few"], "units"),
-        (["demo", "--output", "tiny.yaml"], "tiny.yaml"),
+        (["demo", "--output", "tiny.yaml"], "output tiny.yaml"),
+        (["demo", "--data", "tiny.yaml"], "data tiny.yaml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

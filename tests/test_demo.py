@@ -68,7 +68,7 @@ def test_the_demo_shows_what_noise_training_is_for(tmp_path):
         {name: curve.frame.groupby("strength")["accuracy"].mean() for name, curve in found.items()}
     )
     assert accuracy.loc[0.0].min() > 0.95
-    assert accuracy.loc[2.0, "dni"] > accuracy.loc[2.0, "conventional"] + 0.02
+    assert accuracy.loc[2.0, "dni"] > accuracy.loc[2.0, "conventional"] + 0.03
     assert accuracy.loc[3.0, "dni"] > accuracy.loc[3.0, "conventional"] + 0.15
     for name in found:
         assert len(list((tmp_path / "runs" / "demo" / name).glob("*/wandb/offline-run-*/*.wandb"))) == 1

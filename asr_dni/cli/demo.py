@@ -9,7 +9,7 @@ from typing import Literal
 from rich.text import Text
 
 from asr_dni.catalogue.compare import compare_curves
-from asr_dni.cli.functions import run_function
+from asr_dni.cli.functions import check_folder, run_function
 from asr_dni.cli.lightning import run_lightning
 from asr_dni.data import Synthetic
 from asr_dni.errors import UserError
@@ -53,10 +53,13 @@ def demo(
     NetworkSettings(units=units)
     NoiseCurveCallback(draws=draws)
     Synthetic(root=str(data), seed=seed, speakers=speakers)
+    for argument, folder in (("output", output), ("data", data)):
+        check_folder(folder, argument)
+        folder.mkdir(parents=True, exist_ok=True)
     if wandb != "disabled":
         resolve_wandb_mode(None if wandb == "auto" else wandb)
     settings = {
-        "--runs": output,
+        "--runs": output.resolve().parent if output.name in ("", "..") else output.parent,
         "--data.source.root": data,
         "--data.source.seed": seed,
         "--data.source.speakers": speakers,
@@ -66,6 +69,7 @@ def demo(
         "--trainer.max_epochs": epochs,
         "--noise_curve.draws": draws,
         "--wandb": wandb,
+        "--wandb_group": "demo",
     }
     trainings = [
         ("1/2", "conventional", {}, "training without noise"),
@@ -77,14 +81,18 @@ def demo(
         ),
     ]
     curves = []
-    for step, name, own, what in trainings:
+    for step, kind, own, what in trainings:
         console.print(Text(step, "bold"), f"{what}:")
-        given = {"--config": f"synthetic_crnn_{name}", "--name": name, **settings, **own}
-        command = [str(part) for setting in given.items() for part in setting]
+        name = f"{output.resolve().name}/{kind}"
+        given = {"--config": f"synthetic_crnn_{kind}", "--name": name, **settings, **own}
+        command = [f"{key}={value}" for key, value in given.items()]
         console.print(Text(f"asr-dni fit {shlex.join(command)}", "dim"), soft_wrap=True)
-        folder = run_lightning("fit", command).trainer.log_dir
-        assert folder is not None
-        curves.append(Path(folder))
+        try:
+            log_dir = run_lightning("fit", command).trainer.log_dir
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the demo begins anew next time; the spoken commands are kept") from None
+        assert log_dir is not None
+        curves.append(Path(log_dir))
         _end_wandb_run()
     comparison = compare_curves(
         curves, output / "comparison", title="Synthetic speech: conventional against DNI"

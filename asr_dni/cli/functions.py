@@ -74,7 +74,7 @@ def progress_bar() -> Progress:
     )
 
 
-def check_folder(path: Path | None) -> None:
-    """Say before the work that its results could not be written."""
+def check_folder(path: Path | None, name: str = "output") -> None:
+    """Say before the work that its results could not be written; ``name`` is the argument's."""
     if path is not None and any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
-        raise UserError(f"output {path}: a file is in the way; give a folder")
+        raise UserError(f"{name} {path}: a file is in the way; give a folder")

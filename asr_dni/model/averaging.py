@@ -42,8 +42,8 @@ class AveragedWeights(Callback):
     callback, and that behind the callbacks that look at the network after a validation.
 
     The running statistics of batch normalisation, of which Lightning keeps an average that belongs to no network, are
-    taken anew wherever the average is used: on the epoch's last training batches of 1,024 clips, or what there is
-    (:func:`asr_dni.model.step.renew_statistics`); of several processes they are the mean.
+    taken anew wherever the average is used: on the epoch's last training batches of 1,024 clips, or what there is, in
+    each process, and of all processes together (:func:`asr_dni.model.step.renew_statistics`).
 
     Args:
         callbacks: those of the run.
@@ -83,6 +83,7 @@ class AveragedWeights(Callback):
             )
         self._renews = bool(averaging) and normalises
         self._batches: deque[tuple[int, Any]] = deque()
+        self._epoch = 0
         self._renewed: _Renewed | None = None
         self._settings = {name: value for name, value in (settings or {}).items() if name != "device"}
         self._current: list[Tensor] | None = None
@@ -115,16 +116,15 @@ class AveragedWeights(Callback):
             for name, its in statistics.items():
                 its.copy_(known.statistics[name])
         else:
-            cast("KeywordSpotter", pl_module).renew_statistics(self._batches)
-            for its in statistics.values():
-                if its.is_floating_point():
-                    its.copy_(trainer.strategy.reduce(its, reduce_op="mean"))
+            cast("KeywordSpotter", pl_module).renew_statistics(self._batches, self._epoch)
+            _pool_over_processes(trainer, pl_module)
             self._renewed = _Renewed(trainer.global_step, _copied(weights), _copied(statistics))
         return statistics
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the batches of the epoch before, which a resumed run would not have."""
         self._batches.clear()
+        self._epoch = trainer.current_epoch
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -172,12 +172,13 @@ class AveragedWeights(Callback):
         if self._renews and self._batches and CURRENT_STATE_KEY in checkpoint:
             parameters = dict(pl_module.named_parameters())
             current = _copied(parameters | _statistics_of(pl_module))
-            for name, parameter in parameters.items():
-                parameter.copy_(checkpoint["state_dict"][name])
-            statistics = self._renewed_statistics(trainer, pl_module)
-            checkpoint["state_dict"] |= _copied(statistics)
-            for name, its in (parameters | statistics).items():
-                its.copy_(current[name])
+            try:
+                for name, parameter in parameters.items():
+                    parameter.copy_(checkpoint["state_dict"][name])
+                checkpoint["state_dict"] |= _copied(self._renewed_statistics(trainer, pl_module))
+            finally:
+                for name, its in (parameters | _statistics_of(pl_module)).items():
+                    its.copy_(current[name])
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -203,6 +204,16 @@ class _Renewed:
 
     def are_of(self, weights: Mapping[str, Tensor]) -> bool:
         return all(torch.equal(self.weights[name], its) for name, its in weights.items())
+
+
+def _pool_over_processes(trainer: pl.Trainer, module: nn.Module) -> None:
+    """Make running statistics of each process's clips those of all clips, as many in each."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
+            own = layer.running_mean.clone()
+            layer.running_mean.copy_(trainer.strategy.reduce(own.clone(), reduce_op="mean"))
+            square = layer.running_var + (own - layer.running_mean).square()
+            layer.running_var.copy_(trainer.strategy.reduce(square, reduce_op="mean"))
 
 
 def _statistics_of(module: nn.Module) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -339,7 +340,7 @@ class KeywordSpotter(SharpnessAware):
             self.network,
             batch,
             self.recipe,
-            self._noises_of_pass,
+            partial(self._noises_of_pass, epoch=self.current_epoch),
             self.global_step,
             [self.drawn],
             self._teachers,
@@ -361,21 +362,19 @@ class KeywordSpotter(SharpnessAware):
     def _largest_sigma(self) -> float:
         return self.sigma_train if self.drawn is None else self.drawn.largest
 
-    def _noises_of_pass(self, which: int) -> list[Noise]:
-        noise = self.noise_settings.at(self._largest_sigma)
-        return [self.noise_settings.of_pass(noise, which, self.current_epoch)]
+    def _noises_of_pass(self, which: int, epoch: int) -> list[Noise]:
+        return [self.noise_settings.of_pass(self.noise_settings.at(self._largest_sigma), which, epoch)]
 
-    def renew_statistics(self, batches: Iterable[tuple[int, Any]]) -> None:
-        """Take the statistics of batch normalisation anew, as averaged weights need it, which no batch has passed.
+    def renew_statistics(self, batches: Iterable[tuple[int, Any]], epoch: int) -> None:
+        """Take the running statistics of batch normalisation anew, for weights that were not trained but averaged.
 
         Args:
             batches: steps of the training and the batch of each; the noise is as strong as it is now. See
                 :func:`asr_dni.model.step.renew_statistics`.
+            epoch: that the steps belong to.
         """
-        training = self.network.training
-        self.network.eval()
-        renew_statistics(self.network, batches, self.recipe.draws, self._noises_of_pass, [self.drawn])
-        self.network.train(training)
+        noises = partial(self._noises_of_pass, epoch=epoch)
+        renew_statistics(self.network, batches, self.recipe.draws, noises, [self.drawn])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the clean loss and accuracy."""

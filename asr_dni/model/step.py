@@ -19,7 +19,7 @@ from asr_dni.model.distillation import Teachers
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.nn.learned_bounds import decay_of_bounds
-from asr_dni.nn.normalisation import keeping_running_statistics, renewing_running_statistics
+from asr_dni.nn.normalisation import keeping_running_statistics, renew_running_statistics
 from asr_dni.noise import SIGMA, Noise, Strength
 from asr_dni.philox import derive_key, uniform
 from asr_dni.processes import place_among_processes
@@ -182,25 +182,36 @@ def renew_statistics(
     noises: NoisesOfPass,
     drawn: Sequence["DrawnBySample | None"] | None = None,
 ) -> None:
-    """Take the running statistics of a network's convolutions anew, as the mean over batches of the training.
+    """Take the running statistics of a network's convolutions anew, on batches of the training.
 
-    They are of what the network meets when it is used: under noise, without dropout and mixup (Y. Wu and J. Johnson,
-    "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3, of "PreciseBN").
+    They are of what the network meets when it is used: under noise, without dropout and mixup. See
+    :func:`asr_dni.nn.normalisation.renew_running_statistics`.
 
     Args:
-        network: in evaluation mode, which it stays in; without convolutions nothing happens.
-        batches: steps, and the batch of each as :func:`noisy_step` has it.
+        network: without convolutions nothing happens.
+        batches: steps, and the batch of each as :func:`noisy_step` has it; without any the statistics stay.
         draws: passes to a step, of which the first one's noise counts.
         noises: see :func:`noisy_step`.
         drawn: see :func:`noisy_step`.
     """
-    if network.convolutions is None:
+    convolutions = network.convolutions
+    if convolutions is None:
         return
-    with renewing_running_statistics(network):
+
+    def passes() -> Iterator[int]:
         for step, batch in batches:
             which = step * draws
             with _realised(network, noises(which), batch.clip_ids, which, drawn):
-                network.convolutions(batch.features)
+                convolutions(batch.features)
+            yield len(batch.labels)
+
+    modes = {module: module.training for module in convolutions.modules()}
+    convolutions.eval()
+    try:
+        renew_running_statistics(convolutions, passes())
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager

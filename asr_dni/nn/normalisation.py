@@ -1,6 +1,6 @@
 """Batch normalisation, of one network or of K."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,20 +124,44 @@ def normalising_by_batch(network: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def renewing_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Have a network's batch normalisation forget its running statistics, and take the mean of a block's batches."""
+def renew_running_statistics(network: nn.Module, passes: Iterable[int]) -> None:
+    """Take the running statistics of a network's batch normalisation anew: those of all clips of some batches.
+
+    With mean and variance of each batch, weighted by its clips, the mean is E[mean] and the variance
+    E[variance] + Var[mean] (Y. Wu and J. Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3.1).
+
+    Args:
+        network: whose normalisations take each batch's own statistics for the passes; then they are as they were.
+        passes: each step of this iterator runs the network on a batch, and gives its number of clips. Without any the
+            statistics stay as they are.
+    """
     with _restored(network) as modules:
         momenta = [module.momentum for module in modules]
+        clips: list[int] = []
+        of_batches: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
         try:
             for module in modules:
-                module.training, module.track_running_stats = True, True
-                module.reset_running_stats()
-                module.momentum = None  # a mean over all batches
-            yield
+                # A momentum of 1 puts the batch's own statistics there.
+                module.training, module.track_running_stats, module.momentum = True, True, 1.0
+            for size in passes:
+                clips.append(size)
+                for module, found in zip(modules, of_batches, strict=True):
+                    assert module.running_mean is not None
+                    assert module.running_var is not None
+                    found.append((module.running_mean.clone(), module.running_var.clone()))
         finally:
             for module, momentum in zip(modules, momenta, strict=True):
                 module.momentum = momentum
+        if not clips:
+            return
+        for module, found in zip(modules, of_batches, strict=True):
+            means, variances = (torch.stack(its) for its in zip(*found, strict=True))
+            weights = means.new_tensor(clips).div_(sum(clips)).view(-1, *[1] * (means.dim() - 1))
+            mean = (weights * means).sum(0)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.copy_(mean)
+            module.running_var.copy_((weights * (variances + (means - mean).square())).sum(0))
 
 
 class SubSpectralNorm2d(StackableBatchNorm2d):
