@@ -14,9 +14,9 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from asr_dni.bounded_yaml import MOST_CHARACTERS, bound_jsonargparse, load_yaml
-from asr_dni.changed_classes import start_from_own_defaults
 from asr_dni.configured import Configured
 from asr_dni.errors import UserError
+from asr_dni.later_layers import replace_lists, start_from_own_defaults
 from asr_dni.named_classes import find_class, refusal
 from asr_dni.named_configurations import find_configuration, named_configuration
 
@@ -30,6 +30,7 @@ _NEAR = 0.7
 
 bound_jsonargparse()
 start_from_own_defaults()
+replace_lists()
 
 
 class Layer(dict[str, Any]):

@@ -1,4 +1,4 @@
-"""What a configuration keeps of a class's arguments when a later layer names another class in its place."""
+"""What a configuration keeps of a setting when a later layer, or the command line, gives another in its place."""
 
 import importlib
 from collections.abc import Mapping
@@ -6,6 +6,26 @@ from functools import cache, wraps
 from typing import Any
 
 from jsonargparse import Namespace
+
+
+@cache
+def replace_lists() -> None:
+    """Have jsonargparse take a list that is given as it is.
+
+    It fills in what an entry leaves out from the entry at its place in the former list, if that is of the same length:
+    ``[{channels: 64}]`` in place of ``[{channels: 32, separable: true}]`` would be separable. Entries that are added
+    (``+=``), and settings of the last one (``--trainer.callbacks.decay``), are not concerned.
+    """
+    hints = importlib.import_module("jsonargparse._typehints")
+    original = hints.adapt_typehints
+
+    @wraps(original)
+    def adapt(val: Any, typehint: Any, *positional: Any, **settings: Any) -> Any:
+        if isinstance(val, list) and not settings.get("append"):
+            settings["prev_val"] = None
+        return original(val, typehint, *positional, **settings)
+
+    vars(hints)["adapt_typehints"] = adapt
 
 
 @cache
