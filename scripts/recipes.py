@@ -234,55 +234,61 @@ class Trained:
     """What the trainings of a lever came to.
 
     Attributes:
-        accuracy: on the validation split ``(seeds, sigmas)``.
+        seeds: of those that are done.
+        accuracy: on the validation split ``(seeds, sigmas)``, in %.
         weights: of the network.
     """
 
+    seeds: tuple[int, ...]
     accuracy: NDArray[np.float64]
     weights: int
 
+    def of(self, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Return the accuracy of some of its seeds."""
+        return self.accuracy[[self.seeds.index(seed) for seed in seeds]]
+
 
 def read(folder: Path, seeds: Sequence[int]) -> Trained | None:
-    """Read a lever's trainings; ``None``: not all are done."""
+    """Read a lever's trainings that are done; ``None``: none is."""
     rows, weights = [], 0
-    for seed in seeds:
-        run = folder / f"seed_{seed}"
-        if not _is_done(run):
-            return None
-        version = max(run.glob("version_*"), key=lambda path: path.stat().st_mtime)
+    done = tuple(seed for seed in seeds if _is_done(folder / f"seed_{seed}"))
+    for seed in done:
+        version = max((folder / f"seed_{seed}").glob("version_*"), key=lambda path: path.stat().st_mtime)
         logged = pd.read_csv(version / "metrics.csv")
         last = logged.dropna(subset=["val/accuracy"]).iloc[-1]
         rows.append([last[f"val/accuracy@{sigma}" if sigma else "val/accuracy"] for sigma in SIGMAS])
         network = load(version / "checkpoints" / "last.ckpt").model.network
         weights = sum(its.numel() for its in network.parameters())
-    return Trained(np.array(rows, dtype=float), weights)
+    return Trained(done, 100 * np.array(rows, dtype=float), weights) if done else None
 
 
 def pooled_half_width(differences: Sequence[NDArray[np.float64]]) -> float:
-    """Return half the 95 % interval of a mean over seeds, from the deviation pooled over all levers.
+    """Return half the 95 % interval of one training's difference, from the deviation pooled over all levers.
 
     Three seeds alone know their deviation badly (t of 2 degrees of freedom is 4.3); all levers' differences to the
-    base know one in common, if it is one (a pooled standard deviation, as in an analysis of variance).
+    base know one in common, if it is one (a pooled standard deviation, as in an analysis of variance). Of a mean over
+    n seeds it is the square root of n times smaller.
     """
     freedom = sum(len(its) - 1 for its in differences)
     squares = sum(float(((its - its.mean()) ** 2).sum()) for its in differences)
-    return float(
-        stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(squares / freedom / len(differences[0]))
-    )
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(squares / freedom))
 
 
 def page(runs: Path, seeds: Sequence[int]) -> None:
     """Write the table of docs/recipes.md and its figure."""
     trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
-    if "base" not in trained or len(trained) < 2:
+    if len(trained.get("base", Trained((), np.empty(0), 0)).seeds) < len(seeds) or not any(
+        len(its.seeds) > 1 for name, its in trained.items() if name != "base"
+    ):
         raise UserError(
-            f"{runs}: has not the trainings of seeds {', '.join(map(str, seeds))} of base and of another lever: train"
-            " them first"
+            f"{runs}: has not the trainings of seeds {', '.join(map(str, seeds))} of base and two of another lever:"
+            " train them first"
         )
     base = trained.pop("base")
-    differences = {name: 100 * (its.accuracy - base.accuracy) for name, its in trained.items()}
+    differences = {name: its.accuracy - base.of(its.seeds) for name, its in trained.items()}
     of_all = {name: its.mean(axis=1) for name, its in differences.items()}
-    half = pooled_half_width(list(of_all.values()))
+    single = pooled_half_width(list(of_all.values()))
+    half = {name: single / math.sqrt(len(its)) for name, its in of_all.items()}
     order = sorted(trained, key=lambda name: -of_all[name].mean())
     lines = [
         "| lever | kind | weights | "
@@ -291,21 +297,25 @@ def page(runs: Path, seeds: Sequence[int]) -> None:
         "|---|---|---:|" + "---:|" * (len(SIGMAS) + 3),
     ]
     for name, its in [("base", base), *((name, trained[name]) for name in order)]:
-        each = 100 * its.accuracy.mean(axis=0)
+        each = its.accuracy.mean(axis=0)
         cells = [f"{value:.1f}" for value in (*each, each.mean())]
         if name == "base":
             cells += ["", ""]
         else:
-            cells += [f"{of_all[name].mean():+.1f}", " ".join(f"{value:+.1f}" for value in of_all[name])]
+            cells += [
+                f"{of_all[name].mean():+.1f} ± {half[name]:.1f}",
+                " ".join(f"{value:+.1f}" for value in of_all[name]),
+            ]
         lever = LEVERS[name]
         lines.append(
             f"| `{name}`: {lever.says} | {lever.kind} | {its.weights:,} | " + " | ".join(cells) + " |"
         )
     lines.append("")
     lines.append(
-        f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(len(seeds), 'seed')}; gain: of the mean"
-        f" over the four sigmas, in points, paired by seed; its 95 % interval is ±{half:.1f} for every lever (deviation"
-        f" pooled over {count(len(of_all), 'lever')}, Student t): a smaller gain these trainings do not show."
+        f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(len(seeds), 'seed')}, or of as many as"
+        " there are gains for; gain: of the mean over the four sigmas, in points, paired by seed, ± half its 95 %"
+        f" interval (deviation pooled over {count(len(of_all), 'lever')}, Student t): a smaller gain these trainings do"
+        " not show."
     )
     fill(PAGE, {"levers": "\n".join(lines)})
     save(_figure(order[::-1], differences, of_all, half), DOCS / "figures" / "recipes", ("png",))
@@ -315,7 +325,7 @@ def _figure(
     order: Sequence[str],
     differences: Mapping[str, NDArray[np.float64]],
     of_all: Mapping[str, NDArray[np.float64]],
-    half: float,
+    half: Mapping[str, float],
 ) -> Figure:
     places = [float(place) for place in range(len(order))]
     gains = [float(of_all[name].mean()) for name in order]
@@ -323,8 +333,8 @@ def _figure(
         Bars(
             places,
             gains,
-            [gain - half for gain in gains],
-            [gain + half for gain in gains],
+            [gain - half[name] for name, gain in zip(order, gains, strict=True)],
+            [gain + half[name] for name, gain in zip(order, gains, strict=True)],
             label="mean over σ_infer 0, 1, 2, 3",
             horizontal=True,
             style=Style(color="#b7c9dd"),  # in which the intervals are seen
