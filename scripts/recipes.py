@@ -80,6 +80,10 @@ _PLAIN = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 32, stride: [1, 2]}, {channels: 48, stride: [1, 2]}]"
 )
+_WIDE_PLAIN = (
+    "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 64, stride: [1, 2]}, {channels: 64, stride: [1, 2]}]"
+)
 _SUB_BANDS = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2], sub_bands: 5}, "
     "{channels: 32, stride: [1, 2], separable: true, sub_bands: 5}, "
@@ -132,6 +136,11 @@ LEVERS = {
     "bidirectional": _network("bidirectional=true units=80", "LSTM in both directions, 80 units each"),
     "gru": _network("cell=gru", "GRU for LSTM"),
     "plain": Lever("plain convolutions for the two separable ones", (_PLAIN,), "network"),
+    "wide_plain": Lever(
+        "plain convolutions of 32, 64, 64 channels, 128 numbers a frame",
+        (_WIDE_PLAIN, "--model.network.convolutions.width=128"),
+        "network",
+    ),
     "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
     "time_stride": Lever(
         "a second stride in time: a quarter of the frames for the LSTM", (_TIME_STRIDE,), "network"
