@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The README's table and figure: CRNNs on the eight real words, trained without noise, under sigma 2 in all behind the
-# convolutions, and under sigma 1 at every product; three seeds each.
+# convolutions, and under sigma 1 at every product, with plain and with separable convolutions; three seeds each.
 #
 #   scripts/eight_words_crnn.sh             needs the clips in data/speech_commands_8 (data/README.md)
 #   JOBS=2 SEEDS="1 2 3" scripts/eight_words_crnn.sh
@@ -17,6 +17,7 @@ for seed in $SEEDS; do
     echo eight_words_crnn_dni crnn/dni "$seed" "$watched"
     echo eight_words_crnn_conventional crnn/conventional "$seed" "$watched"
     echo eight_words_crnn_dni_everywhere crnn/dni_everywhere "$seed" "$watched"
+    echo eight_words_crnn_dni_everywhere crnn/dni_everywhere_separable "$seed" "$watched" --config model/crnn
 done | xargs -P "$JOBS" -L 1 bash -c 'run "$@"' _
 
 $ASR_DNI compare "$RUNS/crnn/conventional" "$RUNS/crnn/dni" --output "$RUNS/crnn/comparison" \
