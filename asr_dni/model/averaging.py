@@ -1,9 +1,9 @@
 """Weights that are averaged over the steps or epochs of a training: one network is validated, kept and tested."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,9 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from asr_dni.checkpoint import CURRENT_STATE_KEY
 from asr_dni.errors import UserError
-
-if TYPE_CHECKING:  # whose module notes how a training is averaged
-    from asr_dni.model.spotter import KeywordSpotter
 
 _CLIPS = 1024
 """Of the last training batches, which averaged weights have their running statistics of."""
@@ -116,7 +113,7 @@ class AveragedWeights(Callback):
             for name, its in statistics.items():
                 its.copy_(known.statistics[name])
         else:
-            cast("KeywordSpotter", pl_module).renew_statistics(self._batches, self._epoch)
+            cast(_RenewsStatistics, pl_module).renew_statistics(self._batches, self._epoch)
             _pool_over_processes(trainer, pl_module)
             self._renewed = _Renewed(trainer.global_step, _copied(weights), _copied(statistics))
         return statistics
@@ -186,6 +183,12 @@ class AveragedWeights(Callback):
         """Go on training the weights that were averaged."""
         if self._stochastic is not None and CURRENT_STATE_KEY in checkpoint:
             pl_module.load_state_dict(checkpoint[CURRENT_STATE_KEY])
+
+
+class _RenewsStatistics(Protocol):
+    """What a :class:`asr_dni.model.spotter.KeywordSpotter`, which needs this module, does here."""
+
+    def renew_statistics(self, batches: Iterable[tuple[int, Any]], epoch: int) -> None: ...
 
 
 @dataclass(frozen=True)
