@@ -58,8 +58,9 @@ def demo(
         folder.mkdir(parents=True, exist_ok=True)
     if wandb != "disabled":
         resolve_wandb_mode(None if wandb == "auto" else wandb)
+    named = output.resolve() if output.name in ("", "..") else output
     settings = {
-        "--runs": output.resolve().parent if output.name in ("", "..") else output.parent,
+        "--runs": named.parent,
         "--data.source.root": data,
         "--data.source.seed": seed,
         "--data.source.speakers": speakers,
@@ -83,7 +84,7 @@ def demo(
     curves = []
     for step, kind, own, what in trainings:
         console.print(Text(step, "bold"), f"{what}:")
-        name = f"{output.resolve().name}/{kind}"
+        name = f"{named.name}/{kind}"
         given = {"--config": f"synthetic_crnn_{kind}", "--name": name, **settings, **own}
         command = [f"{key}={value}" for key, value in given.items()]
         console.print(Text(f"asr-dni fit {shlex.join(command)}", "dim"), soft_wrap=True)
