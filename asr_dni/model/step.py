@@ -19,6 +19,7 @@ from asr_dni.model.distillation import Teachers
 from asr_dni.model.network import KeywordNetwork
 from asr_dni.nn import DropoutSeed, calibrate, seeded_dropout
 from asr_dni.nn.learned_bounds import decay_of_bounds
+from asr_dni.nn.modes import in_evaluation_mode
 from asr_dni.nn.normalisation import keeping_running_statistics, renew_running_statistics
 from asr_dni.noise import SIGMA, Noise, Strength
 from asr_dni.philox import derive_key, uniform
@@ -205,13 +206,8 @@ def renew_statistics(
                 convolutions(batch.features)
             yield len(batch.labels)
 
-    modes = {module: module.training for module in convolutions.modules()}
-    convolutions.eval()
-    try:
+    with in_evaluation_mode(convolutions):
         renew_running_statistics(convolutions, passes())
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_dni.errors import UserError
+from asr_dni.nn.modes import in_evaluation_mode
 from asr_dni.nn.normalisation import normalising_by_batch
 from asr_dni.nn.signal_sizes import MemberStatistics, SignalEstimate, SignalStatistics
 from asr_dni.noise import Hardware, Noise, NoisyModule, Per, Scale, Site
@@ -259,8 +260,6 @@ def calibrate(
         UserError: ``inputs`` is empty.
     """
     layers = [module for module in network.modules() if isinstance(module, CalibratedModule)]
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     estimates = {
         layer: {
             part: SignalEstimate(statistics.widths, layer.networks)
@@ -271,7 +270,7 @@ def calibrate(
     empty = True
     token = _under_way.set({**_under_way.get(), **estimates})
     try:
-        with torch.no_grad(), ExitStack() as stack:
+        with torch.no_grad(), in_evaluation_mode(network), ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(layer.under(Noise()))
             if by_batch:
@@ -281,8 +280,6 @@ def calibrate(
                 empty = False
     finally:
         _under_way.reset(token)
-        for module, training in modes.items():
-            module.training = training
     if empty:
         raise UserError("calibration got no batch: give at least one batch of training data")
     for layer, its_estimates in estimates.items():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_dni.nn.modes import in_evaluation_mode
 from asr_dni.noise import Hardware, Noise, Part
 
 if TYPE_CHECKING:
@@ -158,14 +159,8 @@ class Passes(Generic[Network]):
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode without gradients; afterwards every module is in its mode again."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_evaluation_mode(network), torch.inference_mode():
+        yield
 
 
 def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
