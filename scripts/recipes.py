@@ -68,10 +68,6 @@ def _data(settings: str, says: str, kind: str = "augmentation") -> Lever:
     return Lever(says, tuple(f"--data.{one}" for one in settings.split()), kind)
 
 
-_BLOCKS = (
-    "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
-    "{channels: 64, stride: [1, 2], separable: true}, {channels: 96, stride: [1, 2], separable: true}]"
-)
 _TIME_STRIDE = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 32, stride: [2, 2], separable: true}, {channels: 48, stride: [1, 2], separable: true}]"
@@ -79,10 +75,6 @@ _TIME_STRIDE = (
 _PLAIN = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
     "{channels: 32, stride: [1, 2]}, {channels: 48, stride: [1, 2]}]"
-)
-_WIDE_PLAIN = (
-    "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
-    "{channels: 64, stride: [1, 2]}, {channels: 64, stride: [1, 2]}]"
 )
 _SUB_BANDS = (
     "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2], sub_bands: 5}, "
@@ -108,7 +100,7 @@ LEVERS = {
     "speed": _data("augmentation.speed=[0.909,1.1]", "speed and pitch changed by up to 10 %"),
     "wide": Lever(
         "32, 64, 96 channels, 128 numbers a frame",
-        (_BLOCKS, "--model.network.convolutions.width=128"),
+        ("--config=model/crnn",),
         "network",
     ),
     "sub_bands": Lever(
@@ -138,7 +130,7 @@ LEVERS = {
     "plain": Lever("plain convolutions for the two separable ones", (_PLAIN,), "network"),
     "wide_plain": Lever(
         "plain convolutions of 32, 64, 64 channels, 128 numbers a frame",
-        (_WIDE_PLAIN, "--model.network.convolutions.width=128"),
+        ("--config=model/crnn_plain",),
         "network",
     ),
     "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
@@ -286,9 +278,8 @@ def pooled_half_width(differences: Sequence[NDArray[np.float64]]) -> float:
 def page(runs: Path, seeds: Sequence[int]) -> None:
     """Write the table of docs/recipes.md and its figure."""
     trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
-    if len(trained.get("base", Trained((), np.empty(0), 0)).seeds) < len(seeds) or not any(
-        len(its.seeds) > 1 for name, its in trained.items() if name != "base"
-    ):
+    complete = "base" in trained and trained["base"].seeds == tuple(seeds)
+    if not complete or all(len(its.seeds) < 2 for name, its in trained.items() if name != "base"):
         raise UserError(
             f"{runs}: has not the trainings of seeds {', '.join(map(str, seeds))} of base and two of another lever:"
             " train them first"
