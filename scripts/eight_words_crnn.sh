@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The README's table and figure: CRNNs on the eight real words, trained without noise, under sigma 2 in all behind the
-# convolutions, and under sigma 1 at every product, with plain and with separable convolutions; three seeds each.
+# convolutions, with and without residual blocks, and under sigma 1 at every product, with plain and with separable
+# convolutions; three seeds each.
 #
 #   scripts/eight_words_crnn.sh             needs the clips in data/speech_commands_8 (data/README.md)
 #   JOBS=2 SEEDS="1 2 3" scripts/eight_words_crnn.sh
@@ -16,8 +17,9 @@ watched="--noise_curve.watched_sigmas=[1.0,2.0,3.0] --noise_curve.validation_dra
 for seed in $SEEDS; do
     echo eight_words_crnn_dni crnn/dni "$seed" "$watched"
     echo eight_words_crnn_conventional crnn/conventional "$seed" "$watched"
+    echo eight_words_crnn_dni crnn/dni_separable "$seed" "$watched" --config model/crnn_separable
     echo eight_words_crnn_dni_everywhere crnn/dni_everywhere "$seed" "$watched"
-    echo eight_words_crnn_dni_everywhere crnn/dni_everywhere_separable "$seed" "$watched" --config model/crnn
+    echo eight_words_crnn_dni_everywhere crnn/dni_everywhere_separable "$seed" "$watched" --config model/crnn_separable
 done | xargs -P "$JOBS" -L 1 bash -c 'run "$@"' _
 
 $ASR_DNI compare "$RUNS/crnn/conventional" "$RUNS/crnn/dni" --output "$RUNS/crnn/comparison" \

@@ -100,7 +100,7 @@ LEVERS = {
     "speed": _data("augmentation.speed=[0.909,1.1]", "speed and pitch changed by up to 10 %"),
     "wide": Lever(
         "32, 64, 96 channels, 128 numbers a frame",
-        ("--config=model/crnn",),
+        ("--config=model/crnn_separable",),
         "network",
     ),
     "sub_bands": Lever(
@@ -110,6 +110,11 @@ LEVERS = {
     ),
     "residual_deeper": Lever(
         "two residual separable blocks more, of 32 and 48 channels", (_DEEPER,), "network"
+    ),
+    "wide_deeper": Lever(
+        "two residual separable blocks more on the front of `wide`, of 64 and 96 channels",
+        ("--config=model/crnn",),
+        "network",
     ),
     "ema": Lever(
         "exponential averages of the weights (decay 0.99 a step)",

@@ -28,10 +28,10 @@ def test_blocks_of_convolutions(by, tmp_path, capsys):
         file = tmp_path / "later.yaml"
         file.write_text(yaml.safe_dump({"model": {"network": {"convolutions": {"blocks": BLOCKS}}}}))
         later = ["--config", str(file)]
-    found = configured(capsys, "--config", "eight_words_crnn_dni", *later)
+    found = configured(capsys, "--config", "eight_words_crnn_small_dni", *later)
     convolutions = found["model"]["network"]["convolutions"]
     assert convolutions["blocks"] == [asdict(ConvolutionBlock(**block)) for block in BLOCKS]
-    assert convolutions["width"] == 128
+    assert convolutions["width"] == 96
 
 
 def test_callbacks_are_still_added_and_set_one_by_one(capsys):
