@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+import asr_dni
 from asr_dni.cli import run as cli_run
 from asr_dni.cli.main import main
+from asr_dni.data import DigitsData
 from asr_dni.evaluation import NoiseCurve
 from asr_dni.model import load_checkpoint
 
@@ -168,6 +172,26 @@ def test_running_statistics_are_those_of_the_averaged_weights(averaging, tmp_pat
     assert_statistics_of(
         [functional.conv2d(its, state[f"{first}.3.weight"], padding=1) for its in hidden], state, f"{first}.4"
     )
+
+
+@pytest.mark.slow
+def test_running_statistics_of_two_processes_are_those_of_all_clips(tmp_path, monkeypatch):
+    """Each process has half of the 1,157 digits, all of which are among its last batches."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(asr_dni.__file__).parents[1]))
+    two = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--runs", str(tmp_path)]
+    options = [*FIT, *CONVOLUTIONS, *AVERAGING["exponential"], *NO_CURVES, *two]
+    subprocess.run([sys.executable, "-m", "asr_dni", *options], cwd=tmp_path, timeout=300, check=True)
+    state = load_checkpoint(tmp_path / "spotter" / "version_0" / "checkpoints" / "last.ckpt")["state_dict"]
+    data = DigitsData(batch_size=200)
+    data.prepare_data()
+    data.setup("fit")
+    clips = torch.cat([data.transform(batch).features for batch in data.train_dataloader()])
+    first = "network.convolutions.blocks.0"
+    outputs = functional.conv2d(clips[:, None], state[f"{first}.weight"], stride=(1, 2), padding=1)
+    found = state["network.convolutions.blocks.1.running_mean"]
+    torch.testing.assert_close(found, outputs.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    found = state["network.convolutions.blocks.1.running_var"]
+    torch.testing.assert_close(found, outputs.var((0, 2, 3)), rtol=5e-3, atol=0)
 
 
 def assert_statistics_of(outputs: list[torch.Tensor], state: dict, name: str) -> None:
