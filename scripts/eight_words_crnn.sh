@@ -17,6 +17,7 @@ watched="--noise_curve.watched_sigmas=[1.0,2.0,3.0] --noise_curve.validation_dra
 for seed in $SEEDS; do
     echo eight_words_crnn_dni crnn/dni "$seed" "$watched"
     echo eight_words_crnn_conventional crnn/conventional "$seed" "$watched"
+    echo eight_words_crnn_conventional crnn/conventional_separable "$seed" "$watched" --config model/crnn_separable
     echo eight_words_crnn_dni crnn/dni_separable "$seed" "$watched" --config model/crnn_separable
     echo eight_words_crnn_dni_everywhere crnn/dni_everywhere "$seed" "$watched"
     echo eight_words_crnn_dni_everywhere crnn/dni_everywhere_separable "$seed" "$watched" --config model/crnn_separable
