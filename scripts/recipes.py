@@ -2,7 +2,11 @@
 
     python scripts/recipes.py train --runs runs/recipes --workers 2      # trains what is not trained yet, and goes on
     python scripts/recipes.py train --runs runs/recipes --only distilled --teacher a/best.ckpt b/best.ckpt
-    python scripts/recipes.py page --runs runs/recipes                   # tables and figures of docs/recipes.md
+    python scripts/recipes.py page --runs runs/recipes                   # table and figure of docs/recipes.md
+    python scripts/recipes.py page                                       # the same from docs/recipes.csv alone
+
+What the page shows is kept in docs/recipes.csv. Runs become a study of their own in it, beside those before, each with
+its base; ``page --runs FOLDER --alone`` forgets the others.
 
 A lever is a line of LEVERS: settings that are added to conf/experiment/eight_words_crnn_small_dni.yaml. The test split
 is looked at nowhere.
@@ -28,6 +32,7 @@ from scipy import stats
 
 from asr_dni.errors import UserError
 from asr_dni.evaluation.curves.intervals import CONFIDENCE
+from asr_dni.files import write_atomically
 from asr_dni.inference import load
 from asr_dni.plotting import Axis, Bars, Figure, Legend, Panel, Points, Reference, Style, curve_style
 from asr_dni.plotting.specification import Element
@@ -36,6 +41,7 @@ from asr_dni.wording import count
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "recipes.md"
+RECORD = DOCS / "recipes.csv"
 EXPERIMENT = "eight_words_crnn_small_dni"
 EPOCHS = 20
 SEEDS = (1, 2, 3)
@@ -86,6 +92,22 @@ _DEEPER = (
     "{channels: 32, stride: [1, 2], separable: true}, {channels: 32, separable: true, residual: true}, "
     "{channels: 48, stride: [1, 2], separable: true}, {channels: 48, separable: true, residual: true}]"
 )
+_DEEPEST = (
+    "--model.network.convolutions.blocks=[{channels: 32, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 64, stride: [1, 2], separable: true}, {channels: 64, separable: true, residual: true}, "
+    "{channels: 64, separable: true, residual: true}, {channels: 96, stride: [1, 2], separable: true}, "
+    "{channels: 96, separable: true, residual: true}, {channels: 96, separable: true, residual: true}]"
+)
+_PLAIN_DEEPER = (
+    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
+    "{channels: 40, stride: [1, 2]}, {channels: 40, residual: true}, "
+    "{channels: 56, stride: [1, 2]}, {channels: 56, residual: true}]"
+)
+_WINDOWS_40_20 = (
+    "--data.front_end.window_ms=40.0",
+    "--data.front_end.hop_ms=20.0",
+    "--data.augmentation.time_mask_frames=10",
+)
 _MFCC = (
     "--data.front_end=asr_dni.features.MFCC",
     "--data.front_end.n_mfcc=40",
@@ -116,6 +138,23 @@ LEVERS = {
         ("--config=model/crnn",),
         "network",
     ),
+    "wide_deepest": Lever(
+        "four residual separable blocks more on the front of `wide`, two of 64 and two of 96 channels",
+        ("--config=model/crnn", _DEEPEST),
+        "network",
+    ),
+    "wide_deeper_40_20": Lever(
+        "`wide_deeper` on windows of 40 ms every 20 ms", ("--config=model/crnn", *_WINDOWS_40_20), "network"
+    ),
+    "wide_deeper_no_masks": Lever(
+        "`wide_deeper` without SpecAugment",
+        (
+            "--config=model/crnn",
+            "--data.augmentation.time_masks=0",
+            "--data.augmentation.frequency_masks=0",
+        ),
+        "augmentation",
+    ),
     "ema": Lever(
         "exponential averages of the weights (decay 0.99 a step)",
         ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.99"),
@@ -138,6 +177,11 @@ LEVERS = {
         ("--config=model/crnn_plain",),
         "network",
     ),
+    "plain_deeper": Lever(
+        "plain convolutions of 24, 40, 56 channels and two residual plain blocks, 128 numbers a frame",
+        ("--config=model/crnn_plain", _PLAIN_DEEPER),
+        "network",
+    ),
     "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
     "time_stride": Lever(
         "a second stride in time: a quarter of the frames for the LSTM", (_TIME_STRIDE,), "network"
@@ -157,11 +201,7 @@ LEVERS = {
         ),
         "front end",
     ),
-    "windows_40_20": _data(
-        "front_end.window_ms=40.0 front_end.hop_ms=20.0 augmentation.time_mask_frames=10",
-        "windows of 40 ms every 20 ms",
-        "front end",
-    ),
+    "windows_40_20": Lever("windows of 40 ms every 20 ms", _WINDOWS_40_20, "front end"),
     "cutout": _data(
         "augmentation.cutouts=1 augmentation.cutout_frames=25 augmentation.cutout_bins=10",
         "cutout of 250 ms x 10 bands beside SpecAugment",
@@ -280,8 +320,69 @@ def pooled_half_width(differences: Sequence[NDArray[np.float64]]) -> float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(squares / freedom))
 
 
-def page(runs: Path, seeds: Sequence[int]) -> None:
-    """Write the table of docs/recipes.md and its figure."""
+@dataclass(frozen=True)
+class Row:
+    """A lever of a study, as docs/recipes.csv keeps it.
+
+    Attributes:
+        study: number of the study: what is compared was trained in one, with a base of its own.
+        lever: its name in LEVERS.
+        weights: of the network.
+        accuracy: on the validation split at each of SIGMAS, in %, mean of the seeds.
+        gains: over the base of the mean over SIGMAS, in points, of each seed; none of the base itself.
+    """
+
+    study: int
+    lever: str
+    weights: int
+    accuracy: tuple[float, ...]
+    gains: tuple[float, ...]
+
+
+_ACCURACY = [f"accuracy@{sigma:g}" for sigma in SIGMAS]
+
+
+def kept(record: Path) -> list[Row]:
+    """Read the studies of a record."""
+    table = pd.read_csv(record, dtype={"gains": str}, keep_default_na=False)
+    return [
+        Row(
+            int(its["study"]),
+            str(its["lever"]),
+            int(its["weights"]),
+            tuple(float(its[name]) for name in _ACCURACY),
+            tuple(float(gain) for gain in str(its["gains"]).split()),
+        )
+        for its in table.to_dict("records")
+    ]
+
+
+def keep(rows: Sequence[Row], record: Path) -> None:
+    """Write the record of studies."""
+    columns = ["study", "lever", "weights", *_ACCURACY, "gains"]
+    table = pd.DataFrame(
+        [
+            (
+                its.study,
+                its.lever,
+                its.weights,
+                *(round(value, 2) for value in its.accuracy),
+                " ".join(f"{round(gain, 2):+g}" for gain in its.gains),
+            )
+            for its in rows
+        ],
+        columns=columns,
+    )
+    with write_atomically(record) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def study_of(runs: Path, seeds: Sequence[int], before: Sequence[Row]) -> list[Row]:
+    """Return the studies of a record and that of a folder of runs, in place of what the record has of it.
+
+    Raises:
+        UserError: the base is not trained with all seeds, or no lever with two.
+    """
     trained = {name: its for name in LEVERS if (its := read(runs / name, seeds)) is not None}
     complete = "base" in trained and trained["base"].seeds == tuple(seeds)
     if not complete or all(len(its.seeds) < 2 for name, its in trained.items() if name != "base"):
@@ -290,63 +391,78 @@ def page(runs: Path, seeds: Sequence[int]) -> None:
             " train them first"
         )
     base = trained.pop("base")
-    differences = {name: its.accuracy - base.of(its.seeds) for name, its in trained.items()}
-    of_all = {name: its.mean(axis=1) for name, its in differences.items()}
-    single = pooled_half_width(list(of_all.values()))
-    half = {name: single / math.sqrt(len(its)) for name, its in of_all.items()}
-    order = sorted(trained, key=lambda name: -of_all[name].mean())
+    its_base = tuple(np.round(base.accuracy.mean(axis=0), 2))
+    same = {row.study for row in before if row.lever == "base" and row.accuracy == its_base}
+    others = [row for row in before if row.study not in same]
+    number = min(same, default=1 + max((row.study for row in others), default=0))
+    rows = [Row(number, "base", base.weights, its_base, ())]
+    for name, its in trained.items():
+        gains = its.accuracy.mean(axis=1) - base.of(its.seeds).mean(axis=1)
+        rows.append(Row(number, name, its.weights, tuple(its.accuracy.mean(axis=0)), tuple(gains)))
+    return sorted([*others, *rows], key=lambda row: row.study)
+
+
+def page(rows: Sequence[Row]) -> None:
+    """Write the table of docs/recipes.md and its figure."""
+    bases = {row.study: row for row in rows if row.lever == "base"}
+    levers = sorted((row for row in rows if row.gains), key=lambda row: -float(np.mean(row.gains)))
+    single = pooled_half_width([np.array(row.gains) for row in levers])
+    half = [single / math.sqrt(len(row.gains)) for row in levers]
     lines = [
         "| lever | kind | weights | "
         + " | ".join(f"σ {sigma:g}" for sigma in SIGMAS)
         + " | mean | gain | each seed |",
         "|---|---|---:|" + "---:|" * (len(SIGMAS) + 3),
     ]
-    for name, its in [("base", base), *((name, trained[name]) for name in order)]:
-        each = its.accuracy.mean(axis=0)
-        cells = [f"{value:.1f}" for value in (*each, each.mean())]
-        if name == "base":
-            cells += ["", ""]
-        else:
-            cells += [
-                f"{of_all[name].mean():+.1f} ± {half[name]:.1f}",
-                " ".join(f"{value:+.1f}" for value in of_all[name]),
-            ]
-        lever = LEVERS[name]
-        lines.append(
-            f"| `{name}`: {lever.says} | {lever.kind} | {its.weights:,} | " + " | ".join(cells) + " |"
-        )
+    for study, base in bases.items():
+        for row, width in [(base, None), *zip(levers, half, strict=True)]:
+            if row.study != study:
+                continue
+            cells = [f"{value:.1f}" for value in (*row.accuracy, np.mean(row.accuracy))]
+            if width is None:
+                cells += ["", ""]
+            else:
+                cells += [
+                    f"{np.mean(row.gains):+.1f} ± {width:.1f}",
+                    " ".join(f"{gain:+.1f}" for gain in row.gains),
+                ]
+            lever = LEVERS[row.lever]
+            again = f", study {study}" if row is base and len(bases) > 1 else ""
+            lines.append(
+                f"| `{row.lever}`{again}: {lever.says} | {lever.kind} | {row.weights:,} | "
+                + " | ".join(cells)
+                + " |"
+            )
+    most = max(len(row.gains) for row in levers)
     lines.append("")
     lines.append(
-        f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(len(seeds), 'seed')}, or of as many as"
-        " there are gains for; gain: of the mean over the four sigmas, in points, paired by seed, ± half its 95 %"
-        f" interval (deviation pooled over {count(len(of_all), 'lever')}, Student t): a smaller gain these trainings do"
-        " not show."
+        f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(most, 'seed')}, or of as many as"
+        " there are gains for; gain: of the mean over the four sigmas, in points, paired by seed with the base of the"
+        f" same study, ± half its 95 % interval (deviation pooled over {count(len(levers), 'lever')}, Student t): a"
+        " smaller gain these trainings do not show."
     )
     fill(PAGE, {"levers": "\n".join(lines)})
-    save(_figure(order[::-1], differences, of_all, half), DOCS / "figures" / "recipes", ("png",))
+    save(_figure(levers[::-1], bases, half[::-1]), DOCS / "figures" / "recipes", ("png",))
 
 
-def _figure(
-    order: Sequence[str],
-    differences: Mapping[str, NDArray[np.float64]],
-    of_all: Mapping[str, NDArray[np.float64]],
-    half: Mapping[str, float],
-) -> Figure:
-    places = [float(place) for place in range(len(order))]
-    gains = [float(of_all[name].mean()) for name in order]
+def _figure(levers: Sequence[Row], bases: Mapping[int, Row], half: Sequence[float]) -> Figure:
+    first = min(bases)
+    order = tuple(row.lever if row.study == first else f"{row.lever} (study {row.study})" for row in levers)
+    places = [float(place) for place in range(len(levers))]
+    gains = [float(np.mean(row.gains)) for row in levers]
     elements: list[Element] = [
         Bars(
             places,
             gains,
-            [gain - half[name] for name, gain in zip(order, gains, strict=True)],
-            [gain + half[name] for name, gain in zip(order, gains, strict=True)],
+            [gain - width for gain, width in zip(gains, half, strict=True)],
+            [gain + width for gain, width in zip(gains, half, strict=True)],
             label="mean over σ_infer 0, 1, 2, 3",
             horizontal=True,
             style=Style(color="#b7c9dd"),  # in which the intervals are seen
         )
     ]
     for index, sigma in ((0, 0.0), (3, 3.0)):
-        values = [float(differences[name][:, index].mean()) for name in order]
+        values = [row.accuracy[index] - bases[row.study].accuracy[index] for row in levers]
         elements.append(Points(values, places, label=f"σ_infer = {sigma:g}", style=curve_style(index + 1)))
     elements.append(Reference(0.0, axis="x"))
     return Figure(
@@ -354,7 +470,7 @@ def _figure(
         (
             Panel(
                 Axis("accuracy gained on the validation split", "percentage points"),
-                Axis(scale="category", categories=tuple(order)),
+                Axis(scale="category", categories=order),
                 tuple(elements),
             ),
         ),
@@ -370,7 +486,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("train", "page"))
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--runs", type=Path, help="folder of the runs")
+    parser.add_argument("--alone", action="store_true", help="page: without the studies of docs/recipes.csv")
     parser.add_argument("--only", nargs="+", choices=list(LEVERS), default=list(LEVERS), help="levers")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
@@ -379,10 +496,18 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "page" and len(given.seeds) < 2:
         parser.error("page: intervals are over seeds: give at least two --seeds")
+    if given.runs is None and (given.what == "train" or given.alone):
+        parser.error("--runs FOLDER is missing: where the trainings are")
     if given.what == "train":
         train(given.runs, given.only, given.seeds, given.workers, given.epochs, given.teacher)
-    else:
-        page(given.runs, given.seeds)
+        return
+    rows = [] if given.alone or not RECORD.is_file() else kept(RECORD)
+    if given.runs is not None:
+        rows = study_of(given.runs, given.seeds, rows)
+    if not rows:
+        raise UserError(f"{RECORD}: is not there: give --runs, the folder of the trainings")
+    page(rows)
+    keep(rows, RECORD)
 
 
 if __name__ == "__main__":
