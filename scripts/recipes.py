@@ -143,18 +143,6 @@ LEVERS = {
         ("--config=model/crnn", _DEEPEST),
         "network",
     ),
-    "wide_deeper_40_20": Lever(
-        "`wide_deeper` on windows of 40 ms every 20 ms", ("--config=model/crnn", *_WINDOWS_40_20), "network"
-    ),
-    "wide_deeper_no_masks": Lever(
-        "`wide_deeper` without SpecAugment",
-        (
-            "--config=model/crnn",
-            "--data.augmentation.time_masks=0",
-            "--data.augmentation.frequency_masks=0",
-        ),
-        "augmentation",
-    ),
     "ema": Lever(
         "exponential averages of the weights (decay 0.99 a step)",
         ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.99"),
