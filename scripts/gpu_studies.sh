@@ -22,7 +22,7 @@ levers="$RUNS/recipes"
 python scripts/recipes.py train --runs "$levers" --workers "$WORKERS" # all but the students
 mapfile -t teachers < <(printf '%s\n' "$levers"/wide/seed_*/version_*/checkpoints/last.ckpt)
 python scripts/recipes.py train --runs "$levers" --workers "$WORKERS" --only distilled --teacher "${teachers[@]}"
-python scripts/recipes.py page --runs "$levers"
+python scripts/recipes.py page --runs "$levers" --alone
 JOBS=$WORKERS RUNS=$RUNS scripts/eight_words_crnn.sh
 where=(--gpus_per_worker "$GPUS_PER_WORKER")
 [ -z "${WITHOUT_GPU:-}" ] || where=(--workers "$WORKERS")

@@ -331,8 +331,16 @@ _ACCURACY = [f"accuracy@{sigma:g}" for sigma in SIGMAS]
 
 
 def kept(record: Path) -> list[Row]:
-    """Read the studies of a record."""
+    """Read the studies of a record.
+
+    Raises:
+        UserError: it has not the columns, or a lever that is not in LEVERS.
+    """
     table = pd.read_csv(record, dtype={"gains": str}, keep_default_na=False)
+    missing = {"study", "lever", "weights", *_ACCURACY, "gains"} - set(table.columns)
+    if missing or (strangers := set(table["lever"]) - set(LEVERS)):
+        what = f"has no columns {sorted(missing)}" if missing else f"has unknown levers {sorted(strangers)}"
+        raise UserError(f"{record}: {what}: take the file of the repository, or --runs FOLDER --alone")
     return [
         Row(
             int(its["study"]),
