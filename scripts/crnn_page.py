@@ -1,7 +1,7 @@
-"""Measure the CRNNs of scripts/eight_words_crnn.sh on the test split: the last table of docs/recipes.md.
+"""Measure CRNNs on the test split: the tables of docs/recipes.md for those of scripts/eight_words_crnn.sh and others.
 
     python scripts/crnn_page.py --kept runs/crnn_kept --runs conventional=runs/crnn/conventional DNI=runs/crnn/dni ...
-    python scripts/crnn_page.py ... --page                                # the same, and writes docs/recipes.md
+    python scripts/crnn_page.py ... --page long                           # the same, and writes this place of the page
 
 NAME=FOLDER is a training with a run for each seed, as in scripts/compensation.py. FOLDER after --kept keeps what every
 clip was taken for. Noise is at the sites that it was trained at.
@@ -37,6 +37,8 @@ from asr_dni.wording import count
 
 SIGMAS = (0.0, 1.0, 2.0, 3.0)
 DRAWS = 10
+WAYS = ("validation", "one", "softened", "vote", "ensemble")
+"""Rows of a training."""
 
 
 def by_ensemble(of_seeds: Sequence[Outcomes]) -> NDArray[np.float64]:
@@ -52,8 +54,10 @@ def over_seeds(of_seeds: Sequence[NDArray[np.float64]]) -> str:
     return f"{np.mean(each):.1f}" if len(each) < 2 else f"{np.mean(each):.1f} ± {(high - low) / 2:.1f}"
 
 
-def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str]]:
-    """Return the rows of a training: its networks one by one, softened, voting, and together."""
+def rows_of(
+    measured: Measured, name: str, runs: Sequence[Run], sigmas: Sequence[float], ways: Sequence[str]
+) -> list[list[str]]:
+    """Return the rows of a training that are in ``ways``: its networks one by one, softened, voting, and together."""
     says: dict[str, dict[float, str]] = {
         "one pass, validation split": {},
         "one pass": {},
@@ -62,7 +66,7 @@ def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str
         f"ensemble of the {count(len(runs), 'seed')}": {},
     }
     validated, one, softened, voted, ensemble = says.values()
-    for sigma in SIGMAS:
+    for sigma in sigmas:
         validated[sigma] = over_seeds(
             [right(measured.at(run, VALIDATION, sigma, 0.0, DRAWS)) for run in runs]
         )
@@ -72,14 +76,14 @@ def rows_of(measured: Measured, name: str, runs: Sequence[Run]) -> list[list[str
         if sigma:
             voted[sigma] = over_seeds([right_by_vote(its) for its in outcomes])
         missing = [measured.missing(run, sigma) for run in runs]
-        if all(missing):
+        if all(missing) and "softened" in ways:
             softened[sigma] = over_seeds(
                 [right(measured.at(run, TEST, sigma, s, DRAWS)) for run, s in zip(runs, missing, strict=True)]
             )
+    shown = [its for way, its in zip(WAYS, says.items(), strict=True) if way in ways and its[1]]
     return [
-        [name if which == 0 else "", way, *(cells.get(sigma, "") for sigma in SIGMAS)]
-        for which, (way, cells) in enumerate(says.items())
-        if cells
+        [name if which == 0 else "", way, *(cells.get(sigma, "") for sigma in sigmas)]
+        for which, (way, cells) in enumerate(shown)
     ]
 
 
@@ -102,18 +106,24 @@ def main() -> None:
     )
     parser.add_argument("--runs", nargs="+", required=True, help="NAME=FOLDER of a training")
     parser.add_argument("--kept", type=Path, required=True, help="folder of what is measured")
-    parser.add_argument("--page", action="store_true", help="write docs/recipes.md")
+    parser.add_argument("--sigmas", nargs="+", type=float, default=SIGMAS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--page", metavar="PLACE", help="write this place of docs/recipes.md")
     given = parser.parse_args()
     groups: Groups = group(find_runs(given.runs))
     if not groups:
         raise UserError(f"{' '.join(given.runs)}: no finished run (seed_*/version_*/noise_curve.csv)")
     measured = Measured(given.kept)
-    rows = [row for name, runs in groups.items() for row in rows_of(measured, name, runs)]
-    text = table(["training", "run by", *(f"σ_infer {sigma:g}" for sigma in SIGMAS)], rows)
+    rows = [
+        row
+        for name, runs in groups.items()
+        for row in rows_of(measured, name, runs, given.sigmas, given.ways)
+    ]
+    text = table(["training", "run by", *(f"σ_infer {sigma:g}" for sigma in given.sigmas)], rows)
     text += "\n\n" + never_right(measured, groups)
     print(text)
     if given.page:
-        fill(DOCS / "recipes.md", {"long": text})
+        fill(DOCS / "recipes.md", {given.page: text})
 
 
 if __name__ == "__main__":
