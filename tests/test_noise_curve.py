@@ -390,6 +390,8 @@ def test_labels():
     assert curve_label({"sigma_train": 0}) == "conventional"
     assert curve_label({"sigma_train": 1.5}) == "DNI σ_train=1.5"
     assert curve_label({"sigma_train": 0, "sigma_train_highest": 2.0}) == "DNI σ_train=2→0"
+    drawn = {"annealing.drawn": "sample"}
+    assert curve_label({"sigma_train": 4.0, "training": drawn}) == "DNI σ_train drawn up to 4"
     assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
     assert curve_label({}) == "network"
 
