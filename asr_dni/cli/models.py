@@ -14,7 +14,7 @@ from asr_dni.files import copy_new
 from asr_dni.models import PackagedModel, model_names
 from asr_dni.terminal import make_console
 
-_SHOWN_SIGMAS = (0.0, 1.0, 2.0, 3.0)
+_SHOWN_SIGMAS = (0.0, 1.0, 2.0, 3.0, 4.0)
 _WIDTH = 120
 
 
