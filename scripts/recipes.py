@@ -98,11 +98,6 @@ _DEEPEST = (
     "{channels: 64, separable: true, residual: true}, {channels: 96, stride: [1, 2], separable: true}, "
     "{channels: 96, separable: true, residual: true}, {channels: 96, separable: true, residual: true}]"
 )
-_PLAIN_DEEPER = (
-    "--model.network.convolutions.blocks=[{channels: 24, kernel: [5, 5], stride: [2, 2]}, "
-    "{channels: 40, stride: [1, 2]}, {channels: 40, residual: true}, "
-    "{channels: 56, stride: [1, 2]}, {channels: 56, residual: true}]"
-)
 _WINDOWS_40_20 = (
     "--data.front_end.window_ms=40.0",
     "--data.front_end.hop_ms=20.0",
@@ -167,7 +162,7 @@ LEVERS = {
     ),
     "plain_deeper": Lever(
         "plain convolutions of 24, 40, 56 channels and two residual plain blocks, 128 numbers a frame",
-        ("--config=model/crnn_plain", _PLAIN_DEEPER),
+        ("--config=model/crnn_plain_deeper",),
         "network",
     ),
     "projection": _network("units=192 projection=96", "LSTM of 192 units with a projection to 96"),
