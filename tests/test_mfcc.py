@@ -4,6 +4,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from rounding import assert_same
 from scipy.fft import dct
 
 from asr_dni.data import Augmentation, AugmentationSettings, ClipFeatures
@@ -178,7 +179,7 @@ def test_stream_equals_the_whole(settings, n_samples):
             position += length
         rest = stream.flush()
         pieces.append(rest if rest.dim() == 3 else rest.expand(3, -1, -1))  # nothing pushed: no batch size
-        assert torch.equal(torch.cat(pieces, dim=1), whole)
+        assert_same(torch.cat(pieces, dim=1), whole, atol=5e-4)  # of values up to 40
 
 
 @pytest.mark.parametrize("settings", VARIANTS)

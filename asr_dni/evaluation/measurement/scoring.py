@@ -130,7 +130,10 @@ class Passes(Generic[Network]):
             return network(self._features).float()
 
     def logits_of_all(self, network: NoisyClassifiers, noises: Sequence[Noise]) -> Tensor:
-        """Return ``(K, N, C)`` logits of the network's K repetitions, each under a noise; to the last bit as alone.
+        """Return ``(K, N, C)`` logits of the network's K repetitions, each under a noise, as each has them alone.
+
+        They are the same to the last bit where the matrix library rounds a row alike whatever rows stand beside it (MKL
+        on Intel's processors), else up to rounding.
 
         Args:
             network: what :meth:`Repeatable.repeated` gave.
