@@ -329,23 +329,35 @@ def kept(record: Path) -> list[Row]:
     """Read the studies of a record.
 
     Raises:
-        UserError: it has not the columns, or a lever that is not in LEVERS.
+        UserError: it has not the columns, a lever that is not in LEVERS, a study without one base and a lever's gains,
+            or what should be a number is none.
     """
+    mend = "take the file of the repository, or --runs FOLDER --alone"
     table = pd.read_csv(record, dtype={"gains": str}, keep_default_na=False)
     missing = {"study", "lever", "weights", *_ACCURACY, "gains"} - set(table.columns)
     if missing or (strangers := set(table["lever"]) - set(LEVERS)):
         what = f"has no columns {sorted(missing)}" if missing else f"has unknown levers {sorted(strangers)}"
-        raise UserError(f"{record}: {what}: take the file of the repository, or --runs FOLDER --alone")
-    return [
-        Row(
-            int(its["study"]),
-            str(its["lever"]),
-            int(its["weights"]),
-            tuple(float(its[name]) for name in _ACCURACY),
-            tuple(float(gain) for gain in str(its["gains"]).split()),
-        )
-        for its in table.to_dict("records")
-    ]
+        raise UserError(f"{record}: {what}: {mend}")
+    try:
+        rows = [
+            Row(
+                int(its["study"]),
+                str(its["lever"]),
+                int(its["weights"]),
+                tuple(float(its[name]) for name in _ACCURACY),
+                tuple(float(gain) for gain in str(its["gains"]).split()),
+            )
+            for its in table.to_dict("records")
+        ]
+    except ValueError as error:
+        raise UserError(f"{record}: {error}: {mend}") from error
+    for study in {row.study for row in rows}:
+        its_rows = [row for row in rows if row.study == study]
+        if sum(row.lever == "base" for row in its_rows) != 1 or not any(
+            len(row.gains) > 1 for row in its_rows
+        ):
+            raise UserError(f"{record}: study {study} has not one base and gains of a lever: {mend}")
+    return rows
 
 
 def keep(rows: Sequence[Row], record: Path) -> None:
@@ -369,7 +381,9 @@ def keep(rows: Sequence[Row], record: Path) -> None:
 
 
 def study_of(runs: Path, seeds: Sequence[int], before: Sequence[Row]) -> list[Row]:
-    """Return the studies of a record and that of a folder of runs, in place of what the record has of it.
+    """Return the studies of a record and that of a folder of runs.
+
+    A study of the record with the same base is the same study: the folder's levers take the place of its own.
 
     Raises:
         UserError: the base is not trained with all seeds, or no lever with two.
@@ -384,8 +398,8 @@ def study_of(runs: Path, seeds: Sequence[int], before: Sequence[Row]) -> list[Ro
     base = trained.pop("base")
     its_base = tuple(np.round(base.accuracy.mean(axis=0), 2))
     same = {row.study for row in before if row.lever == "base" and row.accuracy == its_base}
-    others = [row for row in before if row.study not in same]
-    number = min(same, default=1 + max((row.study for row in others), default=0))
+    number = min(same, default=1 + max((row.study for row in before), default=0))
+    others = [row for row in before if row.study != number or row.lever not in {"base", *trained}]
     rows = [Row(number, "base", base.weights, its_base, ())]
     for name, its in trained.items():
         gains = its.accuracy.mean(axis=1) - base.of(its.seeds).mean(axis=1)
@@ -430,7 +444,7 @@ def page(rows: Sequence[Row]) -> None:
         f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(most, 'seed')}, or of as many as"
         " there are gains for; gain: of the mean over the four sigmas, in points, paired by seed with the base of the"
         f" same study, ± half its 95 % interval (deviation pooled over {count(len(levers), 'lever')}, Student t): a"
-        " smaller gain these trainings do not show."
+        " smaller gain these trainings do not show. The base itself, trained again, moved by up to 0.6."
     )
     fill(PAGE, {"levers": "\n".join(lines)})
     save(_figure(levers[::-1], bases, half[::-1]), DOCS / "figures" / "recipes", ("png",))
