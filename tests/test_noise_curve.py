@@ -392,6 +392,7 @@ def test_labels():
     assert curve_label({"sigma_train": 0, "sigma_train_highest": 2.0}) == "DNI σ_train=2→0"
     drawn = {"annealing.drawn": "sample"}
     assert curve_label({"sigma_train": 4.0, "training": drawn}) == "DNI σ_train drawn up to 4"
+    assert curve_label({"sigma_train": 4.0, "training": "not what fit writes"}) == "DNI σ_train=4"
     assert curve_label({"sigma_train": 1.5, "label": "mine"}) == "mine"
     assert curve_label({}) == "network"
 

@@ -251,7 +251,8 @@ def curve_label(settings: Mapping[str, Any]) -> str:
     highest = settings.get("sigma_train_highest") or 0
     if highest > sigma_train:
         return f"DNI {strength.symbol_in_training}={highest:g}→{sigma_train:g}{unit}"
-    drawn = (settings.get("training") or {}).get("annealing.drawn", "no") != "no"
+    training = settings.get("training")
+    drawn = isinstance(training, Mapping) and training.get("annealing.drawn", "no") != "no"
     if sigma_train > 0 and drawn:
         return f"DNI {strength.symbol_in_training} drawn up to {sigma_train:g}{unit}"
     if sigma_train > 0 or settings.get("trained_under_noise"):
