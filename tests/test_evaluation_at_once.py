@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rounding import rows_are_rounded_alike
+from rounding import rounded
 
 from asr_dni.data.batch import Batch
 from asr_dni.evaluation.measurement.measuring import NoiseCurveMetric
@@ -63,8 +63,7 @@ def assert_same(network, batches, levels, draws, noise, **options):
         metric.update(network, batch)
     correct, loss = one_after_another(network, batches, sweep)
     assert metric.correct.tolist() == correct.tolist()
-    same = loss.tolist() if rows_are_rounded_alike() else pytest.approx(loss.tolist(), rel=1e-6)
-    assert metric.loss.tolist() == same
+    assert metric.loss.tolist() == rounded(loss.tolist())
     assert len(set(loss.tolist())) == len(sweep.passes)  # all differ: no pass stands for another
 
 
