@@ -67,9 +67,10 @@ def rows_of(
     }
     validated, one, softened, voted, ensemble = says.values()
     for sigma in sigmas:
-        validated[sigma] = over_seeds(
-            [right(measured.at(run, VALIDATION, sigma, 0.0, DRAWS)) for run in runs]
-        )
+        if "validation" in ways:
+            validated[sigma] = over_seeds(
+                [right(measured.at(run, VALIDATION, sigma, 0.0, DRAWS)) for run in runs]
+            )
         outcomes = [measured.at(run, TEST, sigma, 0.0, DRAWS) for run in runs]
         one[sigma] = over_seeds([right(its) for its in outcomes])
         ensemble[sigma] = f"{100 * by_ensemble(outcomes).mean():.1f}"

@@ -333,7 +333,10 @@ def kept(record: Path) -> list[Row]:
             or what should be a number is none.
     """
     mend = "take the file of the repository, or --runs FOLDER --alone"
-    table = pd.read_csv(record, dtype={"gains": str}, keep_default_na=False)
+    try:
+        table = pd.read_csv(record, dtype={"gains": str}, keep_default_na=False)
+    except ValueError as error:
+        raise UserError(f"{record}: {error}: {mend}") from error
     missing = {"study", "lever", "weights", *_ACCURACY, "gains"} - set(table.columns)
     if missing or (strangers := set(table["lever"]) - set(LEVERS)):
         what = f"has no columns {sorted(missing)}" if missing else f"has unknown levers {sorted(strangers)}"
@@ -444,7 +447,7 @@ def page(rows: Sequence[Row]) -> None:
         f"Accuracy in % on the validation split, {DRAWS} draws, mean of {count(most, 'seed')}, or of as many as"
         " there are gains for; gain: of the mean over the four sigmas, in points, paired by seed with the base of the"
         f" same study, ± half its 95 % interval (deviation pooled over {count(len(levers), 'lever')}, Student t): a"
-        " smaller gain these trainings do not show. The base itself, trained again, moved by up to 0.6."
+        " smaller gain these trainings do not show."
     )
     fill(PAGE, {"levers": "\n".join(lines)})
     save(_figure(levers[::-1], bases, half[::-1]), DOCS / "figures" / "recipes", ("png",))
@@ -511,8 +514,8 @@ def main() -> None:
         rows = study_of(given.runs, given.seeds, rows)
     if not rows:
         raise UserError(f"{RECORD}: is not there: give --runs, the folder of the trainings")
-    page(rows)
     keep(rows, RECORD)
+    page(kept(RECORD))
 
 
 if __name__ == "__main__":
