@@ -372,8 +372,8 @@ def keep(rows: Sequence[Row], record: Path) -> None:
                 its.study,
                 its.lever,
                 its.weights,
-                *(round(value, 2) for value in its.accuracy),
-                " ".join(f"{round(gain, 2):+g}" for gain in its.gains),
+                *(round(value, 4) for value in its.accuracy),
+                " ".join(f"{round(gain, 4):+g}" for gain in its.gains),
             )
             for its in rows
         ],
@@ -399,7 +399,7 @@ def study_of(runs: Path, seeds: Sequence[int], before: Sequence[Row]) -> list[Ro
             " train them first"
         )
     base = trained.pop("base")
-    its_base = tuple(np.round(base.accuracy.mean(axis=0), 2))
+    its_base = tuple(np.round(base.accuracy.mean(axis=0), 4))
     same = {row.study for row in before if row.lever == "base" and row.accuracy == its_base}
     number = min(same, default=1 + max((row.study for row in before), default=0))
     others = [row for row in before if row.study != number or row.lever not in {"base", *trained}]
