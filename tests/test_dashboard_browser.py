@@ -168,15 +168,16 @@ def test_themes_reach_figures_and_links(visit):
     opened = visit("/curves", color_scheme="dark")
     page = opened.page
     opened.wait(DRAWN, 2)
-    paper = "() => document.querySelector('#curves-graph .js-plotly-plot')._fullLayout.paper_bgcolor"
-    dark = page.evaluate(paper)
+    paper = "() => document.querySelector('#curves-graph .js-plotly-plot')?._fullLayout?.paper_bgcolor"
+    dark = page.wait_for_function(paper).json_value()  # a figure that is drawn again is away for a moment
     assert "theme" not in page.url
     page.locator("#toggle-theme").click()
-    opened.wait(f"before => ({paper})() !== before", dark)
+    opened.wait(f"before => ![undefined, before].includes(({paper})())", dark)
     opened.wait("() => location.search === '?theme=light'")
     again = visit("/curves?theme=light", color_scheme="dark")
     again.wait(DRAWN, 2)
-    assert again.page.evaluate(paper) == page.evaluate(paper) != dark
+    light = [its.wait_for_function(paper).json_value() for its in (again.page, page)]
+    assert light[0] == light[1] != dark
     for name in ("Matrix", "Run", "Curves"):  # a link that is copied anywhere shows the same
         page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
         opened.wait("name => location.pathname === `/${name.toLowerCase()}`", name)
